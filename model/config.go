@@ -1,0 +1,155 @@
+// Package model writes residual networks as functions over package graph. It
+// knows the networks' names, the two conventions by which frameworks differ,
+// and the names and order that weights have in files.
+package model
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/residual-ml/residual/internal/hint"
+)
+
+// Convention says whose defaults a network follows where Keras and PyTorch
+// differ: padding, batch normalisation and initialisation.
+//
+//	          padding of stride 2   ε      moving statistics             kernels
+//	keras     'same': 0 and 1       1e-3   0.99·old + 0.01·biased        Glorot uniform
+//	torch     1 and 1               1e-5   0.9·old + 0.1·unbiased        He normal, fan-out
+type Convention string
+
+// The two conventions.
+const (
+	Keras Convention = "keras"
+	Torch Convention = "torch"
+)
+
+// Block is the kind of residual block.
+type Block string
+
+// Basic has two 3×3 convolutions (He et al. 2015, figure 5 left); Bottleneck
+// has 1×1, 3×3, 1×1 with four times the filters at the end, the stride in the
+// 3×3 as torchvision has it ("v1.5"; the paper strides the first 1×1).
+const (
+	Basic      Block = "basic"
+	Bottleneck Block = "bottleneck"
+)
+
+// Stem is what comes before the first stage.
+type Stem string
+
+// SmallStem is one 3×3 convolution, for images of CIFAR's size; LargeStem is
+// 7×7 with stride 2 and a 3×3 max-pool with stride 2, for photographs. On
+// 32×32 images the two differ 15-fold in cost.
+const (
+	SmallStem Stem = "small"
+	LargeStem Stem = "large"
+)
+
+// Shortcut is what carries x past a block that changes its shape.
+type Shortcut string
+
+// Projection is a 1×1 convolution with batch normalisation (option B of He et
+// al. 2015); PadShortcut subsamples and pads with zero channels, half before
+// and half after (option A).
+const (
+	Projection  Shortcut = "projection"
+	PadShortcut Shortcut = "pad"
+)
+
+// Config describes a network completely; it is stored with every model.
+type Config struct {
+	Name       string     `json:"name"`
+	Convention Convention `json:"convention"`
+	Height     int        `json:"height"`
+	Width      int        `json:"width"`
+	Channels   int        `json:"channels"`
+	Classes    int        `json:"classes"`
+	Stem       Stem       `json:"stem"`
+	Block      Block      `json:"block"`
+	Shortcut   Shortcut   `json:"shortcut"`
+	Blocks     []int      `json:"blocks"`  // blocks per stage
+	Filters    int        `json:"filters"` // of the first stage; each stage doubles them
+}
+
+// family is what a name stands for, before image and classes are known.
+type family struct {
+	name     string
+	block    Block
+	shortcut Shortcut
+	blocks   []int
+	filters  int
+	paper    string
+}
+
+var families = []family{
+	{"resnet18", Basic, Projection, []int{2, 2, 2, 2}, 64, "He et al. 2015, table 1"},
+	{"resnet34", Basic, Projection, []int{3, 4, 6, 3}, 64, "He et al. 2015, table 1"},
+	{"resnet50", Bottleneck, Projection, []int{3, 4, 6, 3}, 64, "He et al. 2015, table 1"},
+	{"resnet101", Bottleneck, Projection, []int{3, 4, 23, 3}, 64, "He et al. 2015, table 1"},
+	{"resnet152", Bottleneck, Projection, []int{3, 8, 36, 3}, 64, "He et al. 2015, table 1"},
+	{"resnet20", Basic, PadShortcut, []int{3, 3, 3}, 16, "He et al. 2015, section 4.2"},
+	{"resnet32", Basic, PadShortcut, []int{5, 5, 5}, 16, "He et al. 2015, section 4.2"},
+	{"resnet44", Basic, PadShortcut, []int{7, 7, 7}, 16, "He et al. 2015, section 4.2"},
+	{"resnet56", Basic, PadShortcut, []int{9, 9, 9}, 16, "He et al. 2015, section 4.2"},
+	{"resnet110", Basic, PadShortcut, []int{18, 18, 18}, 16, "He et al. 2015, section 4.2"},
+}
+
+// Names lists the networks that Named knows.
+func Names() []string {
+	names := make([]string, len(families))
+	for i, f := range families {
+		names[i] = f.name
+	}
+	return names
+}
+
+// Named returns a network of the literature for images [height,width,channels]
+// and a number of classes. The stem follows the image size: 3×3 up to 64
+// pixels, 7×7 with max-pool above. An unknown name is an error with a hint.
+func Named(name string, convention Convention, height, width, channels, classes int) (Config, error) {
+	i := slices.IndexFunc(families, func(f family) bool { return f.name == name })
+	if i < 0 {
+		return Config{}, hint.Wrap(fmt.Errorf("model %q is unknown", name), "known models: "+strings.Join(Names(), ", "))
+	}
+	f := families[i]
+	c := Config{Name: name, Convention: convention, Height: height, Width: width, Channels: channels, Classes: classes,
+		Stem: SmallStem, Block: f.block, Shortcut: f.shortcut, Blocks: slices.Clone(f.blocks), Filters: f.filters}
+	if max(height, width) > 64 {
+		c.Stem = LargeStem
+	}
+	return c, c.Check()
+}
+
+// Check reports the first field that cannot be built.
+func (c Config) Check() error {
+	fail := func(field string, got any, want string) error {
+		return fmt.Errorf("model %s: %s is %v, want %s", c.Name, field, got, want)
+	}
+	switch {
+	case c.Convention != Keras && c.Convention != Torch:
+		return fail("convention", c.Convention, "keras or torch")
+	case c.Stem != SmallStem && c.Stem != LargeStem:
+		return fail("stem", c.Stem, "small or large")
+	case c.Block != Basic && c.Block != Bottleneck:
+		return fail("block", c.Block, "basic or bottleneck")
+	case c.Shortcut != Projection && c.Shortcut != PadShortcut:
+		return fail("shortcut", c.Shortcut, "projection or pad")
+	case c.Shortcut == PadShortcut && c.Block == Bottleneck:
+		return fail("shortcut", c.Shortcut, "projection with bottleneck blocks")
+	case len(c.Blocks) == 0 || slices.Min(c.Blocks) < 1:
+		return fail("blocks", c.Blocks, "at least one block in every stage")
+	case len(c.Blocks) > 8 || slices.Max(c.Blocks) > 1000:
+		return fail("blocks", c.Blocks, "at most 8 stages of 1000 blocks")
+	case c.Filters < 1 || c.Filters > 1<<14:
+		return fail("filters", c.Filters, "1 to 16384")
+	case c.Classes < 2 || c.Classes > 1<<20:
+		return fail("classes", c.Classes, "at least 2")
+	case min(c.Height, c.Width) < 1 || max(c.Height, c.Width) > 1<<14:
+		return fail("image size", fmt.Sprintf("%d×%d", c.Height, c.Width), "1 to 16384 on each side")
+	case c.Channels < 1 || c.Channels > 1024:
+		return fail("channels", c.Channels, "1 to 1024")
+	}
+	return nil
+}

@@ -1,0 +1,188 @@
+package model
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/tensor"
+)
+
+// Parameter counts and multiply-accumulates of the literature: the tutorial's
+// from Keras (golden/keras_summary.txt), torchvision's model pages, and He et
+// al. 2015 table 6 (option A has no shortcut parameters).
+func TestCounts(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		size, classes    int
+		parameters, macs int64 // trainable; 0: not checked
+	}{
+		{"resnet18", 32, 10, 11_173_962, 555_422_720},
+		{"resnet18", 224, 1000, 11_689_512, 1_814_073_344},
+		{"resnet34", 224, 1000, 21_797_672, 3_663_761_408},
+		{"resnet50", 224, 1000, 25_557_032, 4_089_184_256},
+		{"resnet101", 224, 1000, 44_549_160, 7_801_405_440},
+		{"resnet152", 224, 1000, 60_192_808, 11_513_626_624},
+		{"resnet20", 32, 10, 269_722, 0},
+		{"resnet56", 32, 10, 853_018, 0},
+		{"resnet110", 32, 10, 1_727_962, 0},
+	} {
+		cfg, err := Named(c.name, Torch, c.size, c.size, 3, c.classes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := cfg.Summarize()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Trainable != c.parameters {
+			t.Errorf("%s: %d trainable parameters, want %d", c.name, s.Trainable, c.parameters)
+		}
+		if c.macs != 0 && s.MACs != c.macs {
+			t.Errorf("%s at %d: %d multiply-accumulates, want %d", c.name, c.size, s.MACs, c.macs)
+		}
+	}
+}
+
+// The tutorial's totals, to the digit (DESIGN: 11,183,562 = 11,173,962 + 9,600).
+func TestTutorialSummary(t *testing.T) {
+	cfg, err := Named("resnet18", Keras, 32, 32, 3, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := cfg.Summarize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Parameters != 11_183_562 || s.Trainable != 11_173_962 || s.NonTrainable != 9_600 {
+		t.Errorf("totals %d = %d + %d", s.Parameters, s.Trainable, s.NonTrainable)
+	}
+	var text strings.Builder
+	if err := s.WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	for file, got := range map[string]string{"testdata/summary_tutorial.txt": text.String(), "testdata/summary_tutorial.mmd": mermaid(t, s)} {
+		if os.Getenv("RESIDUAL_UPDATE") != "" {
+			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatalf("%v; run: RESIDUAL_UPDATE=1 go test ./model", err)
+		}
+		if got != string(want) {
+			t.Errorf("%s differs; got:\n%s", file, got)
+		}
+	}
+}
+
+func mermaid(t *testing.T, s Summary) string {
+	var b strings.Builder
+	if err := s.WriteMermaid(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestOrderOfAxes(t *testing.T) {
+	w := tensor.New(tensor.Float32, 2, 3, 4, 5) // [KH,KW,C,OC]
+	for i := range w.Float32s() {
+		w.Float32s()[i] = float32(i)
+	}
+	file := ToFile(w)
+	if !file.Shape().Equal(tensor.Shape{5, 4, 2, 3}) {
+		t.Fatalf("file shape %v, want [OC,C,KH,KW] = [5,4,2,3]", file.Shape())
+	}
+	// Element [oc=4, c=1, kh=1, kw=2] of the file is [1,2,1,4] of the graph.
+	if got, want := file.Float32s()[((4*4+1)*2+1)*3+2], w.Float32s()[((1*3+2)*4+1)*5+4]; got != want {
+		t.Errorf("element is %v, want %v", got, want)
+	}
+	if back := FromFile(file); !back.Shape().Equal(w.Shape()) || !slices.Equal(back.Float32s(), w.Float32s()) {
+		t.Error("FromFile does not undo ToFile")
+	}
+	d := tensor.Of([]float32{1, 2, 3, 4, 5, 6}, 2, 3)
+	if got := ToFile(d); !slices.Equal(got.Float32s(), []float32{1, 4, 2, 5, 3, 6}) || !slices.Equal(FromFile(got).Float32s(), d.Float32s()) {
+		t.Errorf("dense kernel becomes %v", got.Float32s())
+	}
+}
+
+func TestBothModesBuildForEveryName(t *testing.T) {
+	for _, name := range Names() {
+		for _, convention := range []Convention{Keras, Torch} {
+			for _, size := range []int{32, 96} {
+				cfg, err := Named(name, convention, size, size, 3, 7)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, training := range []bool{true, false} {
+					b := graph.NewBuilder()
+					net := cfg.Build(b, b.Input("images", graph.Real, 2, size, size, 3), training)
+					g, err := b.Build(net.Logits)
+					if err != nil {
+						t.Fatalf("%s %s %d: %v", name, convention, size, err)
+					}
+					if (len(g.Updates) > 0) != training {
+						t.Errorf("%s: %d updates when training is %v", name, len(g.Updates), training)
+					}
+				}
+			}
+		}
+	}
+}
+
+// Initial values have the deviation their distribution promises, and do not
+// depend on anything but seed and name.
+func TestInitial(t *testing.T) {
+	cfg, _ := Named("resnet18", Keras, 32, 32, 3, 10)
+	b := graph.NewBuilder()
+	cfg.Build(b, b.Input("images", graph.Real, 1, 32, 32, 3), false)
+	for _, v := range b.Variables(graph.Parameter) {
+		a, again, other := Initial(v, 1).Float32s(), Initial(v, 1).Float32s(), Initial(v, 2).Float32s()
+		if !slices.Equal(a, again) {
+			t.Fatalf("%s: two draws differ", v.Name)
+		}
+		if v.Variable.Init.Kind != graph.GlorotUniform {
+			continue
+		}
+		if slices.Equal(a, other) {
+			t.Errorf("%s: the seed does not matter", v.Name)
+		}
+		var square float64
+		for _, x := range a {
+			square += float64(x) * float64(x) / float64(len(a))
+		}
+		// The variance of ±√(6/(in+out)) is 2/(in+out).
+		if want := 2 / float64(v.Variable.Init.FanIn+v.Variable.Init.FanOut); square < 0.9*want || square > 1.1*want {
+			t.Errorf("%s: variance %.3g, want %.3g", v.Name, square, want)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	if _, err := Named("resnet19", Keras, 32, 32, 3, 10); err == nil {
+		t.Error("resnet19 exists")
+	}
+	good, _ := Named("resnet18", Keras, 32, 32, 3, 10)
+	for field, broken := range map[string]func(c *Config){
+		"convention": func(c *Config) { c.Convention = "" },
+		"blocks":     func(c *Config) { c.Blocks = nil },
+		"filters":    func(c *Config) { c.Filters = 0 },
+		"classes":    func(c *Config) { c.Classes = 1 },
+		"shortcut":   func(c *Config) { c.Block, c.Shortcut = Bottleneck, PadShortcut },
+		"image size": func(c *Config) { c.Height = 0 },
+	} {
+		c := good
+		broken(&c)
+		if err := c.Check(); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: error %v", field, err)
+		}
+		b := graph.NewBuilder()
+		c.Build(b, b.Input("images", graph.Real, 1, 32, 32, 3), true)
+		if b.Err() == nil {
+			t.Errorf("%s: Build accepts it", field)
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package model
+
+import "github.com/residual-ml/residual/tensor"
+
+// Variables have torchvision's names everywhere (layer1.0.conv1.weight, …).
+// Their order of axes differs: engines want [KH,KW,C,OC] and [C,OC], files have
+// torchvision's [OC,C,KH,KW] and [OC,C]. This file is the only place that
+// converts. The names are a file format; do not improve them.
+
+// ToFile converts a variable, or an optimizer's moment of one, from graph order
+// to file order. The result is float32 and shares nothing with t.
+func ToFile(t tensor.Tensor) tensor.Tensor {
+	s := t.Shape()
+	switch len(s) {
+	case 4:
+		return permute(t.Convert(tensor.Float32), tensor.Shape{s[3], s[2], s[0], s[1]}, []int{1, s[3], s[1] * s[2] * s[3], s[2] * s[3]})
+	case 2:
+		return permute(t.Convert(tensor.Float32), tensor.Shape{s[1], s[0]}, []int{1, s[1]})
+	}
+	return t.Convert(tensor.Float32)
+}
+
+// FromFile is the inverse of ToFile.
+func FromFile(t tensor.Tensor) tensor.Tensor {
+	s := t.Shape()
+	switch len(s) {
+	case 4:
+		return permute(t.Convert(tensor.Float32), tensor.Shape{s[2], s[3], s[1], s[0]}, []int{s[3], 1, s[2] * s[3], s[1] * s[2] * s[3]})
+	case 2:
+		return permute(t.Convert(tensor.Float32), tensor.Shape{s[1], s[0]}, []int{1, s[1]})
+	}
+	return t.Convert(tensor.Float32)
+}
+
+// permute reads src with the given stride for each axis of shape.
+func permute(src tensor.Tensor, shape tensor.Shape, stride []int) tensor.Tensor {
+	out := tensor.New(tensor.Float32, shape...)
+	dst, from := out.Float32s(), src.Float32s()
+	index := make([]int, len(shape))
+	at := 0
+	for i := range dst {
+		dst[i] = from[at]
+		for axis := len(shape) - 1; axis >= 0; axis-- { // count up, last axis fastest
+			index[axis]++
+			at += stride[axis]
+			if index[axis] < shape[axis] {
+				break
+			}
+			at -= index[axis] * stride[axis]
+			index[axis] = 0
+		}
+	}
+	return out
+}
