@@ -1,0 +1,14 @@
+//go:build !purego
+
+package kernel
+
+// convTileAVX2 is convTileGeneric with fused multiply-adds: twelve vectors of
+// eight sums stay in registers over all taps and channels.
+//
+//go:noescape
+func convTileAVX2(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
+
+// outerTileAVX2 is outerTileGeneric with fused multiply-adds.
+//
+//go:noescape
+func outerTileAVX2(dst, src, dy []float32, pixels []int32)
