@@ -49,14 +49,22 @@ func (b *Builder) Fail(format string, args ...any) *Node {
 // Layer names the nodes made until the next call, such as "layer1.0.conv1".
 func (b *Builder) Layer(name string) { b.layer = name }
 
+// owns reports whether n is a node of this graph.
+func (b *Builder) owns(n *Node) bool {
+	return n != nil && n.ID >= 0 && n.ID < len(b.nodes) && b.nodes[n.ID] == n
+}
+
 // add appends a node made from operands; it is the only place nodes are made.
 func (b *Builder) add(n Node, inputs ...*Node) *Node {
 	if b.err != nil {
 		return placeholder
 	}
 	for _, in := range inputs {
-		if in == nil || in.ID < 0 || in.ID >= len(b.nodes) || b.nodes[in.ID] != in {
+		if !b.owns(in) {
 			return b.Fail("%v: operand %v belongs to another graph", n.Op, in)
+		}
+		if in.Kind == Integer && n.Op != OpOneHot {
+			return b.Fail("%v: operand %v has integers, want real numbers", n.Op, in)
 		}
 	}
 	for _, d := range n.Shape {
@@ -136,6 +144,10 @@ func (b *Builder) Constant(v float64) *Node { return b.add(Node{Op: OpConstant, 
 func (b *Builder) Update(variable, value *Node) {
 	switch {
 	case b.err != nil:
+	case !b.owns(variable) || !b.owns(value):
+		b.Fail("update: %v or %v belongs to another graph", variable, value)
+	case value.Kind != Real:
+		b.Fail("update: the new value %v of variable %s has integers, want real numbers", value, variable.Name)
 	case variable.Op != OpVariable:
 		b.Fail("update: %v is no variable", variable)
 	case b.updated[variable]:
@@ -150,7 +162,11 @@ func (b *Builder) Update(variable, value *Node) {
 
 // Guard withholds all updates of a run in which the scalar n is not finite.
 func (b *Builder) Guard(n *Node) {
-	if b.wantShape(OpInvalid, "guard", n, tensor.Shape{}) {
+	switch {
+	case !b.wantShape(OpInvalid, "guard", n, tensor.Shape{}):
+	case !b.owns(n) || n.Kind != Real:
+		b.Fail("guard: %v is no real number of this graph", n)
+	default:
 		b.guard = n
 	}
 }
@@ -179,8 +195,8 @@ func (b *Builder) Build(outputs ...*Node) (*Graph, error) {
 		need(in) // Run takes them all, used or not
 	}
 	for _, o := range outputs {
-		if o.ID < 0 {
-			return nil, errors.New("an output is no node of this graph")
+		if !b.owns(o) {
+			return nil, fmt.Errorf("output %v belongs to another graph", o)
 		}
 		need(o)
 	}

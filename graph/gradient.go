@@ -15,6 +15,12 @@ func (b *Builder) Gradients(of *Node, wrt ...*Node) []*Node {
 	if !b.wantShape(OpInvalid, "the node to differentiate", of, tensor.Shape{}) {
 		return failed
 	}
+	for _, n := range append([]*Node{of}, wrt...) {
+		if !b.owns(n) {
+			b.Fail("gradient: %v belongs to another graph", n)
+			return failed
+		}
+	}
 
 	// Only nodes on a path from wrt to the scalar need a gradient.
 	leads := make([]bool, len(b.nodes))
@@ -66,9 +72,6 @@ func (b *Builder) Gradients(of *Node, wrt ...*Node) []*Node {
 // begins with the forward line.
 func (b *Builder) backward(n, dy *Node, want func(operand int) bool) []*Node {
 	in := n.Inputs
-	if len(dy.Shape) != len(n.Shape) { // a scalar gradient that a Sum has not spread yet
-		dy = b.Broadcast(dy, n.Shape)
-	}
 	d := make([]*Node, len(in))
 	switch n.Op {
 	case OpInput, OpVariable, OpConstant, OpOneHot:

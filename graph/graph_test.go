@@ -42,6 +42,16 @@ func TestMistakes(t *testing.T) {
 			y := b.MatMul(weight(b, 1, 1), b.Variable("v", VariableAttrs{}, 2, 1), MatMulAttrs{})
 			b.Add(b.Conv(y, y, ConvAttrs{}), b.ReLU(y))
 		}},
+		"integers": {"has integers, want real numbers", func(b *Builder, x *Node) { b.Sum(b.Input("l", Integer, 2)) }},
+		"scalar":   {"sum_channels: a scalar has no channels", func(b *Builder, x *Node) { b.SumChannels(b.Constant(1)) }},
+		"variance": {"batch_variance: mean has shape [3], want [4]", func(b *Builder, x *Node) { b.BatchVariance(x, weight(b, 3)) }},
+		"not of batch": {"are not those of the batch", func(b *Builder, x *Node) {
+			w := weight(b, 4)
+			b.BatchNorm(x, w, w, w, w, NormAttrs{Epsilon: 1e-3, Training: true})
+		}},
+		"update":       {"belongs to another graph", func(b *Builder, x *Node) { b.Update(weight(b, 1), weight(NewBuilder(), 1)) }},
+		"guard":        {"is no real number of this graph", func(b *Builder, x *Node) { b.Guard(NewBuilder().Constant(1)) }},
+		"gradient of":  {"belongs to another graph", func(b *Builder, x *Node) { b.Gradients(b.Sum(x), weight(NewBuilder(), 1)) }},
 		"foreign":      {"belongs to another graph", func(b *Builder, x *Node) { NewBuilder().ReLU(x); b.Add(x, NewBuilder().Constant(1)) }},
 		"disconnected": {"does not depend on", func(b *Builder, x *Node) { b.Gradients(b.Sum(x), weight(b, 1)) }},
 		"no scalar":    {"has shape [2,8,8,4], want []", func(b *Builder, x *Node) { b.Gradients(x, x) }},

@@ -38,10 +38,10 @@ const (
 	//	dy, x, γ, mean, variance         → γ/√(variance+ε) · dy                       otherwise
 	OpBatchNormBackwardData
 
-	OpReLU         // max(x, 0)
+	OpReLU         // max(x, 0); NaN stays NaN
 	OpReLUBackward // dy, y → dy where y > 0, else 0
 
-	OpMaxPool         // x → [N,OH,OW,C] (PoolAttrs)
+	OpMaxPool         // x → [N,OH,OW,C] (PoolAttrs); NaN wins, so that no maximum hides it
 	OpMaxPoolBackward // dy, x → dx; of equal maxima the first in row order takes all
 	OpAvgPool         // x → [N,OH,OW,C] (PoolAttrs)
 	OpAvgPoolBackward // dy → dx

@@ -64,11 +64,17 @@ func (b *Builder) ConvBackwardWeights(x, dy, like *Node, attrs ConvAttrs) *Node 
 }
 
 // channelsOf is the shape [C] of a per-channel operand of x.
-func channelsOf(x *Node) tensor.Shape { return x.Shape[len(x.Shape)-1:] }
+func (b *Builder) channelsOf(op Op, x *Node) tensor.Shape {
+	if len(x.Shape) == 0 {
+		b.Fail("%v: a scalar has no channels", op)
+		return placeholder.Shape[:1]
+	}
+	return x.Shape[len(x.Shape)-1:]
+}
 
 // Bias is OpBias: x […,C] + bias [C].
 func (b *Builder) Bias(x, bias *Node) *Node {
-	if !b.wantShape(OpBias, "bias", bias, channelsOf(x)) {
+	if !b.wantShape(OpBias, "bias", bias, b.channelsOf(OpBias, x)) {
 		return placeholder
 	}
 	return b.add(Node{Op: OpBias, Shape: x.Shape}, x, bias)
@@ -76,17 +82,20 @@ func (b *Builder) Bias(x, bias *Node) *Node {
 
 // SumChannels is OpSumChannels: x […,C] → [C].
 func (b *Builder) SumChannels(x *Node) *Node {
-	return b.add(Node{Op: OpSumChannels, Shape: channelsOf(x)}, x)
+	return b.add(Node{Op: OpSumChannels, Shape: b.channelsOf(OpSumChannels, x)}, x)
 }
 
 // BatchMean is OpBatchMean: x […,C] → [C].
 func (b *Builder) BatchMean(x *Node) *Node {
-	return b.add(Node{Op: OpBatchMean, Shape: channelsOf(x)}, x)
+	return b.add(Node{Op: OpBatchMean, Shape: b.channelsOf(OpBatchMean, x)}, x)
 }
 
 // BatchVariance is OpBatchVariance, biased: x […,C], mean [C] → [C].
 func (b *Builder) BatchVariance(x, mean *Node) *Node {
-	return b.add(Node{Op: OpBatchVariance, Shape: channelsOf(x)}, x, mean)
+	if !b.wantShape(OpBatchVariance, "mean", mean, b.channelsOf(OpBatchVariance, x)) {
+		return placeholder
+	}
+	return b.add(Node{Op: OpBatchVariance, Shape: mean.Shape}, x, mean)
 }
 
 // BatchNorm is OpBatchNorm.
@@ -95,12 +104,16 @@ func (b *Builder) BatchNorm(x, scale, shift, mean, variance *Node, attrs NormAtt
 		what string
 		n    *Node
 	}{{"γ", scale}, {"β", shift}, {"mean", mean}, {"variance", variance}} {
-		if !b.wantShape(OpBatchNorm, p.what, p.n, channelsOf(x)) {
+		if !b.wantShape(OpBatchNorm, p.what, p.n, b.channelsOf(OpBatchNorm, x)) {
 			return placeholder
 		}
 	}
 	if attrs.Epsilon <= 0 {
 		return b.Fail("batch_norm: epsilon %v, want a positive number", attrs.Epsilon)
+	}
+	if attrs.Training && (mean.Op != OpBatchMean || mean.Inputs[0] != x ||
+		variance.Op != OpBatchVariance || variance.Inputs[0] != x || variance.Inputs[1] != mean) {
+		return b.Fail("batch_norm: mean %v and variance %v are not those of the batch %v, which training normalises with", mean, variance, x)
 	}
 	return b.add(Node{Op: OpBatchNorm, Norm: attrs, Shape: x.Shape}, x, scale, shift, mean, variance)
 }
