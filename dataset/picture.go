@@ -1,0 +1,279 @@
+package dataset
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	_ "image/gif" // decoders for image.Decode
+	_ "image/jpeg"
+	_ "image/png"
+	"io"
+
+	"github.com/bep/imagemeta"
+	_ "golang.org/x/image/bmp"
+	_ "golang.org/x/image/webp"
+)
+
+// Limits on one picture, checked before memory is taken for it.
+const (
+	// MaxPixels is the largest number of pixels DecodeImage accepts.
+	MaxPixels = 100_000_000
+	// MaxFileBytes is the largest picture file a folder or manifest may hold.
+	MaxFileBytes = 256 << 20
+)
+
+// LoadImage reads one picture file of at most limit bytes (MaxFileBytes where
+// limit is 0) from r and decodes it as DecodeImage does.
+func LoadImage(r io.Reader, limit int64, dst *Image) error {
+	data, err := readLimited(r, limit)
+	if err != nil {
+		return err
+	}
+	return DecodeImage(data, dst)
+}
+
+func readLimited(r io.Reader, limit int64) ([]byte, error) {
+	if limit <= 0 {
+		limit = MaxFileBytes
+	}
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("picture file is larger than %d bytes", limit)
+	}
+	return data, nil
+}
+
+// DecodeImage decodes one picture file into dst: JPEG (also CMYK), PNG, GIF (its
+// first frame), BMP or WebP (not animated). The EXIF orientation is applied,
+// transparency is composited on white, 16-bit samples keep their upper 8 bits.
+// Colour profiles are ignored, so samples are taken as they are. Pictures in a
+// grey format get one channel, all others three.
+//
+// It returns an error and leaves dst undefined when the format is none of
+// these, the picture has more than MaxPixels, or the data are broken.
+func DecodeImage(data []byte, dst *Image) error {
+	head, err := decodeHeader(data)
+	if err != nil {
+		return err
+	}
+	picture, _, err := image.Decode(bytes.NewReader(data))
+	if err != nil {
+		return fmt.Errorf("broken %s picture: %w", head.format, err)
+	}
+	// A GIF's first frame may cover only a part of the screen; elsewhere the
+	// frame is transparent, which is white here.
+	screen := picture.Bounds()
+	if head.format == "gif" {
+		screen = image.Rect(0, 0, head.stored.X, head.stored.Y)
+	}
+	if screen.Dx() != head.stored.X || screen.Dy() != head.stored.Y {
+		return fmt.Errorf("broken %s picture: it is %d×%d, its header says %d×%d", head.format, screen.Dx(), screen.Dy(), head.stored.X, head.stored.Y)
+	}
+	if head.orientation == 1 {
+		flatten(picture, screen, dst)
+		return nil
+	}
+	var upright Image
+	flatten(picture, screen, &upright)
+	orient(&upright, head.orientation, dst)
+	return nil
+}
+
+// header is what a picture's file says before its pixels are decoded.
+type header struct {
+	format      string
+	stored      image.Point // width and height as stored, before orientation
+	orientation int         // EXIF, 1..8
+}
+
+// size returns the height and width of the picture as it is to be seen.
+func (h header) size() (height, width int) {
+	if h.orientation >= 5 {
+		return h.stored.X, h.stored.Y
+	}
+	return h.stored.Y, h.stored.X
+}
+
+func decodeHeader(data []byte) (header, error) {
+	config, format, err := image.DecodeConfig(bytes.NewReader(data))
+	switch {
+	case errors.Is(err, image.ErrFormat):
+		return header{}, errors.New("not a picture in a known format (JPEG, PNG, GIF, BMP, WebP)")
+	case err != nil:
+		return header{}, fmt.Errorf("broken picture header: %w", err)
+	case config.Width <= 0 || config.Height <= 0:
+		return header{}, fmt.Errorf("broken %s picture: it is %d×%d", format, config.Width, config.Height)
+	case config.Width > MaxPixels/config.Height:
+		return header{}, fmt.Errorf("%s picture is %d×%d, more than %d million pixels", format, config.Width, config.Height, MaxPixels/1_000_000)
+	}
+	return header{format, image.Pt(config.Width, config.Height), orientation(data, format)}, nil
+}
+
+// orientation returns the EXIF orientation of a file, 1 where it has none or
+// its metadata are damaged: they must not keep a sound picture from being read.
+func orientation(data []byte, format string) int {
+	formats := map[string]imagemeta.ImageFormat{"jpeg": imagemeta.JPEG, "png": imagemeta.PNG, "webp": imagemeta.WebP}
+	f, ok := formats[format]
+	if !ok {
+		return 1
+	}
+	found := 1
+	_, _ = imagemeta.Decode(imagemeta.Options{
+		R:           bytes.NewReader(data),
+		ImageFormat: f,
+		Sources:     imagemeta.EXIF,
+		ShouldHandleTag: func(tag imagemeta.TagInfo) bool {
+			return tag.Tag == "Orientation" && tag.Namespace == "IFD0"
+		},
+		HandleTag: func(tag imagemeta.TagInfo) error {
+			if v, ok := tag.Value.(uint16); ok && 1 <= v && v <= 8 {
+				found = int(v)
+			}
+			return imagemeta.ErrStopWalking
+		},
+	})
+	return found
+}
+
+// flatten writes the part of src inside screen to dst without transparency.
+func flatten(src image.Image, screen image.Rectangle, dst *Image) {
+	width := screen.Dx()
+	switch src := src.(type) {
+	case *image.Gray:
+		dst.reset(screen.Dy(), width, 1)
+		for y := range dst.Height {
+			copy(dst.Pix[y*width:][:width], src.Pix[y*src.Stride:])
+		}
+		return
+	case *image.Gray16:
+		dst.reset(screen.Dy(), width, 1)
+		for y := range dst.Height {
+			for x := range width {
+				dst.Pix[y*width+x] = src.Pix[y*src.Stride+2*x]
+			}
+		}
+		return
+	}
+
+	dst.reset(screen.Dy(), width, 3)
+	i := 0
+	put := func(r, g, b uint8) {
+		dst.Pix[i], dst.Pix[i+1], dst.Pix[i+2] = r, g, b
+		i += 3
+	}
+	switch src := src.(type) {
+	case *image.YCbCr:
+		for y := screen.Min.Y; y < screen.Max.Y; y++ {
+			for x := screen.Min.X; x < screen.Max.X; x++ {
+				l, c := src.YOffset(x, y), src.COffset(x, y)
+				put(color.YCbCrToRGB(src.Y[l], src.Cb[c], src.Cr[c]))
+			}
+		}
+	case *image.Paletted:
+		palette := make([][3]uint8, len(src.Palette))
+		for n, c := range src.Palette {
+			palette[n][0], palette[n][1], palette[n][2] = onWhite(c)
+		}
+		for y := screen.Min.Y; y < screen.Max.Y; y++ {
+			for x := screen.Min.X; x < screen.Max.X; x++ {
+				c := [3]uint8{255, 255, 255}
+				if (image.Point{X: x, Y: y}).In(src.Rect) {
+					if n := int(src.ColorIndexAt(x, y)); n < len(palette) {
+						c = palette[n]
+					}
+				}
+				put(c[0], c[1], c[2])
+			}
+		}
+	case *image.RGBA: // opaque PNG, BMP
+		for y := screen.Min.Y; y < screen.Max.Y; y++ {
+			for x := screen.Min.X; x < screen.Max.X; x++ {
+				put(onWhite(src.RGBAAt(x, y)))
+			}
+		}
+	default:
+		for y := screen.Min.Y; y < screen.Max.Y; y++ {
+			for x := screen.Min.X; x < screen.Max.X; x++ {
+				put(onWhite(src.At(x, y)))
+			}
+		}
+	}
+}
+
+// onWhite composites a colour on white.
+func onWhite(c color.Color) (r, g, b uint8) {
+	r16, g16, b16, a16 := c.RGBA() // premultiplied, so at most a16
+	white := 0xffff - a16
+	return uint8((r16 + white) >> 8), uint8((g16 + white) >> 8), uint8((b16 + white) >> 8)
+}
+
+// orient writes src to dst as EXIF orientation o (2..8) says it is to be seen
+// (CIPA DC-008, "Orientation").
+func orient(src *Image, o int, dst *Image) {
+	h, w, channels := src.Height, src.Width, src.Channels
+	if o >= 5 {
+		dst.reset(w, h, channels)
+	} else {
+		dst.reset(h, w, channels)
+	}
+	i := 0
+	for y := range dst.Height {
+		for x := range dst.Width {
+			var sx, sy int
+			switch o {
+			case 2: // mirrored left to right
+				sx, sy = w-1-x, y
+			case 3: // half a turn
+				sx, sy = w-1-x, h-1-y
+			case 4: // mirrored top to bottom
+				sx, sy = x, h-1-y
+			case 5: // transposed
+				sx, sy = y, x
+			case 6: // to be turned a quarter clockwise
+				sx, sy = y, h-1-x
+			case 7: // transposed along the other diagonal
+				sx, sy = w-1-y, h-1-x
+			case 8: // to be turned a quarter counter-clockwise
+				sx, sy = w-1-y, x
+			}
+			copy(dst.Pix[i:i+channels], src.Pix[(sy*w+sx)*channels:])
+			i += channels
+		}
+	}
+}
+
+// ToRGB gives a grey picture three equal channels, in place. It does nothing to
+// a picture that has three.
+func (m *Image) ToRGB() {
+	if m.Channels != 1 {
+		return
+	}
+	n := m.Height * m.Width
+	grey := m.Pix[:n]
+	m.reset(m.Height, m.Width, 3)
+	// Backwards, so that a shared array is read before it is overwritten.
+	for i := n - 1; i >= 0; i-- {
+		v := grey[i]
+		m.Pix[3*i], m.Pix[3*i+1], m.Pix[3*i+2] = v, v, v
+	}
+}
+
+// ToGrey replaces an RGB picture by its luma (Rec. 601, as in JPEG), in place.
+// It does nothing to a picture that is grey.
+func (m *Image) ToGrey() {
+	if m.Channels != 3 {
+		return
+	}
+	n := m.Height * m.Width
+	for i := range n {
+		r, g, b := int(m.Pix[3*i]), int(m.Pix[3*i+1]), int(m.Pix[3*i+2])
+		m.Pix[i] = uint8((19595*r + 38470*g + 7471*b + 1<<15) >> 16)
+	}
+	m.Channels = 1
+	m.Pix = m.Pix[:n]
+}
