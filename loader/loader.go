@@ -1,0 +1,226 @@
+// Package loader makes batches of labelled images: their order, their numbers
+// and, while the engine computes, the next batches ahead of time. What a batch
+// holds is a pure function of (seed, epoch, position), so a resumed run seeks
+// instead of replaying, and the number of workers changes nothing.
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"runtime"
+	"sort"
+	"sync"
+	"sync/atomic"
+
+	"github.com/residual-ml/residual/dataset"
+	"github.com/residual-ml/residual/internal/random"
+	"github.com/residual-ml/residual/tensor"
+)
+
+// Options say what batches are made of.
+type Options struct {
+	BatchSize  int
+	Shuffle    bool // another order every epoch
+	Seed       uint64
+	Preprocess Preprocess
+
+	// ClassWeights multiply the loss of each class's images; nil: all 1.
+	ClassWeights []float32
+	// SampleWeights draws images with replacement, an image of class k with
+	// probability proportional to SampleWeights[k]; nil: every image once.
+	SampleWeights []float32
+
+	Workers int // goroutines that decode pictures; 0: GOMAXPROCS
+}
+
+// Batch is one step's images. Its tensors are reused: they are valid until the
+// next batch is asked for.
+type Batch struct {
+	Images  tensor.Tensor // float32 [n,H,W,C], preprocessed
+	Labels  tensor.Tensor // int32 [n]
+	Weights tensor.Tensor // float32 [n], from ClassWeights
+	Indices []int         // positions in the data set
+}
+
+// Loader makes batches of a data set. It is safe for concurrent use.
+type Loader struct {
+	data    dataset.Dataset
+	options Options
+}
+
+// New checks the options against the data.
+func New(data dataset.Dataset, o Options) (*Loader, error) {
+	if err := o.Preprocess.Check(); err != nil {
+		return nil, err
+	}
+	if o.BatchSize < 1 {
+		return nil, fmt.Errorf("loader: batch size %d, want at least 1", o.BatchSize)
+	}
+	if data.Len() == 0 {
+		return nil, errors.New("loader: the data set is empty")
+	}
+	for what, weights := range map[string][]float32{"class weights": o.ClassWeights, "sample weights": o.SampleWeights} {
+		for i := 0; weights != nil && i < data.Len(); i++ {
+			if k := data.Label(i); k >= len(weights) || !(weights[k] >= 0) {
+				return nil, fmt.Errorf("loader: %s %v: want one number ≥ 0 for each class, class %d has none", what, weights, k)
+			}
+		}
+	}
+	if o.Workers == 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	return &Loader{data, o}, nil
+}
+
+// Len is the number of images in an epoch.
+func (l *Loader) Len() int { return l.data.Len() }
+
+// Steps is the number of batches in an epoch; the last may be smaller.
+func (l *Loader) Steps() int { return (l.data.Len() + l.options.BatchSize - 1) / l.options.BatchSize }
+
+// Order returns the positions that an epoch visits, in order.
+func (l *Loader) Order(epoch int) []int {
+	n := l.data.Len()
+	if l.options.SampleWeights != nil {
+		return l.drawWeighted(epoch)
+	}
+	if l.options.Shuffle {
+		return random.New(l.options.Seed, random.Name("order"), uint64(epoch)).Perm(n)
+	}
+	order := make([]int, n)
+	for i := range order {
+		order[i] = i
+	}
+	return order
+}
+
+func (l *Loader) drawWeighted(epoch int) []int {
+	n := l.data.Len()
+	upTo := make([]float64, n) // running sum of weights
+	total := 0.0
+	for i := range upTo {
+		total += float64(l.options.SampleWeights[l.data.Label(i)])
+		upTo[i] = total
+	}
+	s := random.New(l.options.Seed, random.Name("weighted order"), uint64(epoch))
+	order := make([]int, n)
+	for i := range order {
+		u := s.Float64() * total
+		order[i] = min(sort.Search(n, func(k int) bool { return upTo[k] > u }), n-1)
+	}
+	return order
+}
+
+// ahead is how many batches are ready before they are asked for.
+const ahead = 2
+
+// Batches yields an epoch's batches beginning with batch number first. Pictures
+// are read while the caller computes. The first error ends the sequence.
+func (l *Loader) Batches(ctx context.Context, epoch, first int) iter.Seq2[Batch, error] {
+	return func(yield func(Batch, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		free, full := make(chan *buffer, ahead+1), make(chan *buffer, ahead+1)
+		var done sync.WaitGroup
+		defer done.Wait()
+		defer cancel()
+		for range ahead + 1 {
+			free <- l.newBuffer()
+		}
+		order := l.Order(epoch)
+		done.Go(func() {
+			defer close(full)
+			for at := first * l.options.BatchSize; at < len(order); at += l.options.BatchSize {
+				select {
+				case <-ctx.Done():
+					return
+				case b := <-free:
+					b.err = l.fill(ctx, b, order[at:min(at+l.options.BatchSize, len(order))])
+					full <- b
+					if b.err != nil {
+						return
+					}
+				}
+			}
+		})
+		for b := range full {
+			if b.err != nil {
+				yield(Batch{}, b.err)
+				return
+			}
+			if !yield(b.batch, nil) {
+				return
+			}
+			free <- b
+		}
+		if ctx.Err() != nil {
+			yield(Batch{}, ctx.Err())
+		}
+	}
+}
+
+// buffer is the memory of one batch.
+type buffer struct {
+	images    []float32
+	labels    []int32
+	weights   []float32
+	preparers []*preparer // one for each worker
+	batch     Batch
+	err       error
+}
+
+func (l *Loader) newBuffer() *buffer {
+	p := l.options.Preprocess
+	b := &buffer{
+		images:  make([]float32, l.options.BatchSize*p.Height*p.Width*p.Channels),
+		labels:  make([]int32, l.options.BatchSize),
+		weights: make([]float32, l.options.BatchSize),
+	}
+	for range l.options.Workers {
+		b.preparers = append(b.preparers, newPreparer(p))
+	}
+	return b
+}
+
+// fill reads the pictures at the given positions, several at a time.
+func (l *Loader) fill(ctx context.Context, b *buffer, positions []int) error {
+	p := l.options.Preprocess
+	size := p.Height * p.Width * p.Channels
+	errs := make([]error, len(positions))
+	var next atomic.Int64
+	work := func(t *preparer) {
+		for {
+			i := int(next.Add(1)) - 1
+			if i >= len(positions) || ctx.Err() != nil {
+				return
+			}
+			at := positions[i]
+			if errs[i] = l.data.Image(at, &t.picture); errs[i] == nil {
+				t.apply(t.picture, b.images[i*size:(i+1)*size])
+			}
+			b.labels[i] = int32(l.data.Label(at))
+			b.weights[i] = 1
+			if l.options.ClassWeights != nil {
+				b.weights[i] = l.options.ClassWeights[b.labels[i]]
+			}
+		}
+	}
+	var workers sync.WaitGroup
+	for _, t := range b.preparers[1:] {
+		workers.Go(func() { work(t) })
+	}
+	work(b.preparers[0])
+	workers.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	n := len(positions)
+	b.batch = Batch{
+		Images:  tensor.Of(b.images[:n*size], n, p.Height, p.Width, p.Channels),
+		Labels:  tensor.Of(b.labels[:n], n),
+		Weights: tensor.Of(b.weights[:n], n),
+		Indices: positions,
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,176 @@
+// Package optim writes optimizers as functions over package graph: the update
+// of every parameter is part of the training step's graph, so it is written
+// once and each engine may fuse it. In order of increasing complexity: SGD,
+// Adam, AdamW.
+package optim
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/internal/hint"
+)
+
+// Config names an optimizer and its constants; it is plain data and part of a
+// run's configuration. Defaults fills what is zero.
+type Config struct {
+	Name         string  `json:"name"` // sgd, adam or adamw
+	LearningRate float64 `json:"learning_rate"`
+	Momentum     float64 `json:"momentum,omitempty"` // sgd: μ in buf = μ·buf + g
+	Nesterov     bool    `json:"nesterov,omitempty"` // sgd
+	Beta1        float64 `json:"beta1,omitempty"`    // adam, adamw
+	Beta2        float64 `json:"beta2,omitempty"`
+	Epsilon      float64 `json:"epsilon,omitempty"`
+	WeightDecay  float64 `json:"weight_decay,omitempty"` // of kernels only; sgd: added to the gradient; adamw: decoupled
+}
+
+// Named returns an optimizer with the defaults of the framework it is known
+// from: sgd and adamw from PyTorch, adam from Keras (ε 1e-7).
+func Named(name string) (Config, error) {
+	switch name {
+	case "sgd":
+		return Config{Name: name, LearningRate: 0.1, Momentum: 0.9}, nil
+	case "adam":
+		return Config{Name: name, LearningRate: 1e-3, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-7}, nil
+	case "adamw":
+		return Config{Name: name, LearningRate: 1e-3, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: 0.01}, nil
+	}
+	return Config{}, hint.Wrap(fmt.Errorf("optimizer %q is unknown", name), "known optimizers: sgd, adam, adamw")
+}
+
+// Check reports the first constant that makes no sense.
+func (c Config) Check() error {
+	if _, err := Named(c.Name); err != nil {
+		return err
+	}
+	for _, p := range []struct {
+		what  string
+		value float64
+		ok    bool
+		want  string
+	}{
+		{"learning rate", c.LearningRate, c.LearningRate > 0 && !math.IsInf(c.LearningRate, 0), "a positive number"},
+		{"momentum", c.Momentum, c.Momentum >= 0 && c.Momentum < 1, "0 ≤ momentum < 1"},
+		{"weight decay", c.WeightDecay, c.WeightDecay >= 0 && !math.IsInf(c.WeightDecay, 0), "a number ≥ 0"},
+		{"beta1", c.Beta1, c.Beta1 >= 0 && c.Beta1 < 1, "0 ≤ beta1 < 1"},
+		{"beta2", c.Beta2, c.Beta2 >= 0 && c.Beta2 < 1, "0 ≤ beta2 < 1"},
+		{"epsilon", c.Epsilon, c.Name == "sgd" || c.Epsilon > 0, "a positive number"},
+	} {
+		if !p.ok {
+			return fmt.Errorf("optimizer %s: %s is %v, want %s", c.Name, p.what, p.value, p.want)
+		}
+	}
+	switch {
+	case c.Name != "sgd" && (c.Momentum != 0 || c.Nesterov):
+		return fmt.Errorf("optimizer %s: has no momentum, only sgd does; its counterpart is beta1", c.Name)
+	case c.Nesterov && c.Momentum == 0:
+		return fmt.Errorf("optimizer sgd: nesterov needs a momentum above 0")
+	case c.Name == "adam" && c.WeightDecay != 0:
+		return hint.Wrap(fmt.Errorf("optimizer adam: has no weight decay"), "use: --optimizer adamw")
+	}
+	return nil
+}
+
+// Apply appends the updates of all parameters to b. It declares the scalar
+// inputs that Scalars fills at each step, in the same order.
+func (c Config) Apply(b *graph.Builder, parameters, gradients []*graph.Node) {
+	switch c.Name {
+	case "sgd":
+		c.sgd(b, parameters, gradients)
+	case "adam":
+		c.adam(b, parameters, gradients)
+	case "adamw":
+		c.adamW(b, parameters, gradients)
+	default:
+		b.Fail("optimizer %q is unknown", c.Name)
+	}
+}
+
+// Scalars returns the values of Apply's inputs for one step. Steps count from
+// 1; rate is the learning rate that the schedule gives to this step.
+func (c Config) Scalars(step int64, rate float64) []float64 {
+	correction1 := 1 - math.Pow(c.Beta1, float64(step))
+	correction2 := 1 - math.Pow(c.Beta2, float64(step))
+	switch c.Name {
+	case "adam":
+		return []float64{rate * math.Sqrt(correction2) / correction1}
+	case "adamw":
+		return []float64{1 - rate*c.WeightDecay, rate / correction1, 1 / math.Sqrt(correction2)}
+	}
+	return []float64{rate}
+}
+
+func state(b *graph.Builder, prefix string, parameter *graph.Node) *graph.Node {
+	return b.Variable(prefix+parameter.Name, graph.VariableAttrs{Role: graph.State}, parameter.Shape...)
+}
+
+// sgd is stochastic gradient descent with (Nesterov) momentum, in PyTorch's
+// form, https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html:
+//
+//	g += decay·p;  buf = μ·buf + g;  p -= rate·(buf, or g + μ·buf with Nesterov)
+func (c Config) sgd(b *graph.Builder, parameters, gradients []*graph.Node) {
+	rate := b.Input("optimizer.rate", graph.Real)
+	for i, p := range parameters {
+		g := gradients[i]
+		if c.WeightDecay != 0 && p.Variable.Decay {
+			g = b.Add(g, b.Scale(p, c.WeightDecay))
+		}
+		if c.Momentum != 0 {
+			buf := state(b, "sgd.momentum/", p)
+			next := b.Add(b.Scale(buf, c.Momentum), g)
+			b.Update(buf, next)
+			if c.Nesterov {
+				g = b.Add(g, b.Scale(next, c.Momentum))
+			} else {
+				g = next
+			}
+		}
+		b.Update(p, b.Sub(p, b.Mul(g, rate)))
+	}
+}
+
+// moments updates Adam's running averages of the gradient and its square:
+//
+//	m = β₁·m + (1-β₁)·g;  v = β₂·v + (1-β₂)·g²
+func (c Config) moments(b *graph.Builder, p, g *graph.Node) (m, v *graph.Node) {
+	first, second := state(b, "adam.m/", p), state(b, "adam.v/", p)
+	m = b.Add(b.Scale(first, c.Beta1), b.Scale(g, 1-c.Beta1))
+	v = b.Add(b.Scale(second, c.Beta2), b.Scale(b.Mul(g, g), 1-c.Beta2))
+	b.Update(first, m)
+	b.Update(second, v)
+	return m, v
+}
+
+// adam is Adam (Kingma, Ba 2014, https://arxiv.org/abs/1412.6980) in Keras's
+// form: the bias correction is folded into the rate and ε is added to the
+// uncorrected root, the paper's "ε̂" remark at the end of section 2.
+//
+//	p -= rate·√(1-β₂ᵗ)/(1-β₁ᵗ) · m/(√v + ε)
+func (c Config) adam(b *graph.Builder, parameters, gradients []*graph.Node) {
+	corrected := b.Input("optimizer.corrected_rate", graph.Real)
+	epsilon := b.Constant(c.Epsilon)
+	for i, p := range parameters {
+		m, v := c.moments(b, p, gradients[i])
+		b.Update(p, b.Sub(p, b.Div(b.Mul(m, corrected), b.Add(b.Sqrt(v), epsilon))))
+	}
+}
+
+// adamW is AdamW (Loshchilov, Hutter 2017, https://arxiv.org/abs/1711.05101) in
+// PyTorch's form, https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html:
+//
+//	p *= 1 - rate·decay;  p -= rate/(1-β₁ᵗ) · m/(√v/√(1-β₂ᵗ) + ε)
+func (c Config) adamW(b *graph.Builder, parameters, gradients []*graph.Node) {
+	shrink := b.Input("optimizer.shrink", graph.Real)
+	rate := b.Input("optimizer.corrected_rate", graph.Real)
+	root := b.Input("optimizer.root_correction", graph.Real)
+	epsilon := b.Constant(c.Epsilon)
+	for i, p := range parameters {
+		m, v := c.moments(b, p, gradients[i])
+		kept := p
+		if p.Variable.Decay {
+			kept = b.Mul(p, shrink)
+		}
+		b.Update(p, b.Sub(kept, b.Div(b.Mul(m, rate), b.Add(b.Mul(b.Sqrt(v), root), epsilon))))
+	}
+}

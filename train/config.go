@@ -1,0 +1,83 @@
+// Package train is the loop: steps, validations, checkpoints, history. It knows
+// networks only as graphs and hardware only as an engine.
+package train
+
+import (
+	"fmt"
+
+	"github.com/residual-ml/residual/loader"
+	"github.com/residual-ml/residual/model"
+	"github.com/residual-ml/residual/optim"
+)
+
+// Config is everything that decides what a run computes, after all defaults; a
+// run directory keeps it as config.json, and together with the data and a
+// feature level of the processor it fixes every bit of the result.
+type Config struct {
+	Recipe     string            `json:"recipe"`
+	Data       DataConfig        `json:"data"`
+	Model      model.Config      `json:"model"`
+	Classes    []string          `json:"classes"` // names, in the order of the network's outputs
+	Preprocess loader.Preprocess `json:"preprocess"`
+	Optimizer  optim.Config      `json:"optimizer"`
+
+	// L2 is the factor of the penalty L2·Σ kernel² on the dense layer's kernel.
+	// It is part of every printed loss.
+	L2             float64 `json:"l2"`
+	LabelSmoothing float64 `json:"label_smoothing"`
+
+	Epochs    int    `json:"epochs"`
+	BatchSize int    `json:"batch_size"`
+	Seed      uint64 `json:"seed"`
+	EvalEvery int    `json:"eval_every"` // steps between validations; 0: only after each epoch
+
+	ClassWeights  []float32 `json:"class_weights,omitempty"`  // of the loss, by class
+	SampleWeights []float32 `json:"sample_weights,omitempty"` // of drawing, by class
+
+	Engine    string `json:"engine"`
+	Precision string `json:"precision"`
+}
+
+// DataConfig says what a run was trained and validated on.
+type DataConfig struct {
+	Source     string `json:"source"` // a name or a path, as given
+	Dir        string `json:"dir,omitempty"`
+	Validation string `json:"validation"` // test: the official test split; validation: a split of its own or held out
+	ValImages  int    `json:"val_images,omitempty"`
+	LimitTrain int    `json:"limit_train,omitempty"`
+	LimitVal   int    `json:"limit_val,omitempty"`
+	ClassMap   string `json:"class_map,omitempty"`
+	OnBadImage string `json:"on_bad_image,omitempty"`
+}
+
+// Check reports the first field that cannot work.
+func (c Config) Check() error {
+	if err := c.Model.Check(); err != nil {
+		return err
+	}
+	if err := c.Preprocess.Check(); err != nil {
+		return err
+	}
+	if err := c.Optimizer.Check(); err != nil {
+		return err
+	}
+	p, m := c.Preprocess, c.Model
+	switch {
+	case p.Height != m.Height || p.Width != m.Width || p.Channels != m.Channels:
+		return fmt.Errorf("preprocessing makes %d×%d×%d images, model %s takes %d×%d×%d",
+			p.Height, p.Width, p.Channels, m.Name, m.Height, m.Width, m.Channels)
+	case len(c.Classes) != m.Classes:
+		return fmt.Errorf("%d class names for a model of %d classes", len(c.Classes), m.Classes)
+	case c.Epochs < 1:
+		return fmt.Errorf("epochs is %d, want at least 1", c.Epochs)
+	case c.BatchSize < 1:
+		return fmt.Errorf("batch size is %d, want at least 1", c.BatchSize)
+	case c.EvalEvery < 0:
+		return fmt.Errorf("eval every %d steps, want 0 or more", c.EvalEvery)
+	case !(c.L2 >= 0):
+		return fmt.Errorf("l2 is %v, want 0 or more", c.L2)
+	case !(c.LabelSmoothing >= 0 && c.LabelSmoothing < 1):
+		return fmt.Errorf("label smoothing is %v, want 0 ≤ smoothing < 1", c.LabelSmoothing)
+	}
+	return nil
+}

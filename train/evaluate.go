@@ -1,0 +1,143 @@
+package train
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/residual-ml/residual/engine"
+	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/loader"
+	"github.com/residual-ml/residual/metric"
+	"github.com/residual-ml/residual/tensor"
+)
+
+// Score is the outcome of an evaluation. Loss is the mean over images of the
+// cross-entropy, penalty included.
+type Score struct {
+	Loss     float64 `json:"loss"`
+	Accuracy float64 `json:"accuracy"`
+	Correct  int     `json:"correct"`
+	Images   int     `json:"images"`
+}
+
+// Evaluator runs a model's forward pass with moving statistics over data. Its
+// programs, one for each batch size it meets, share the variables it was given.
+type Evaluator struct {
+	config   Config
+	engine   engine.Engine
+	vars     engine.Variables
+	programs programs
+}
+
+// NewEvaluator returns an evaluator of the variables in vars.
+func NewEvaluator(c Config, e engine.Engine, vars engine.Variables) *Evaluator {
+	ev := &Evaluator{config: c, engine: e, vars: vars}
+	ev.programs.compile = func(batch int) (engine.Program, error) {
+		g, err := evalGraph(c, batch)
+		if err != nil {
+			return nil, err
+		}
+		return e.Compile(g, vars)
+	}
+	return ev
+}
+
+// Close frees the programs.
+func (ev *Evaluator) Close() error { return ev.programs.close() }
+
+// Run scores all images of l. each, when not nil, sees every batch with its
+// logits [n,K], which are valid until it returns.
+func (ev *Evaluator) Run(ctx context.Context, l *loader.Loader, each func(b loader.Batch, logits []float32) error) (Score, error) {
+	var loss metric.Mean
+	var s Score
+	for b, err := range l.Batches(ctx, 0, 0) {
+		if err != nil {
+			return s, err
+		}
+		p, err := ev.programs.get(len(b.Indices))
+		if err != nil {
+			return s, err
+		}
+		out, err := p.Run(ctx, b.Images, b.Labels, b.Weights)
+		if err != nil {
+			return s, err
+		}
+		logits := float32s(out[1])
+		correct, err := metric.Correct(logits, ev.config.Model.Classes, b.Labels.Int32s())
+		if err != nil {
+			return s, err
+		}
+		loss.Add(scalar(out[0]), float64(len(b.Indices)))
+		s.Correct += correct
+		s.Images += len(b.Indices)
+		if each != nil {
+			if err := each(b, logits); err != nil {
+				return s, err
+			}
+		}
+	}
+	s.Loss, s.Accuracy = loss.Value(), float64(s.Correct)/float64(s.Images)
+	return s, nil
+}
+
+// programs keeps one compiled program for each batch size: the full one and
+// that of the last batch of an epoch.
+type programs struct {
+	compile func(batch int) (engine.Program, error)
+	bySize  map[int]engine.Program
+}
+
+func (p *programs) get(batch int) (engine.Program, error) {
+	if program := p.bySize[batch]; program != nil {
+		return program, nil
+	}
+	program, err := p.compile(batch)
+	if err != nil {
+		return nil, fmt.Errorf("compiling for batches of %d: %w", batch, err)
+	}
+	if p.bySize == nil {
+		p.bySize = map[int]engine.Program{}
+	}
+	p.bySize[batch] = program
+	return program, nil
+}
+
+func (p *programs) close() error {
+	var first error
+	for _, program := range p.bySize {
+		if err := program.Close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	p.bySize = nil
+	return first
+}
+
+// scalar and float32s read an output of any engine's precision.
+func scalar(t tensor.Tensor) float64 {
+	if t.DType() == tensor.Float64 {
+		return t.Float64s()[0]
+	}
+	return float64(t.Float32s()[0])
+}
+
+func float32s(t tensor.Tensor) []float32 {
+	if t.DType() != tensor.Float32 {
+		t = t.Convert(tensor.Float32)
+	}
+	return t.Float32s()
+}
+
+// Initialize sets the variables that the graph declares and that the
+// optimizer does not own to their initial values.
+func Initialize(vars engine.Variables, g *graph.Graph, initial func(v *graph.Node) tensor.Tensor) error {
+	for _, v := range g.Variables {
+		if v.Variable.Role == graph.State {
+			continue
+		}
+		if err := vars.Set(v.Name, initial(v)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+package train
+
+import (
+	"github.com/residual-ml/residual/graph"
+)
+
+// stepGraph is one whole training step: forward pass, loss, gradients, update.
+//
+//	inputs:  images [N,H,W,C], labels [N], weights [N], the optimizer's scalars
+//	outputs: loss (scalar, with penalty), logits [N,K]
+//
+// The updates are withheld when the loss is not finite.
+func stepGraph(c Config, batch int) (*graph.Graph, error) {
+	b := graph.NewBuilder()
+	loss, logits := lossNodes(b, c, batch, true)
+	parameters := b.Variables(graph.Parameter)
+	gradients := b.Gradients(loss, parameters...)
+	b.Layer("optimizer")
+	c.Optimizer.Apply(b, parameters, gradients)
+	b.Guard(loss)
+	return b.Build(loss, logits)
+}
+
+// evalGraph is the forward pass with moving statistics, and the loss.
+//
+//	inputs:  images [N,H,W,C], labels [N], weights [N]
+//	outputs: loss (scalar, with penalty), logits [N,K]
+func evalGraph(c Config, batch int) (*graph.Graph, error) {
+	b := graph.NewBuilder()
+	loss, logits := lossNodes(b, c, batch, false)
+	return b.Build(loss, logits)
+}
+
+// lossNodes is mean over the batch of weight·cross-entropy, plus the penalty,
+// as Keras adds it up. Label smoothing is for training only.
+func lossNodes(b *graph.Builder, c Config, batch int, training bool) (loss, logits *graph.Node) {
+	m := c.Model
+	images := b.Input("images", graph.Real, batch, m.Height, m.Width, m.Channels)
+	labels := b.Input("labels", graph.Integer, batch)
+	weights := b.Input("weights", graph.Real, batch)
+	net := m.Build(b, images, training)
+
+	b.Layer("loss")
+	oneHot := graph.OneHotAttrs{Classes: m.Classes}
+	if training {
+		oneHot.Smoothing = c.LabelSmoothing
+	}
+	each := b.CrossEntropy(net.Logits, b.OneHot(labels, oneHot))
+	loss = b.Mean(b.Mul(each, weights))
+	if c.L2 != 0 {
+		loss = b.Add(loss, b.Scale(b.SumSquares(net.Kernel), c.L2))
+	}
+	return loss, net.Logits
+}
