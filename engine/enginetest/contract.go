@@ -302,7 +302,7 @@ func (c *countdown) Done() <-chan struct{} { c.ask(); return c.Context.Done() }
 func testCancel(t *testing.T, open func() engine.Engine) {
 	e := open()
 	defer e.Close()
-	net := newNetwork(t, networks()[0], 3, true)
+	net := forTraining(t, networks()[0], 3)
 	vars := e.NewVariables()
 	net.initialise(t, vars)
 	p := compile(t, e, net.graph, vars)

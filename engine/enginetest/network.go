@@ -58,40 +58,49 @@ func networks() []networkSpec {
 
 const networkClasses = 10
 
-// network is a graph for one batch size: a training step, whose outputs are the
-// loss and the logits, or an evaluation, whose output is the probabilities.
+// network is a graph for one batch size: for training, whose outputs are the
+// loss and the logits, or for evaluation, whose output is the probabilities.
 type network struct {
 	networkSpec
-	b        *graph.Builder
-	graph    *graph.Graph
-	batchN   int
-	training bool
-	pad      func(x *graph.Node, kernel, stride int) graph.Padding
+	b            *graph.Builder
+	graph        *graph.Graph
+	batchN       int
+	training     bool
+	pad          func(x *graph.Node, kernel, stride int) graph.Padding
+	logits, loss *graph.Node
 }
 
-func newNetwork(t *testing.T, spec networkSpec, batch int, training bool) *network {
-	t.Helper()
+func newNetwork(spec networkSpec, batch int, training bool) *network {
 	b := graph.NewBuilder()
 	n := &network{networkSpec: spec, b: b, batchN: batch, training: training}
-	images := b.Input("images", graph.Real, batch, spec.height, spec.width, 3)
-	features := spec.body(n, images)
+	features := spec.body(n, b.Input("images", graph.Real, batch, spec.height, spec.width, 3))
 	weight, bias := n.parameter("fc.weight", features.Shape[1], networkClasses), n.parameter("fc.bias", networkClasses)
-	logits := b.Bias(b.MatMul(features, weight, graph.MatMulAttrs{}), bias)
-	if !training {
-		n.graph = build(t, b, b.Softmax(logits))
-		return n
+	n.logits = b.Bias(b.MatMul(features, weight, graph.MatMulAttrs{}), bias)
+	if training {
+		targets := b.OneHot(b.Input("labels", graph.Integer, batch), graph.OneHotAttrs{Classes: networkClasses, Smoothing: 0.1})
+		n.loss = b.Add(b.Mean(b.CrossEntropy(n.logits, targets)), b.Scale(b.SumSquares(weight), 0.01))
 	}
+	return n
+}
 
-	labels := b.Input("labels", graph.Integer, batch)
-	loss := b.Mean(b.CrossEntropy(logits, b.OneHot(labels, graph.OneHotAttrs{Classes: networkClasses, Smoothing: 0.1})))
-	loss = b.Add(loss, b.Scale(b.SumSquares(weight), 0.01))
-	parameters := b.Variables(graph.Parameter)
-	gradients := b.Gradients(loss, parameters...)
-	for i, p := range parameters {
-		n.update(p, gradients[i])
+// forTraining finishes a graph that makes a step.
+func forTraining(t *testing.T, spec networkSpec, batch int) *network {
+	t.Helper()
+	n := newNetwork(spec, batch, true)
+	parameters := n.b.Variables(graph.Parameter)
+	for i, gradient := range n.b.Gradients(n.loss, parameters...) {
+		n.update(parameters[i], gradient)
 	}
-	b.Guard(loss)
-	n.graph = build(t, b, loss, logits)
+	n.b.Guard(n.loss)
+	n.graph = build(t, n.b, n.loss, n.logits)
+	return n
+}
+
+// forEvaluation finishes a graph that normalises with moving statistics.
+func forEvaluation(t *testing.T, spec networkSpec, batch int) *network {
+	t.Helper()
+	n := newNetwork(spec, batch, false)
+	n.graph = build(t, n.b, n.b.Softmax(n.logits))
 	return n
 }
 
@@ -221,7 +230,7 @@ func (n *network) train(t *testing.T, e engine.Engine) trained {
 		keep(fmt.Sprintf("loss of step %d", step), out[0])
 		keep(fmt.Sprintf("logits of step %d", step), out[1])
 	}
-	evaluation := newNetwork(t, n.networkSpec, n.batchN+3, false)
+	evaluation := forEvaluation(t, n.networkSpec, n.batchN+3)
 	q := compile(t, e, evaluation.graph, vars)
 	defer q.Close()
 	images, _ := evaluation.batch(networkSteps)
@@ -249,7 +258,7 @@ func testNetworks(t *testing.T, open func() engine.Engine) {
 				continue // a batch of one pixel has no variance, and 1e-5 makes noise of it
 			}
 			t.Run(fmt.Sprintf("%s, batch %d", spec.name, batch), func(t *testing.T) {
-				n := newNetwork(t, spec, batch, true)
+				n := forTraining(t, spec, batch)
 				e := open()
 				defer e.Close()
 				got, want := n.train(t, e), n.train(t, ref.New())
@@ -291,7 +300,7 @@ func testSharing(t *testing.T, open func() engine.Engine) {
 	e := open()
 	defer e.Close()
 	spec := networks()[0]
-	step, one, many := newNetwork(t, spec, 4, true), newNetwork(t, spec, 1, false), newNetwork(t, spec, 7, false)
+	step, one, many := forTraining(t, spec, 4), forEvaluation(t, spec, 1), forEvaluation(t, spec, 7)
 	vars := e.NewVariables()
 	step.initialise(t, vars)
 	var programs []engine.Program
