@@ -120,9 +120,10 @@ func (d *downloader) getFrom(ctx context.Context, address, path string, want *re
 		return err
 	}
 	partial := path + ".partial"
-	failures := 0
+	failures, restarted := 0, false
+	farthest := fileSize(partial)
 	for {
-		before := fileSize(partial)
+		fresh := fileSize(partial) == 0
 		err := d.attempt(ctx, address, partial, want)
 		if err == nil {
 			err = finish(partial, path, want)
@@ -135,9 +136,10 @@ func (d *downloader) getFrom(ctx context.Context, address, path string, want *re
 			if removeErr := removePartial(partial); removeErr != nil {
 				return removeErr
 			}
-			if before == 0 {
+			if fresh || restarted {
 				return fmt.Errorf("%s: %w", address, err)
 			}
+			restarted = true
 			continue
 		}
 		err = fmt.Errorf("%s: %w", address, err)
@@ -146,7 +148,9 @@ func (d *downloader) getFrom(ctx context.Context, address, path string, want *re
 		if ctx.Err() != nil || errors.As(err, &p) || errors.As(err, &certificate) {
 			return err
 		}
-		if fileSize(partial) > before {
+		// A server without ranges starts over each time, which is no progress.
+		if n := fileSize(partial); n > farthest {
+			farthest = n
 			failures = 0
 		}
 		failures++

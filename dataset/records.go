@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 )
 
 // memory is a data set whose bytes are in memory, each picture as planes:
@@ -160,11 +161,11 @@ func parseIDX(data []byte, dimensions int) (dims []int, elements []byte, err err
 	for d := range dimensions {
 		n := binary.BigEndian.Uint32(data[4+4*d:])
 		dims = append(dims, int(n))
-		// No more than the file's length, so that the product cannot overflow.
-		if n != 0 && product > uint64(len(elements))/uint64(n) {
-			return nil, nil, fmt.Errorf("its dimensions need more elements than its %d", len(elements))
+		overflow, low := bits.Mul64(product, uint64(n))
+		if overflow != 0 {
+			return nil, nil, fmt.Errorf("its dimensions %v need more elements than there can be", dims)
 		}
-		product *= uint64(n)
+		product = low
 	}
 	if product != uint64(len(elements)) {
 		return nil, nil, fmt.Errorf("it has %d elements, its dimensions %v need %d", len(elements), dims, product)
