@@ -20,4 +20,5 @@ var generic = Kernels{
 	ChannelSum:      channelSumGeneric,
 	ChannelSquares:  channelSquaresGeneric,
 	ChannelProducts: channelProductsGeneric,
+	ChannelMoments:  channelMomentsGeneric,
 }

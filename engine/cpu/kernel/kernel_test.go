@@ -114,7 +114,7 @@ func TestTablesAreComplete(t *testing.T) {
 	forEachSet(t, func(t *testing.T, k *Kernels) {
 		if k.ConvTile == nil || k.OuterTile == nil || k.Add == nil || k.Sub == nil || k.Mul == nil || k.Div == nil ||
 			k.Max == nil || k.Gate == nil || k.Sqrt == nil || k.ScaleAdd == nil || k.ChannelScaleAdd == nil ||
-			k.ChannelSum == nil || k.ChannelSquares == nil || k.ChannelProducts == nil || k.Rows == 0 || k.Cols == 0 {
+			k.ChannelSum == nil || k.ChannelSquares == nil || k.ChannelProducts == nil || k.ChannelMoments == nil || k.Rows == 0 || k.Cols == 0 {
 			t.Errorf("table of %v has holes: %+v", k.Set, k)
 		}
 	})
@@ -356,6 +356,21 @@ func testChannelKernels(t *testing.T, k *Kernels, f filler, limit func(float64) 
 	}{
 		{"sum", func(sum []float32) { k.ChannelSum(sum, x) }, func(i int) float64 { return float64(x[i]) }},
 		{"squares", func(sum []float32) { k.ChannelSquares(sum, x, mean) }, func(i int) float64 {
+			d := float64(x[i] - mean[i%c])
+			return d * d
+		}},
+		{"moments, sum", func(sum []float32) {
+			squares, check := guarded(t, c, 1)
+			clear(squares)
+			k.ChannelMoments(sum, squares, x, mean)
+			check()
+		}, func(i int) float64 { return float64(x[i] - mean[i%c]) }},
+		{"moments, squares", func(sum []float32) {
+			first, check := guarded(t, c, 1)
+			clear(first)
+			k.ChannelMoments(first, sum, x, mean)
+			check()
+		}, func(i int) float64 {
 			d := float64(x[i] - mean[i%c])
 			return d * d
 		}},

@@ -68,6 +68,7 @@ type Kernels struct {
 	ChannelSum      func(sum, x []float32)
 	ChannelSquares  func(sum, x, mean []float32)
 	ChannelProducts func(sum, x, mean, dy []float32)
+	ChannelMoments  func(sum, squares, x, mean []float32)
 }
 
 // Select returns the kernels of the highest instruction set that has kernels,

@@ -35,4 +35,5 @@ var avx2 = Kernels{
 	ChannelSum:      channelSumVector,
 	ChannelSquares:  channelSquaresVector,
 	ChannelProducts: channelProductsVector,
+	ChannelMoments:  channelMomentsVector,
 }

@@ -242,120 +242,195 @@ done:
 	VZEROUPPER
 	RET
 
+// The reductions go down all rows for 32 channels at a time, four vectors whose
+// chains hide the latency of an addition, then for eight. DI sum, DX mean,
+// R10 x, R13 the second operand, CX length of x; inside, AX is the channel's
+// offset, SI and R11 the row of x and of the second operand, BX the end of x.
+// LOAD, ROW and STORE fetch the sums, add a row and put the sums back.
+#define REDUCE(LOAD4, ROW4, STORE4, LOAD1, ROW1, STORE1) \
+	LEAQ  (R10)(CX*4), CX  \
+	MOVQ  R8, R9           \
+	ANDQ  $~7, R9          \
+	SHLQ  $2, R8           \
+	SHLQ  $2, R9           \
+	XORQ  AX, AX           \
+channels32:             \
+	LEAQ  128(AX), BX      \
+	CMPQ  BX, R9           \
+	JGT   channels8        \
+	LOAD4                  \
+	LEAQ  (R10)(AX*1), SI  \
+	LEAQ  (R13)(AX*1), R11 \
+	LEAQ  (CX)(AX*1), BX   \
+row32:                  \
+	CMPQ  SI, BX           \
+	JGE   end32            \
+	ROW4                   \
+	ADDQ  R8, SI           \
+	ADDQ  R8, R11          \
+	JMP   row32            \
+end32:                  \
+	STORE4                 \
+	ADDQ  $128, AX         \
+	JMP   channels32       \
+channels8:              \
+	CMPQ  AX, R9           \
+	JGE   done             \
+	LOAD1                  \
+	LEAQ  (R10)(AX*1), SI  \
+	LEAQ  (R13)(AX*1), R11 \
+	LEAQ  (CX)(AX*1), BX   \
+row8:                   \
+	CMPQ  SI, BX           \
+	JGE   end8             \
+	ROW1                   \
+	ADDQ  R8, SI           \
+	ADDQ  R8, R11          \
+	JMP   row8             \
+end8:                   \
+	STORE1                 \
+	ADDQ  $32, AX          \
+	JMP   channels8        \
+done:                   \
+	VZEROUPPER             \
+	RET
+
+// SUMS4 and SUMS1 are the sums of 32 and 8 channels at base: Y0..Y3.
+#define LOADSUMS4(base, a, b, c, d) \
+	VMOVUPS (base)(AX*1), a   \
+	VMOVUPS 32(base)(AX*1), b \
+	VMOVUPS 64(base)(AX*1), c \
+	VMOVUPS 96(base)(AX*1), d
+
+#define STORESUMS4(base, a, b, c, d) \
+	VMOVUPS a, (base)(AX*1)   \
+	VMOVUPS b, 32(base)(AX*1) \
+	VMOVUPS c, 64(base)(AX*1) \
+	VMOVUPS d, 96(base)(AX*1)
+
+#define LOAD1(base, a) \
+	VMOVUPS (base)(AX*1), a
+
+#define STORE1(base, a) \
+	VMOVUPS a, (base)(AX*1)
+
 // func channelSumAVX2(sum, x []float32)
-// Eight channels at a time down all rows: DI sum, AX channel, SI x, CX end of x.
+#define SUMLOAD4 LOADSUMS4(DI, Y0, Y1, Y2, Y3)
+#define SUMSTORE4 STORESUMS4(DI, Y0, Y1, Y2, Y3)
+#define SUMLOAD1 LOAD1(DI, Y0)
+#define SUMSTORE1 STORE1(DI, Y0)
+#define SUMROW4 \
+	VADDPS (SI), Y0, Y0   \
+	VADDPS 32(SI), Y1, Y1 \
+	VADDPS 64(SI), Y2, Y2 \
+	VADDPS 96(SI), Y3, Y3
+#define SUMROW1 \
+	VADDPS (SI), Y0, Y0
+
 TEXT ·channelSumAVX2(SB), NOSPLIT, $0-48
 	MOVQ sum_base+0(FP), DI
 	MOVQ sum_len+8(FP), R8
 	MOVQ x_base+24(FP), R10
 	MOVQ x_len+32(FP), CX
-	LEAQ (R10)(CX*4), CX
-	MOVQ R8, R9
-	ANDQ $~7, R9
-	JZ   done
-	SHLQ $2, R8
-	SHLQ $2, R9
-	XORQ AX, AX
+	MOVQ R10, R13
+	REDUCE(SUMLOAD4, SUMROW4, SUMSTORE4, SUMLOAD1, SUMROW1, SUMSTORE1)
 
-channels:
-	VMOVUPS (DI)(AX*1), Y0
-	MOVQ    R10, SI
+// DIFFS4 sets Y8..Y11 to x - mean (Y4..Y7); DIFF1 the first of them.
+#define DIFFS4 \
+	VMOVUPS (SI), Y8      \
+	VMOVUPS 32(SI), Y9    \
+	VMOVUPS 64(SI), Y10   \
+	VMOVUPS 96(SI), Y11   \
+	VSUBPS  Y4, Y8, Y8    \
+	VSUBPS  Y5, Y9, Y9    \
+	VSUBPS  Y6, Y10, Y10  \
+	VSUBPS  Y7, Y11, Y11
 
-row:
-	CMPQ   SI, CX
-	JGE    end
-	VADDPS (SI)(AX*1), Y0, Y0
-	ADDQ   R8, SI
-	JMP    row
-
-end:
-	VMOVUPS Y0, (DI)(AX*1)
-	ADDQ    $32, AX
-	CMPQ    AX, R9
-	JLT     channels
-
-done:
-	VZEROUPPER
-	RET
+#define DIFF1 \
+	VMOVUPS (SI), Y8   \
+	VSUBPS  Y4, Y8, Y8
 
 // func channelSquaresAVX2(sum, x, mean []float32)
-// As channelSumAVX2, with Y1 mean.
+#define MEANLOAD4 \
+	SUMLOAD4 \
+	LOADSUMS4(DX, Y4, Y5, Y6, Y7)
+#define MEANLOAD1 \
+	SUMLOAD1 \
+	LOAD1(DX, Y4)
+#define SQUARESROW4 \
+	DIFFS4                    \
+	VFMADD231PS Y8, Y8, Y0    \
+	VFMADD231PS Y9, Y9, Y1    \
+	VFMADD231PS Y10, Y10, Y2  \
+	VFMADD231PS Y11, Y11, Y3
+#define SQUARESROW1 \
+	DIFF1                  \
+	VFMADD231PS Y8, Y8, Y0
+
 TEXT ·channelSquaresAVX2(SB), NOSPLIT, $0-72
 	MOVQ sum_base+0(FP), DI
 	MOVQ sum_len+8(FP), R8
 	MOVQ x_base+24(FP), R10
 	MOVQ x_len+32(FP), CX
 	MOVQ mean_base+48(FP), DX
-	LEAQ (R10)(CX*4), CX
-	MOVQ R8, R9
-	ANDQ $~7, R9
-	JZ   done
-	SHLQ $2, R8
-	SHLQ $2, R9
-	XORQ AX, AX
-
-channels:
-	VMOVUPS (DI)(AX*1), Y0
-	VMOVUPS (DX)(AX*1), Y1
-	MOVQ    R10, SI
-
-row:
-	CMPQ        SI, CX
-	JGE         end
-	VMOVUPS     (SI)(AX*1), Y2
-	VSUBPS      Y1, Y2, Y2     // x - mean
-	VFMADD231PS Y2, Y2, Y0
-	ADDQ        R8, SI
-	JMP         row
-
-end:
-	VMOVUPS Y0, (DI)(AX*1)
-	ADDQ    $32, AX
-	CMPQ    AX, R9
-	JLT     channels
-
-done:
-	VZEROUPPER
-	RET
+	MOVQ R10, R13
+	REDUCE(MEANLOAD4, SQUARESROW4, SUMSTORE4, MEANLOAD1, SQUARESROW1, SUMSTORE1)
 
 // func channelProductsAVX2(sum, x, mean, dy []float32)
-// As channelSquaresAVX2, with R11 the dy row.
+#define PRODUCTSROW4 \
+	DIFFS4                       \
+	VFMADD231PS (R11), Y8, Y0    \
+	VFMADD231PS 32(R11), Y9, Y1  \
+	VFMADD231PS 64(R11), Y10, Y2 \
+	VFMADD231PS 96(R11), Y11, Y3
+#define PRODUCTSROW1 \
+	DIFF1                     \
+	VFMADD231PS (R11), Y8, Y0
+
 TEXT ·channelProductsAVX2(SB), NOSPLIT, $0-96
 	MOVQ sum_base+0(FP), DI
 	MOVQ sum_len+8(FP), R8
 	MOVQ x_base+24(FP), R10
 	MOVQ x_len+32(FP), CX
 	MOVQ mean_base+48(FP), DX
-	LEAQ (R10)(CX*4), CX
-	MOVQ R8, R9
-	ANDQ $~7, R9
-	JZ   done
-	SHLQ $2, R8
-	SHLQ $2, R9
-	XORQ AX, AX
+	MOVQ dy_base+72(FP), R13
+	REDUCE(MEANLOAD4, PRODUCTSROW4, SUMSTORE4, MEANLOAD1, PRODUCTSROW1, SUMSTORE1)
 
-channels:
-	VMOVUPS (DI)(AX*1), Y0
-	VMOVUPS (DX)(AX*1), Y1
-	MOVQ    R10, SI
-	MOVQ    dy_base+72(FP), R11
+// func channelMomentsAVX2(sum, squares, x, mean []float32)
+// R12 squares, Y12..Y15 their sums.
+#define MOMENTSLOAD4 \
+	MEANLOAD4 \
+	LOADSUMS4(R12, Y12, Y13, Y14, Y15)
+#define MOMENTSLOAD1 \
+	MEANLOAD1 \
+	LOAD1(R12, Y12)
+#define MOMENTSSTORE4 \
+	SUMSTORE4 \
+	STORESUMS4(R12, Y12, Y13, Y14, Y15)
+#define MOMENTSSTORE1 \
+	SUMSTORE1 \
+	STORE1(R12, Y12)
+#define MOMENTSROW4 \
+	DIFFS4                    \
+	VADDPS      Y8, Y0, Y0    \
+	VADDPS      Y9, Y1, Y1    \
+	VADDPS      Y10, Y2, Y2   \
+	VADDPS      Y11, Y3, Y3   \
+	VFMADD231PS Y8, Y8, Y12   \
+	VFMADD231PS Y9, Y9, Y13   \
+	VFMADD231PS Y10, Y10, Y14 \
+	VFMADD231PS Y11, Y11, Y15
+#define MOMENTSROW1 \
+	DIFF1                   \
+	VADDPS      Y8, Y0, Y0  \
+	VFMADD231PS Y8, Y8, Y12
 
-row:
-	CMPQ        SI, CX
-	JGE         end
-	VMOVUPS     (SI)(AX*1), Y2
-	VSUBPS      Y1, Y2, Y2            // x - mean
-	VFMADD231PS (R11)(AX*1), Y2, Y0
-	ADDQ        R8, SI
-	ADDQ        R8, R11
-	JMP         row
-
-end:
-	VMOVUPS Y0, (DI)(AX*1)
-	ADDQ    $32, AX
-	CMPQ    AX, R9
-	JLT     channels
-
-done:
-	VZEROUPPER
-	RET
+TEXT ·channelMomentsAVX2(SB), NOSPLIT, $0-96
+	MOVQ sum_base+0(FP), DI
+	MOVQ sum_len+8(FP), R8
+	MOVQ squares_base+24(FP), R12
+	MOVQ x_base+48(FP), R10
+	MOVQ x_len+56(FP), CX
+	MOVQ mean_base+72(FP), DX
+	MOVQ R10, R13
+	REDUCE(MOMENTSLOAD4, MOMENTSROW4, MOMENTSSTORE4, MOMENTSLOAD1, MOMENTSROW1, MOMENTSSTORE1)

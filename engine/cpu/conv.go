@@ -1,0 +1,362 @@
+package cpu
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/residual-ml/residual/engine/cpu/kernel"
+	"github.com/residual-ml/residual/graph"
+)
+
+// pixelMap says, for one image, which source pixel each tap of each destination
+// pixel reads: at[dst*taps+tap], or kernel.NoPixel. Forward and backward-data
+// convolution, strided or not, differ only in this map and in the weights.
+type pixelMap struct {
+	dst, src, taps int
+	at             []int32
+}
+
+// forwardPixels is the map of a convolution from x [N,H,W,C] to y [N,OH,OW,OC];
+// taps are numbered kh·KW+kw.
+func forwardPixels(h, w, oh, ow, kh, kw int, a graph.ConvAttrs) pixelMap {
+	m := pixelMap{dst: oh * ow, src: h * w, taps: kh * kw}
+	m.at = make([]int32, 0, m.dst*m.taps)
+	for y := range oh {
+		for x := range ow {
+			for i := range kh {
+				for j := range kw {
+					sy, sx := y*a.Stride+i-a.Pad.Top, x*a.Stride+j-a.Pad.Left
+					if sy < 0 || sy >= h || sx < 0 || sx >= w {
+						m.at = append(m.at, kernel.NoPixel)
+					} else {
+						m.at = append(m.at, int32(sy*w+sx))
+					}
+				}
+			}
+		}
+	}
+	return m
+}
+
+// inverse is the map of the backward-data pass: a tap leads back from the
+// source pixel to the one destination pixel that reads it through this tap.
+func (m pixelMap) inverse() pixelMap {
+	inv := pixelMap{dst: m.src, src: m.dst, taps: m.taps, at: make([]int32, m.src*m.taps)}
+	for i := range inv.at {
+		inv.at[i] = kernel.NoPixel
+	}
+	for i, s := range m.at {
+		if s != kernel.NoPixel {
+			inv.at[int(s)*m.taps+i%m.taps] = int32(i / m.taps)
+		}
+	}
+	return inv
+}
+
+// mask has a bit for each of the first 64 taps that pixel d of the map has.
+func (m pixelMap) mask(d int) uint64 {
+	var mask uint64
+	for t, s := range m.at[d*m.taps:][:m.taps] {
+		if s != kernel.NoPixel {
+			mask |= 1 << (t & 63)
+		}
+	}
+	return mask
+}
+
+// tileTable is the work list of a convolution over a group of images: tiles of
+// rows pixels, each with the taps that any of them has. Offsets are in elements
+// from the first image of the group.
+type tileTable struct {
+	images int
+	rows   int
+	dst    []int32 // rows per tile
+	taps   []int32 // kernel tap records
+	first  []int32 // tile t has records taps[first[t]:first[t+1]]
+}
+
+func (t *tileTable) tiles() int { return len(t.dst) / t.rows }
+
+// newTileTable lays the pixels of a group of images out as tiles. Pixels with
+// the same taps come together, so that border taps and the gaps of a strided
+// backward pass cost little; within them the order is that of memory. The last
+// tile repeats its last pixel, which computes and writes the same twice.
+func newTileTable(m pixelMap, images, rows, cSrc, cDst, cols int) *tileTable {
+	type pixel struct {
+		mask       uint64
+		image, dst int32
+	}
+	pixels := make([]pixel, 0, images*m.dst)
+	for n := range images {
+		for d := range m.dst {
+			pixels = append(pixels, pixel{m.mask(d), int32(n), int32(d)})
+		}
+	}
+	slices.SortStableFunc(pixels, func(a, b pixel) int { return cmp.Compare(b.mask, a.mask) })
+
+	t := &tileTable{images: images, rows: rows}
+	for start := 0; start < len(pixels); start += rows {
+		tile := make([]pixel, rows)
+		for r := range tile {
+			tile[r] = pixels[min(start+r, len(pixels)-1)]
+			t.dst = append(t.dst, (tile[r].image*int32(m.dst)+tile[r].dst)*int32(cDst))
+		}
+		t.first = append(t.first, int32(len(t.taps)))
+		for tap := range m.taps {
+			record := []int32{int32(tap * cSrc * cols), 0}
+			used := false
+			for _, px := range tile {
+				o := m.at[int(px.dst)*m.taps+tap]
+				if o != kernel.NoPixel {
+					o = (px.image*int32(m.src) + o) * int32(cSrc)
+					used = true
+				}
+				record = append(record, o)
+			}
+			if used {
+				t.taps = append(t.taps, record...)
+			}
+		}
+	}
+	t.first = append(t.first, int32(len(t.taps)))
+	return t
+}
+
+// groupImages chooses how many images a tile table covers: enough pixels that
+// tiles are rarely split, few enough that the table stays small.
+func groupImages(pixels, images, rows int) int {
+	group := 1
+	switch waste := (rows - pixels%rows) % rows; {
+	case pixels < 16*rows:
+		group = (16*rows + pixels - 1) / pixels
+		group = (group + rows - 1) / rows * rows
+	case waste*100 > pixels:
+		group = 3
+	}
+	return min(group, images)
+}
+
+// convPass is a compiled convolution, forward or backward data, or a matrix
+// product, which is a convolution of one tap over images of one pixel.
+type convPass struct {
+	p              *Program
+	src, wei, dst  slot
+	cSrc, cDst     int
+	srcStep        int // elements of one source image
+	dstStep        int
+	panelSize      int // packed weights of one panel of cols channels
+	panels         int
+	panelsPerTask  int
+	tilesPerTask   int
+	groups         int        // of images, the last one may be smaller
+	tables         *tileTable // of all groups but the last
+	last           *tileTable
+	chunks, lastCh int     // tasks per group and panel chunk
+	tight          []int32 // offsets of the rows of a tile stored without gaps
+}
+
+// lowerPass appends the steps of a convolution from src to dst through packed
+// weights.
+func (c *compiler) lowerPass(name string, m pixelMap, images, cSrc, cDst int, src, wei, dst slot) error {
+	k := c.k
+	v := &convPass{
+		p: c.p, src: src, wei: wei, dst: dst, cSrc: cSrc, cDst: cDst,
+		srcStep: m.src * cSrc, dstStep: m.dst * cDst,
+		panelSize: m.taps * cSrc * k.Cols, panels: (cDst + k.Cols - 1) / k.Cols,
+	}
+	group := groupImages(m.dst, images, k.Rows)
+	if max(group*v.srcStep, group*v.dstStep, v.panelSize) > math.MaxInt32 {
+		return errors.New("an image is too large for 31-bit offsets")
+	}
+	v.groups = (images + group - 1) / group
+	v.tables = newTileTable(m, group, k.Rows, cSrc, cDst, k.Cols)
+	v.last = v.tables
+	if rest := images - (v.groups-1)*group; rest != group {
+		v.last = newTileTable(m, rest, k.Rows, cSrc, cDst, k.Cols)
+	}
+
+	// A task takes as many panels as fit the second cache beside the source, and
+	// a run of tiles whose source stays there while the panels go by.
+	const panelFloats = 64 << 10
+	v.panelsPerTask = min(max(panelFloats/v.panelSize, 1), v.panels)
+	v.tilesPerTask = 32
+	for v.tasks() < 16 && v.panelsPerTask > 1 {
+		v.panelsPerTask = (v.panelsPerTask + 1) / 2
+	}
+	for r := range k.Rows {
+		v.tight = append(v.tight, int32(r*k.Cols))
+	}
+	c.needScratch(k.Rows * k.Cols)
+	c.needChannels(cSrc)
+	c.step(name, v.tasks(), v.run, src, wei, dst)
+	return nil
+}
+
+// tasks counts the tasks, and sets what run needs to tell them apart.
+func (v *convPass) tasks() int {
+	v.chunks = (v.tables.tiles() + v.tilesPerTask - 1) / v.tilesPerTask
+	v.lastCh = (v.last.tiles() + v.tilesPerTask - 1) / v.tilesPerTask
+	perPanels := (v.groups-1)*v.chunks + v.lastCh
+	return perPanels * ((v.panels + v.panelsPerTask - 1) / v.panelsPerTask)
+}
+
+// run computes one task: some tiles of one group times some panels. Tasks of
+// the same panels follow each other, so that large weights are read once.
+func (v *convPass) run(worker, task int) {
+	p, k := v.p, v.p.engine.kernels
+	perPanels := (v.groups-1)*v.chunks + v.lastCh
+	panel0 := task / perPanels * v.panelsPerTask
+	task %= perPanels
+	group := min(task/v.chunks, v.groups-1)
+	tile0 := (task - group*v.chunks) * v.tilesPerTask
+	t := v.tables
+	if group == v.groups-1 {
+		t = v.last
+	}
+	src := p.mem[v.src][group*v.tables.images*v.srcStep:]
+	dst := p.mem[v.dst][group*v.tables.images*v.dstStep:]
+	wei := p.mem[v.wei]
+	rows, cols := k.Rows, k.Cols
+	for panel := panel0; panel < min(panel0+v.panelsPerTask, v.panels); panel++ {
+		w := wei[panel*v.panelSize:][:v.panelSize]
+		valid := min(cols, v.cDst-panel*cols)
+		out := dst[panel*cols:]
+		for tile := tile0; tile < min(tile0+v.tilesPerTask, t.tiles()); tile++ {
+			taps := t.taps[t.first[tile]:t.first[tile+1]]
+			at := t.dst[tile*rows:][:rows]
+			if valid == cols {
+				k.ConvTile(out, at, src, p.zero, taps, v.cSrc, w, false)
+				continue
+			}
+			buf := p.scratch[worker][:rows*cols]
+			k.ConvTile(buf, v.tight, src, p.zero, taps, v.cSrc, w, false)
+			for r, o := range at {
+				copy(out[o:][:valid], buf[r*cols:])
+			}
+		}
+	}
+}
+
+// packed returns the slot of weights in panels [n/cols][k][cols] of a matrix of
+// k rows and n columns. row, given a panel, packs it. The packing is repeated
+// only when the weights have changed; weights that this graph does not update
+// keep their panels from run to run.
+func (c *compiler) packed(n *graph.Node, weights *graph.Node, k, cols int, pack func(dst, w []float32, panel int)) slot {
+	p := c.p
+	src := c.slotOf[weights.ID]
+	panels := (cols + c.k.Cols - 1) / c.k.Cols
+	size := k * c.k.Cols
+	name := "pack " + label(n)
+	if weights.Op != graph.OpVariable || c.updated[weights.Name] {
+		dst := c.temp(panels * size)
+		c.step(name, panels, func(_, panel int) { pack(p.mem[dst][panel*size:][:size], p.mem[src], panel) }, src, dst)
+		return dst
+	}
+	dst := c.fixed(make([]float32, panels*size))
+	var v *variable
+	for _, b := range p.bindings {
+		if b.slot == src {
+			v = b.variable
+		}
+	}
+	var version uint64 // of the weights in the panels; 0 is none
+	c.step(name, panels, func(_, panel int) {
+		if version != v.version {
+			pack(p.mem[dst][panel*size:][:size], p.mem[src], panel)
+		}
+	}, src)
+	c.step(name+" done", 1, func(_, _ int) { version = v.version })
+	return dst
+}
+
+// packRows packs a row-major matrix [k,n]: panel[i*cols+j] = w[i,panel*cols+j].
+func packRows(dst, w []float32, n, cols, panel int) {
+	at := panel * cols
+	valid := min(cols, n-at)
+	for len(dst) > 0 {
+		copy(dst[:valid], w[at:])
+		clear(dst[valid:cols])
+		dst, at = dst[cols:], at+n
+	}
+}
+
+// packColumns packs the transposes of taps matrices [n,k] that follow each
+// other: panel[(tap*k+i)*cols+j] = w[tap,panel*cols+j,i].
+func packColumns(dst, w []float32, taps, n, k, cols, panel int) {
+	for tap := range taps {
+		out := dst[tap*k*cols:][:k*cols]
+		for j := range cols {
+			row := panel*cols + j
+			if row >= n {
+				for i := j; i < len(out); i += cols {
+					out[i] = 0
+				}
+				continue
+			}
+			at := j
+			for _, v := range w[(tap*n+row)*k:][:k] {
+				out[at] = v
+				at += cols
+			}
+		}
+	}
+}
+
+func (c *compiler) igemm() string {
+	return fmt.Sprintf("float32 igemm %d×%d %v", c.k.Rows, c.k.Cols, c.k.Set)
+}
+
+func (c *compiler) lowerConv(n *graph.Node) error {
+	x, w := n.Inputs[0], n.Inputs[1]
+	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
+	m := forwardPixels(x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], kh, kw, n.Conv)
+	c.p.kernels[n.Op.String()] = c.igemm()
+	wei := c.packed(n, w, kh*kw*ch, oc, func(dst, w []float32, panel int) {
+		packRows(dst, w, oc, c.k.Cols, panel)
+	})
+	return c.lowerPass(label(n), m, n.Shape[0], ch, oc, c.slotOf[x.ID], wei, c.value(n))
+}
+
+func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
+	dy, w := n.Inputs[0], n.Inputs[1]
+	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
+	m := forwardPixels(n.Shape[1], n.Shape[2], dy.Shape[1], dy.Shape[2], kh, kw, n.Conv).inverse()
+	c.p.kernels[n.Op.String()] = c.igemm()
+	wei := c.packed(n, w, kh*kw*oc, ch, func(dst, w []float32, panel int) {
+		packColumns(dst, w, kh*kw, ch, oc, c.k.Cols, panel)
+	})
+	return c.lowerPass(label(n), m, n.Shape[0], oc, ch, c.slotOf[dy.ID], wei, c.value(n))
+}
+
+// lowerMatMul turns op(a)·op(b) into a pass of one tap; a transposed a is
+// transposed first.
+func (c *compiler) lowerMatMul(n *graph.Node) error {
+	a, b, p := n.Inputs[0], n.Inputs[1], c.p
+	rows, cols := n.Shape[0], n.Shape[1]
+	k := a.Shape[1]
+	src := c.slotOf[a.ID]
+	if n.MatMul.TransposeA {
+		k = a.Shape[0]
+		from := src
+		src = c.temp(rows * k)
+		c.step("transpose "+label(n), rows, func(_, row int) {
+			dst, a := p.mem[src][row*k:][:k], p.mem[from]
+			for i := range dst {
+				dst[i] = a[i*rows+row]
+			}
+		}, from, src)
+	}
+	wei := c.packed(n, b, k, cols, func(dst, w []float32, panel int) {
+		if n.MatMul.TransposeB {
+			packColumns(dst, w, 1, cols, k, c.k.Cols, panel)
+		} else {
+			packRows(dst, w, cols, c.k.Cols, panel)
+		}
+	})
+	c.p.kernels[n.Op.String()] = c.igemm()
+	m := pixelMap{dst: 1, src: 1, taps: 1, at: []int32{0}}
+	return c.lowerPass(label(n), m, rows, k, cols, src, wei, c.value(n))
+}

@@ -1,0 +1,241 @@
+package cpu
+
+import (
+	"errors"
+	"math"
+
+	"github.com/residual-ml/residual/engine/cpu/kernel"
+	"github.com/residual-ml/residual/graph"
+)
+
+// weightsPass computes dw [KH,KW,C,OC] = Σ over images and pixels of x · dy.
+//
+// The pixels are cut into blocks. For a block, the channels of x are packed in
+// strips of Rows channels, [C/Rows][pixel][Rows], those of dy in panels
+// [OC/Cols][pixel][Cols], so that a kernel call over the block's pixels reads
+// two short runs of memory. Blocks are shared out among shards; each shard adds
+// its blocks, in order, to sums of its own, and the shards are added, in order,
+// into dw. The number of shards depends on the shape alone.
+type weightsPass struct {
+	p             *Program
+	x, dy, dw     slot
+	sums          slot // [shard][panel][strip][tap][Rows*Cols]
+	packedX       slot // all blocks, when several tasks read them; else noSlot
+	c, oc         int
+	taps          int
+	strips        int // of channels of x
+	panels        int // of channels of dy
+	shards        int
+	panelsPerTask int
+	blocks        []weightsBlock
+	maxX, maxDy   int // pixels of the largest block
+	xPixels       int // of all blocks
+}
+
+// weightsBlock is a run of pixels of x and dy, in memory order, with the pairs
+// of pixels that each tap joins.
+type weightsBlock struct {
+	x0, xPixels   int       // first pixel over all images, number of pixels
+	dy0, dyPixels int       //
+	packed        int       // pixels of x in the blocks before
+	pairs         [][]int32 // per tap: offsets into a packed strip and panel
+}
+
+func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
+	x, dy, k := n.Inputs[0], n.Inputs[1], c.k
+	images, h, w, ch := x.Shape[0], x.Shape[1], x.Shape[2], x.Shape[3]
+	oh, ow, oc := dy.Shape[1], dy.Shape[2], dy.Shape[3]
+	v := &weightsPass{
+		p: c.p, x: c.slotOf[x.ID], dy: c.slotOf[dy.ID], packedX: noSlot,
+		c: ch, oc: oc, taps: n.Shape[0] * n.Shape[1],
+		strips: (ch + k.Rows - 1) / k.Rows, panels: (oc + k.Cols - 1) / k.Cols,
+	}
+	if max(images*h*w, images*oh*ow) > math.MaxInt32/max(k.Rows, k.Cols) {
+		return errors.New("the images are too large for 31-bit offsets")
+	}
+	c.p.kernels[n.Op.String()] = c.igemm()
+	m := forwardPixels(h, w, oh, ow, n.Shape[0], n.Shape[1], n.Conv)
+	v.cut(m, images, w, ow, k.Rows, k.Cols)
+
+	shardSize := v.panels * v.strips * v.taps * k.Rows * k.Cols
+	const shardFloats, maxShards, wantTasks = 2 << 20, 16, 32
+	v.shards = min(max(shardFloats/shardSize, 1), maxShards, len(v.blocks))
+	chunks := min((wantTasks+v.shards-1)/v.shards, v.panels)
+	if v.shards == maxShards {
+		chunks = 1
+	}
+	v.panelsPerTask = (v.panels + chunks - 1) / chunks
+	chunks = (v.panels + v.panelsPerTask - 1) / v.panelsPerTask
+
+	name := label(n)
+	c.needScratch(v.maxX*v.strips*k.Rows + v.maxDy*k.Cols)
+	if chunks > 1 {
+		v.packedX = c.temp(v.xPixels * v.strips * k.Rows)
+		c.step("pack "+name, len(v.blocks), func(_, i int) {
+			v.packX(&v.blocks[i], v.blockX(i, nil))
+		}, v.x, v.packedX)
+	}
+	v.sums = c.temp(v.shards * shardSize)
+	c.step(name, v.shards*chunks, v.run, v.x, v.packedX, v.dy, v.sums)
+	v.dw = c.value(n)
+	c.step("sum "+name, v.strips, v.total, v.sums, v.dw)
+	return nil
+}
+
+// cut makes the blocks: some whole images, or some lines of one.
+func (v *weightsPass) cut(m pixelMap, images, w, ow, rows, cols int) {
+	const wantPixels = 256
+	if m.dst >= 2*wantPixels { // lines
+		lines := max(wantPixels/ow, 1)
+		var shapes []weightsBlock
+		for d0 := 0; d0 < m.dst; d0 += lines * ow {
+			shapes = append(shapes, newWeightsBlock(m, 1, d0, min(lines*ow, m.dst-d0), w, rows, cols))
+		}
+		for n := range images {
+			for _, b := range shapes {
+				b.x0 += n * m.src
+				b.dy0 += n * m.dst
+				v.add(b)
+			}
+		}
+		return
+	}
+	group := min(max(2*wantPixels/m.dst, 1), images)
+	whole := newWeightsBlock(m, group, 0, m.dst, w, rows, cols)
+	for n := 0; n < images; n += group {
+		b := whole
+		if images-n < group {
+			b = newWeightsBlock(m, images-n, 0, m.dst, w, rows, cols)
+		}
+		b.x0 += n * m.src
+		b.dy0 += n * m.dst
+		v.add(b)
+	}
+}
+
+func (v *weightsPass) add(b weightsBlock) {
+	b.packed = v.xPixels
+	v.xPixels += b.xPixels
+	v.blocks = append(v.blocks, b)
+	v.maxX, v.maxDy = max(v.maxX, b.xPixels), max(v.maxDy, b.dyPixels)
+}
+
+// newWeightsBlock joins the pixels d0..d0+count of each of some images with
+// their source pixels. Several images must be whole.
+func newWeightsBlock(m pixelMap, images, d0, count, w, rows, cols int) weightsBlock {
+	lo, hi := int32(math.MaxInt32), int32(-1) // source pixels that are read
+	for _, s := range m.at[d0*m.taps : (d0+count)*m.taps] {
+		if s != kernel.NoPixel {
+			lo, hi = min(lo, s), max(hi, s)
+		}
+	}
+	b := weightsBlock{dy0: d0, dyPixels: images * count, pairs: make([][]int32, m.taps)}
+	if images > 1 {
+		lo, hi = 0, int32(m.src-1)
+	}
+	if hi >= 0 {
+		b.x0, b.xPixels = int(lo), images*int(hi-lo+1)
+	}
+	for tap := range m.taps {
+		for n := range images {
+			for d := range count {
+				if s := m.at[(d0+d)*m.taps+tap]; s != kernel.NoPixel {
+					b.pairs[tap] = append(b.pairs[tap], int32((n*m.src+int(s-lo))*rows), int32((n*count+d)*cols))
+				}
+			}
+		}
+	}
+	return b
+}
+
+// blockX returns where block i of x lies packed: in memory for all tasks, or in
+// a worker's scratch.
+func (v *weightsPass) blockX(i int, scratch []float32) []float32 {
+	size := v.strips * v.p.engine.kernels.Rows
+	b := &v.blocks[i]
+	if v.packedX == noSlot {
+		return scratch[:b.xPixels*size]
+	}
+	return v.p.mem[v.packedX][b.packed*size:][:b.xPixels*size]
+}
+
+// packX packs the channels of x in strips [strip][pixel][rows].
+func (v *weightsPass) packX(b *weightsBlock, dst []float32) {
+	rows := v.p.engine.kernels.Rows
+	x := v.p.mem[v.x][b.x0*v.c:][:b.xPixels*v.c]
+	for strip := range v.strips {
+		valid := min(rows, v.c-strip*rows)
+		at := strip * rows
+		for range b.xPixels {
+			d, s := dst[:rows], x[at:at+valid]
+			if len(s) == 6 && len(d) == 6 {
+				*(*[6]float32)(d) = [6]float32(s)
+			} else {
+				copy(d, s)
+				clear(d[valid:])
+			}
+			dst, at = dst[rows:], at+v.c
+		}
+	}
+}
+
+// packDy packs one panel of channels of dy, [pixel][cols].
+func (v *weightsPass) packDy(b *weightsBlock, dst []float32, panel int) {
+	packRows(dst[:b.dyPixels*v.p.engine.kernels.Cols], v.p.mem[v.dy][b.dy0*v.oc:], v.oc, v.p.engine.kernels.Cols, panel)
+}
+
+// run adds the blocks of one shard to its sums, for some panels.
+func (v *weightsPass) run(worker, task int) {
+	p, k := v.p, v.p.engine.kernels
+	shard := task % v.shards
+	panel0 := task / v.shards * v.panelsPerTask
+	panelEnd := min(panel0+v.panelsPerTask, v.panels)
+	tile := k.Rows * k.Cols
+	panelSize := v.strips * v.taps * tile
+	sums := p.mem[v.sums][shard*v.panels*panelSize:]
+	clear(sums[panel0*panelSize : panelEnd*panelSize])
+	xSize := v.maxX * v.strips * k.Rows
+	scratch := p.scratch[worker]
+	for i := shard * len(v.blocks) / v.shards; i < (shard+1)*len(v.blocks)/v.shards; i++ {
+		b := &v.blocks[i]
+		x := v.blockX(i, scratch)
+		if v.packedX == noSlot {
+			v.packX(b, x)
+		}
+		dy := scratch[xSize:][:b.dyPixels*k.Cols]
+		for panel := panel0; panel < panelEnd; panel++ {
+			v.packDy(b, dy, panel)
+			dst := sums[panel*panelSize:][:panelSize]
+			for strip := range v.strips {
+				xs := x[strip*b.xPixels*k.Rows:][:b.xPixels*k.Rows]
+				for _, pairs := range b.pairs {
+					k.OuterTile(dst[:tile], xs, dy, pairs)
+					dst = dst[tile:]
+				}
+			}
+		}
+	}
+}
+
+// total adds the shards of one strip of channels into dw.
+func (v *weightsPass) total(_, strip int) {
+	p, k := v.p, v.p.engine.kernels
+	tile := k.Rows * k.Cols
+	panelSize := v.strips * v.taps * tile
+	sums, dw := p.mem[v.sums], p.mem[v.dw]
+	for panel := range v.panels {
+		valid := min(k.Cols, v.oc-panel*k.Cols)
+		for tap := range v.taps {
+			at := panel*panelSize + (strip*v.taps+tap)*tile
+			for r := range min(k.Rows, v.c-strip*k.Rows) {
+				dst := dw[(tap*v.c+strip*k.Rows+r)*v.oc+panel*k.Cols:][:valid]
+				copy(dst, sums[at+r*k.Cols:])
+				for shard := 1; shard < v.shards; shard++ {
+					for j, s := range sums[shard*v.panels*panelSize+at+r*k.Cols:][:valid] {
+						dst[j] += s
+					}
+				}
+			}
+		}
+	}
+}

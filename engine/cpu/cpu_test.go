@@ -1,0 +1,33 @@
+package cpu
+
+import (
+	"testing"
+
+	"github.com/residual-ml/residual/engine"
+	"github.com/residual-ml/residual/engine/cpu/kernel"
+	"github.com/residual-ml/residual/engine/enginetest"
+)
+
+func open(t testing.TB, o Options) *Engine {
+	t.Helper()
+	e, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
+// Every instruction set that runs here passes what every engine must. (Package
+// kernel's tests fail when a required set does not run.)
+func TestConformance(t *testing.T) {
+	for _, k := range kernel.Supported() {
+		for _, threads := range []int{1, 3} {
+			t.Run(k.Set.String(), func(t *testing.T) {
+				enginetest.RunAll(t, func() engine.Engine {
+					return open(t, Options{Threads: threads, InstructionSet: k.Set.String()})
+				})
+			})
+		}
+	}
+}

@@ -1,0 +1,97 @@
+// Package cpu is the default engine: float32 on the processor, in pure Go with
+// assembly kernels, threaded.
+//
+// Compile turns a graph into a list of steps, once: nodes that work element by
+// element are fused into loops over small blocks (loop.go), convolutions become
+// lists of register tiles (conv.go), every intermediate value gets a place in
+// one arena by liveness (plan.go). Run executes the steps one after the other,
+// each split into tasks over a fixed set of workers, and allocates nothing.
+//
+// Work is split by shape and sums are combined in a fixed order, so results
+// have the same bits for any number of threads.
+package cpu
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/residual-ml/residual/engine"
+	"github.com/residual-ml/residual/engine/cpu/kernel"
+	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/internal/parallel"
+)
+
+// Options choose how the engine uses the machine. The zero Options use all of it.
+type Options struct {
+	// Threads is the number of workers; 0 means GOMAXPROCS.
+	Threads int
+	// InstructionSet caps the kernels: "generic", "avx2", "avx512" or "amx".
+	// Empty means what RESIDUAL_CPU says, or no cap.
+	InstructionSet string
+}
+
+// Engine compiles graphs for the processor.
+type Engine struct {
+	kernels *kernel.Kernels
+	pool    *parallel.Pool
+	mu      sync.Mutex // one program runs at a time: they share the pool
+}
+
+var _ engine.Engine = (*Engine)(nil)
+
+// New starts an engine. An unknown instruction set, in the options or in
+// RESIDUAL_CPU, is an error; one that the machine lacks is not, it only caps.
+func New(o Options) (*Engine, error) {
+	if o.Threads < 0 {
+		return nil, fmt.Errorf("cpu: %d threads, want 0 (all) or more", o.Threads)
+	}
+	kernels, err := kernel.FromEnvironment()
+	if o.InstructionSet != "" {
+		var limit kernel.Set
+		if limit, err = kernel.ParseSet(o.InstructionSet); err == nil {
+			kernels = kernel.Select(limit)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cpu: %w", err)
+	}
+	threads := o.Threads
+	if threads == 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	return &Engine{kernels: kernels, pool: parallel.New(threads)}, nil
+}
+
+// Name is "cpu/" and the instruction set, such as "cpu/avx2".
+func (e *Engine) Name() string { return "cpu/" + e.kernels.Set.String() }
+
+// Threads is the number of workers.
+func (e *Engine) Threads() int { return e.pool.Threads() }
+
+// NewVariables returns an empty store of float32 variables.
+func (e *Engine) NewVariables() engine.Variables {
+	return &variables{byName: map[string]*variable{}}
+}
+
+// Compile implements engine.Engine. Convolutions whose offsets do not fit 31
+// bits and integer values other than labels are errors.
+func (e *Engine) Compile(g *graph.Graph, vars engine.Variables) (engine.Program, error) {
+	store, ok := vars.(*variables)
+	if !ok {
+		return nil, fmt.Errorf("cpu: variables are %T, want those of this engine's NewVariables", vars)
+	}
+	p, err := compile(e, g, store)
+	if err != nil {
+		return nil, fmt.Errorf("cpu: %w", err)
+	}
+	return p, nil
+}
+
+// Close ends the workers.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.pool.Close()
+	return nil
+}

@@ -1,0 +1,500 @@
+package cpu
+
+import (
+	"cmp"
+	"container/heap"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/residual-ml/residual/engine/cpu/kernel"
+	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/tensor"
+)
+
+// compiler holds what is known while a graph becomes a Program.
+type compiler struct {
+	p       *Program
+	k       *kernel.Kernels
+	g       *graph.Graph
+	slotOf  []slot          // by node ID; noSlot until the node has memory
+	users   [][]*graph.Node // by node ID
+	updated map[string]bool // variables that this graph updates
+	kept    []bool          // by node ID: an output, update or the guard needs it
+	buffers []buffer        // by slot; size 0 for slots that are not in the arena
+
+	scratch, partials, channels int // largest needs so far
+}
+
+// buffer is a value in the arena, needed from step first to step last.
+type buffer struct{ size, first, last, offset int }
+
+func compile(e *Engine, g *graph.Graph, store *variables) (*Program, error) {
+	p := &Program{engine: e, graph: g, guard: noSlot, kernels: map[string]string{}}
+	c := &compiler{
+		p: p, k: e.kernels, g: g,
+		slotOf:  make([]slot, len(g.Nodes)),
+		users:   make([][]*graph.Node, len(g.Nodes)),
+		kept:    make([]bool, len(g.Nodes)),
+		updated: map[string]bool{},
+	}
+	for i, n := range g.Nodes {
+		c.slotOf[i] = noSlot
+		for _, in := range n.Inputs {
+			c.users[in.ID] = append(c.users[in.ID], n)
+		}
+	}
+	if err := c.sources(store); err != nil {
+		return nil, err
+	}
+	copies, err := c.results(store)
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range c.units() {
+		if err := c.lower(u); err != nil {
+			return nil, err
+		}
+	}
+	for _, cp := range copies {
+		c.copyStep(cp.dst, c.slotOf[cp.src.ID], cp.src.Shape.Elements())
+	}
+	if g.Guard != nil {
+		p.guard = c.slotOf[g.Guard.ID]
+		c.keep(p.guard)
+	}
+	c.place()
+	c.finish(copies)
+	return p, nil
+}
+
+// sources gives slots to inputs, variables and constants.
+func (c *compiler) sources(store *variables) error {
+	p := c.p
+	p.ints = make([][]int32, len(c.g.Inputs))
+	p.inputs = make([]slot, len(c.g.Inputs))
+	for i, n := range c.g.Inputs {
+		p.inputs[i] = noSlot
+		if n.Kind == graph.Real {
+			p.inputs[i] = c.fixed(nil)
+			c.slotOf[n.ID] = p.inputs[i]
+		}
+	}
+	for _, n := range c.g.Variables {
+		v, err := store.open(n.Name, n.Shape)
+		if err != nil {
+			return err
+		}
+		s := c.fixed(nil)
+		c.slotOf[n.ID] = s
+		p.bindings = append(p.bindings, binding{v, s})
+	}
+	for _, n := range c.g.Nodes {
+		switch {
+		case n.Op == graph.OpConstant:
+			if math.IsNaN(n.Value) {
+				return fmt.Errorf("%v: constant is NaN", n)
+			}
+			c.slotOf[n.ID] = c.fixed([]float32{float32(n.Value)})
+		case c.slotOf[n.ID] == noSlot && (n.Op == graph.OpInput && n.Kind == graph.Real || n.Op == graph.OpVariable):
+			return fmt.Errorf("%v is not listed in its graph", n)
+		}
+	}
+	return nil
+}
+
+// result is a value that leaves the graph by a copy, because its node's memory
+// cannot be handed out.
+type result struct {
+	src    *graph.Node
+	dst    slot
+	output int // index in Outputs, or -1
+}
+
+// results marks what outputs, updates and the guard need, and gives the values
+// of updates the memory that will be swapped into the variable.
+func (c *compiler) results(store *variables) ([]result, error) {
+	var copies []result
+	direct := map[*graph.Node]bool{}
+	for _, u := range c.g.Updates {
+		v := store.byName[u.Variable.Name]
+		if v == nil {
+			return nil, fmt.Errorf("update of variable %q, which the graph does not list", u.Variable.Name)
+		}
+		if u.Value.Kind != graph.Real {
+			return nil, fmt.Errorf("update of variable %q: its value %v is an integer", u.Variable.Name, u.Value)
+		}
+		c.updated[u.Variable.Name] = true
+		s := c.fixed(nil)
+		c.p.updates = append(c.p.updates, update{variable: v, slot: s, next: make([]float32, len(v.data))})
+		c.kept[u.Value.ID] = true
+		if c.slotOf[u.Value.ID] == noSlot { // computed straight into the new value
+			c.slotOf[u.Value.ID] = s
+			direct[u.Value] = true
+		} else {
+			copies = append(copies, result{u.Value, s, -1})
+		}
+	}
+	for i, n := range c.g.Outputs {
+		if n.Kind != graph.Real {
+			return nil, fmt.Errorf("output %v is an integer value, which this engine does not return", n)
+		}
+		c.kept[n.ID] = true
+		if direct[n] || c.slotOf[n.ID] != noSlot {
+			copies = append(copies, result{n, c.fixed(make([]float32, n.Shape.Elements())), i})
+		}
+	}
+	if c.g.Guard != nil {
+		c.kept[c.g.Guard.ID] = true
+	}
+	return copies, nil
+}
+
+// fixed returns a slot outside the arena; nil data is set at the start of a run.
+func (c *compiler) fixed(data []float32) slot {
+	c.p.mem = append(c.p.mem, data)
+	c.buffers = append(c.buffers, buffer{})
+	return slot(len(c.p.mem) - 1)
+}
+
+// temp returns a slot of size elements in the arena, which lives from the first
+// to the last step that names it.
+func (c *compiler) temp(size int) slot {
+	s := c.fixed(nil)
+	c.buffers[s] = buffer{size: size, first: -1}
+	return s
+}
+
+// value returns the slot of a node's output, made on first use.
+func (c *compiler) value(n *graph.Node) slot {
+	if c.slotOf[n.ID] == noSlot {
+		c.slotOf[n.ID] = c.temp(n.Shape.Elements())
+	}
+	return c.slotOf[n.ID]
+}
+
+// inputsOf returns the slots of a node's operands.
+func (c *compiler) inputsOf(n *graph.Node) []slot {
+	s := make([]slot, len(n.Inputs))
+	for i, in := range n.Inputs {
+		s[i] = c.slotOf[in.ID]
+	}
+	return s
+}
+
+// step appends a step. slots are all values that it reads or writes.
+func (c *compiler) step(name string, tasks int, body func(worker, task int), slots ...slot) {
+	now := len(c.p.steps)
+	for _, s := range slots {
+		if s == noSlot {
+			continue
+		}
+		b := &c.buffers[s]
+		if b.first < 0 {
+			b.first = now
+		}
+		b.last = max(b.last, now)
+	}
+	c.p.steps = append(c.p.steps, step{name, tasks, body})
+}
+
+// keep makes a value live to the end of the run.
+func (c *compiler) keep(s slot) { c.buffers[s].last = math.MaxInt }
+
+func (c *compiler) needScratch(floats int)  { c.scratch = max(c.scratch, floats) }
+func (c *compiler) needPartials(floats int) { c.partials = max(c.partials, floats) }
+func (c *compiler) needChannels(n int)      { c.channels = max(c.channels, n) }
+
+// label names a step after its node, such as "conv layer1.0.conv1".
+func label(n *graph.Node) string {
+	if n.Name == "" {
+		return n.Op.String()
+	}
+	return n.Op.String() + " " + n.Name
+}
+
+func (c *compiler) copyStep(dst, src slot, n int) {
+	p := c.p
+	c.step("copy", 1, func(_, _ int) { copy(p.mem[dst][:n], p.mem[src]) }, dst, src)
+}
+
+// place gives every arena buffer an offset such that buffers that live at the
+// same time do not overlap: largest first, each at the lowest gap that fits.
+func (c *compiler) place() {
+	for _, n := range c.g.Outputs {
+		c.keep(c.slotOf[n.ID])
+	}
+	const align = 16 // elements: a cache line
+	var order []slot
+	for s := range c.buffers {
+		if c.buffers[s].size > 0 {
+			order = append(order, slot(s))
+		}
+	}
+	slices.SortStableFunc(order, func(a, b slot) int { return cmp.Compare(c.buffers[b].size, c.buffers[a].size) })
+	var placed []*buffer // by offset
+	total := 0
+	for _, s := range order {
+		b := &c.buffers[s]
+		size := (b.size + align - 1) / align * align
+		at := 0
+		for _, o := range placed {
+			if o.last < b.first || b.last < o.first {
+				continue
+			}
+			if o.offset-at >= size {
+				break
+			}
+			at = max(at, o.offset+(o.size+align-1)/align*align)
+		}
+		b.offset = at
+		total = max(total, at+size)
+		i, _ := slices.BinarySearchFunc(placed, at, func(o *buffer, at int) int { return cmp.Compare(o.offset, at) })
+		placed = slices.Insert(placed, i, b)
+	}
+	c.p.arena = make([]float32, total)
+	for _, s := range order {
+		b := &c.buffers[s]
+		c.p.mem[s] = c.p.arena[b.offset : b.offset+b.size : b.offset+b.size]
+	}
+}
+
+// unit is what is lowered together: one node, a batch's mean with its variance,
+// or a loop of fused nodes.
+type unit struct {
+	nodes []*graph.Node // in graph order
+	loop  bool
+	needs int // units not lowered yet
+	feeds []*unit
+}
+
+// units groups the nodes and orders the groups.
+//
+// Each node has a level, such that along an edge from a to b the level grows, or
+// stays and a and b belong to the same loop. A loop is a set of nodes of one
+// domain (the shape it runs over) and one level that are connected, by edges or
+// by reading the same value. Levels make the groups free of cycles.
+func (c *compiler) units() []*unit {
+	nodes := c.g.Nodes
+	level := make([]int, len(nodes))
+	for _, n := range nodes {
+		for i, in := range n.Inputs {
+			if sameLoop(in, n, i) {
+				level[n.ID] = max(level[n.ID], level[in.ID])
+			} else {
+				level[n.ID] = max(level[n.ID], level[in.ID]+1)
+			}
+		}
+		if pair := varianceOf(n); pair != nil {
+			level[n.ID] = level[pair.ID]
+		}
+	}
+	// A node that only loops of its own domain read moves down to the first of
+	// them, so that its value need not go through memory.
+	for i := len(nodes) - 1; i >= 0; i-- {
+		n := nodes[i]
+		if !loopNode(n) || reduction(n) || c.kept[i] || len(c.users[i]) == 0 {
+			continue
+		}
+		lowest := math.MaxInt
+		for _, u := range c.users[i] {
+			if !sameLoopOnly(n, u) {
+				lowest = level[i]
+				break
+			}
+			lowest = min(lowest, level[u.ID])
+		}
+		level[i] = lowest
+	}
+
+	// Join connected nodes (union-find; root is the lowest ID).
+	parent := make([]int, len(nodes))
+	for i := range parent {
+		parent[i] = i
+	}
+	var root func(i int) int
+	root = func(i int) int {
+		if parent[i] != i {
+			parent[i] = root(parent[i])
+		}
+		return parent[i]
+	}
+	join := func(a, b int) {
+		a, b = root(a), root(b)
+		parent[max(a, b)] = min(a, b)
+	}
+	type reading struct{ value, level int }
+	reader := map[reading]int{}
+	for _, n := range nodes {
+		if pair := varianceOf(n); pair != nil {
+			join(n.ID, pair.ID)
+		}
+		if !loopNode(n) {
+			continue
+		}
+		for i, in := range n.Inputs {
+			if sameLoop(in, n, i) && level[in.ID] == level[n.ID] {
+				join(in.ID, n.ID)
+			} else if in.Shape.Equal(domain(n)) {
+				r := reading{in.ID, level[n.ID]}
+				if other, ok := reader[r]; ok {
+					join(other, n.ID)
+				} else {
+					reader[r] = n.ID
+				}
+			}
+		}
+	}
+
+	byRoot := make([]*unit, len(nodes))
+	for _, n := range nodes {
+		if n.Op == graph.OpInput || n.Op == graph.OpVariable || n.Op == graph.OpConstant {
+			continue
+		}
+		r := root(n.ID)
+		if byRoot[r] == nil {
+			byRoot[r] = &unit{loop: loopNode(n)}
+		}
+		byRoot[r].nodes = append(byRoot[r].nodes, n)
+	}
+	for i := range nodes {
+		u := byRoot[root(i)]
+		if u == nil {
+			continue
+		}
+		for _, in := range nodes[i].Inputs {
+			if from := byRoot[root(in.ID)]; from != nil && from != u {
+				from.feeds = append(from.feeds, u)
+				u.needs++
+			}
+		}
+	}
+
+	// Kahn's order; of those ready, the one whose last node comes first in the graph.
+	var ready unitHeap
+	for i, u := range byRoot {
+		if u != nil && root(i) == i && u.needs == 0 {
+			heap.Push(&ready, u)
+		}
+	}
+	var ordered []*unit
+	for len(ready) > 0 {
+		u := heap.Pop(&ready).(*unit)
+		ordered = append(ordered, u)
+		for _, f := range u.feeds {
+			if f.needs--; f.needs == 0 {
+				heap.Push(&ready, f)
+			}
+		}
+	}
+	return ordered
+}
+
+type unitHeap []*unit
+
+func (h unitHeap) Len() int { return len(h) }
+func (h unitHeap) Less(i, j int) bool {
+	a, b := h[i].nodes, h[j].nodes
+	return a[len(a)-1].ID < b[len(b)-1].ID
+}
+func (h unitHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *unitHeap) Push(u any)   { *h = append(*h, u.(*unit)) }
+func (h *unitHeap) Pop() any {
+	old := *h
+	u := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return u
+}
+
+// varianceOf returns the mean node of a variance that is computed with it.
+func varianceOf(n *graph.Node) *graph.Node {
+	if n.Op == graph.OpBatchVariance && n.Inputs[1].Op == graph.OpBatchMean && n.Inputs[1].Inputs[0] == n.Inputs[0] {
+		return n.Inputs[1]
+	}
+	return nil
+}
+
+// lower appends the steps of a unit.
+func (c *compiler) lower(u *unit) error {
+	if u.loop {
+		return c.lowerLoop(u.nodes)
+	}
+	n := u.nodes[0]
+	for _, m := range u.nodes {
+		if _, ok := c.p.kernels[m.Op.String()]; !ok {
+			c.p.kernels[m.Op.String()] = "generic go"
+		}
+	}
+	var err error
+	switch n.Op {
+	case graph.OpConv:
+		err = c.lowerConv(n)
+	case graph.OpConvBackwardData:
+		err = c.lowerConvBackwardData(n)
+	case graph.OpConvBackwardWeights:
+		err = c.lowerConvBackwardWeights(n)
+	case graph.OpMatMul:
+		err = c.lowerMatMul(n)
+	case graph.OpBatchMean:
+		c.lowerMoments(u.nodes)
+	case graph.OpMaxPool:
+		c.lowerMaxPool(n)
+	case graph.OpMaxPoolBackward:
+		c.lowerMaxPoolBackward(n)
+	case graph.OpAvgPool:
+		c.lowerAvgPool(n)
+	case graph.OpAvgPoolBackward:
+		c.lowerAvgPoolBackward(n)
+	case graph.OpGlobalAvgPool:
+		c.lowerGlobalAvgPool(n)
+	case graph.OpGlobalAvgPoolBackward:
+		c.lowerGlobalAvgPoolBackward(n)
+	case graph.OpSubsample:
+		c.lowerSubsample(n)
+	case graph.OpSubsampleBackward:
+		c.lowerSubsampleBackward(n)
+	case graph.OpPadChannels, graph.OpSliceChannels:
+		c.lowerChannels(n)
+	case graph.OpSoftmax:
+		c.lowerSoftmax(n)
+	case graph.OpSoftmaxBackward:
+		c.lowerSoftmaxBackward(n)
+	case graph.OpOneHot:
+		err = c.lowerOneHot(n)
+	case graph.OpCrossEntropy:
+		c.lowerCrossEntropy(n)
+	case graph.OpCrossEntropyBackward:
+		c.lowerCrossEntropyBackward(n)
+	default:
+		err = fmt.Errorf("operation is not supported")
+	}
+	if err != nil {
+		return fmt.Errorf("%v: %w", n, err)
+	}
+	return nil
+}
+
+// finish allocates what steps share and hands out the outputs.
+func (c *compiler) finish(copies []result) {
+	p := c.p
+	p.outputs = make([]tensor.Tensor, len(c.g.Outputs))
+	for i, n := range c.g.Outputs {
+		if data := p.mem[c.slotOf[n.ID]]; data != nil {
+			p.outputs[i] = tensor.Of(data, n.Shape...)
+		}
+	}
+	for _, cp := range copies {
+		if cp.output >= 0 {
+			p.outputs[cp.output] = tensor.Of(p.mem[cp.dst], cp.src.Shape...)
+		}
+	}
+	p.zero = make([]float32, c.channels)
+	p.ones = make([]float32, c.channels)
+	for i := range p.ones {
+		p.ones[i] = 1
+	}
+	p.partials = make([]float32, c.partials)
+	for range p.engine.Threads() {
+		p.scratch = append(p.scratch, make([]float32, c.scratch))
+	}
+}

@@ -1,0 +1,175 @@
+package cpu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+
+	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/internal/parallel"
+	"github.com/residual-ml/residual/tensor"
+)
+
+// step is one parallel loop of a program: body is called for each task.
+type step struct {
+	name  string
+	tasks int
+	body  func(worker, task int)
+}
+
+// slot is an index into Program.mem: where a value lies.
+type slot int
+
+// Program is a compiled graph. See engine.Program.
+type Program struct {
+	engine *Engine
+	graph  *graph.Graph
+	steps  []step
+
+	// mem holds every value of the current run: slices of the arena, constants
+	// and scratch, which stay, and inputs and variables, set when a run starts.
+	mem  [][]float32
+	ints [][]int32 // values of integer inputs, by position in graph.Inputs
+
+	arena    []float32
+	scratch  [][]float32 // per worker
+	partials []float32   // of the reduction that is running (loop.go)
+	zero     []float32   // the padding pixel
+	ones     []float32
+
+	inputs   []slot // of real inputs, by position
+	bindings []binding
+	updates  []update
+	guard    slot // noSlot: none
+	outputs  []tensor.Tensor
+	fail     error // set by a step that cannot go on
+	kernels  map[string]string
+	closed   bool
+}
+
+// binding ties a variable of the store to its slot.
+type binding struct {
+	variable *variable
+	slot     slot
+}
+
+// update is a variable whose new value is computed into next, which takes the
+// place of the variable's data when a run succeeds.
+type update struct {
+	variable *variable
+	slot     slot
+	next     []float32
+}
+
+const noSlot slot = -1
+
+// Run implements engine.Program.
+func (p *Program) Run(ctx context.Context, inputs ...tensor.Tensor) (outputs []tensor.Tensor, err error) {
+	p.engine.mu.Lock()
+	defer p.engine.mu.Unlock()
+	if p.closed {
+		return nil, errors.New("cpu: run of a closed program")
+	}
+	if err := p.bind(inputs); err != nil {
+		return nil, fmt.Errorf("cpu: %w", err)
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			failure, ok := v.(*parallel.Panic)
+			if !ok {
+				panic(v)
+			}
+			outputs, err = nil, fmt.Errorf("cpu: internal error: %w", failure)
+		}
+	}()
+	for i := range p.steps {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		s := &p.steps[i]
+		if s.tasks == 1 {
+			p.serial(s)
+		} else {
+			p.engine.pool.For(s.tasks, s.body)
+		}
+		if p.fail != nil {
+			return nil, fmt.Errorf("cpu: %s: %w", s.name, p.fail)
+		}
+	}
+	if p.guard == noSlot || finite(p.mem[p.guard][0]) {
+		for i := range p.updates {
+			u := &p.updates[i]
+			u.variable.data, u.next = u.next, u.variable.data
+			u.variable.version++
+		}
+	}
+	return p.outputs, nil
+}
+
+// serial runs a step of one task on this goroutine, with For's report of a panic.
+func (p *Program) serial(s *step) { p.engine.pool.For(1, s.body) }
+
+func finite(v float32) bool {
+	return !math.IsNaN(float64(v)) && !math.IsInf(float64(v), 0)
+}
+
+// bind checks the inputs and fills the slots that change from run to run.
+func (p *Program) bind(inputs []tensor.Tensor) error {
+	p.fail = nil
+	if len(inputs) != len(p.graph.Inputs) {
+		return fmt.Errorf("run with %d inputs, want %d", len(inputs), len(p.graph.Inputs))
+	}
+	for i, n := range p.graph.Inputs {
+		t := inputs[i]
+		want := tensor.Float32
+		if n.Kind == graph.Integer {
+			want = tensor.Int32
+		}
+		if !t.Valid() {
+			return fmt.Errorf("input %q is empty", n.Name)
+		}
+		if t.DType() != want || !t.Shape().Equal(n.Shape) {
+			return fmt.Errorf("input %q is %v %v, want %v %v", n.Name, t.DType(), t.Shape(), want, n.Shape)
+		}
+	}
+	for i, n := range p.graph.Inputs {
+		if n.Kind == graph.Integer {
+			p.ints[i] = inputs[i].Int32s()
+		} else {
+			p.mem[p.inputs[i]] = inputs[i].Float32s()
+		}
+	}
+	for _, b := range p.bindings {
+		p.mem[b.slot] = b.variable.data
+	}
+	for i := range p.updates {
+		p.mem[p.updates[i].slot] = p.updates[i].next
+	}
+	return nil
+}
+
+// Kernels implements engine.Program.
+func (p *Program) Kernels() map[string]string { return maps.Clone(p.kernels) }
+
+// Steps returns the names of the steps in the order they run, for profiles and
+// for people who ask what was fused.
+func (p *Program) Steps() []string {
+	names := make([]string, len(p.steps))
+	for i, s := range p.steps {
+		names[i] = s.name
+	}
+	return names
+}
+
+// ArenaBytes is the memory of the intermediate values, shared by liveness.
+func (p *Program) ArenaBytes() int { return 4 * len(p.arena) }
+
+// Close frees the program's memory.
+func (p *Program) Close() error {
+	p.engine.mu.Lock()
+	defer p.engine.mu.Unlock()
+	*p = Program{engine: p.engine, closed: true}
+	return nil
+}
