@@ -8,16 +8,17 @@ import "github.com/residual-ml/residual/tensor"
 // converts. The names are a file format; do not improve them.
 
 // ToFile converts a variable, or an optimizer's moment of one, from graph order
-// to file order. The result is float32 and shares nothing with t.
+// to file order. The result shares nothing with t; it is float64 when t is, else
+// float32.
 func ToFile(t tensor.Tensor) tensor.Tensor {
 	s := t.Shape()
 	switch len(s) {
 	case 4:
-		return permute(t.Convert(tensor.Float32), tensor.Shape{s[3], s[2], s[0], s[1]}, []int{1, s[3], s[1] * s[2] * s[3], s[2] * s[3]})
+		return permute(t, tensor.Shape{s[3], s[2], s[0], s[1]}, []int{1, s[3], s[1] * s[2] * s[3], s[2] * s[3]})
 	case 2:
-		return permute(t.Convert(tensor.Float32), tensor.Shape{s[1], s[0]}, []int{1, s[1]})
+		return permute(t, tensor.Shape{s[1], s[0]}, []int{1, s[1]})
 	}
-	return t.Convert(tensor.Float32)
+	return t.Convert(precision(t))
 }
 
 // FromFile is the inverse of ToFile.
@@ -25,21 +26,36 @@ func FromFile(t tensor.Tensor) tensor.Tensor {
 	s := t.Shape()
 	switch len(s) {
 	case 4:
-		return permute(t.Convert(tensor.Float32), tensor.Shape{s[2], s[3], s[1], s[0]}, []int{s[3], 1, s[2] * s[3], s[1] * s[2] * s[3]})
+		return permute(t, tensor.Shape{s[2], s[3], s[1], s[0]}, []int{s[3], 1, s[2] * s[3], s[1] * s[2] * s[3]})
 	case 2:
-		return permute(t.Convert(tensor.Float32), tensor.Shape{s[1], s[0]}, []int{1, s[1]})
+		return permute(t, tensor.Shape{s[1], s[0]}, []int{1, s[1]})
 	}
-	return t.Convert(tensor.Float32)
+	return t.Convert(precision(t))
 }
 
-// permute reads src with the given stride for each axis of shape.
-func permute(src tensor.Tensor, shape tensor.Shape, stride []int) tensor.Tensor {
-	out := tensor.New(tensor.Float32, shape...)
-	dst, from := out.Float32s(), src.Float32s()
+func precision(t tensor.Tensor) tensor.DType {
+	if t.DType() == tensor.Float64 {
+		return tensor.Float64
+	}
+	return tensor.Float32
+}
+
+// permute reads t with the given stride for each axis of shape.
+func permute(t tensor.Tensor, shape tensor.Shape, stride []int) tensor.Tensor {
+	out := tensor.New(precision(t), shape...)
+	if out.DType() == tensor.Float64 {
+		permuteSlice(out.Float64s(), t.Float64s(), shape, stride)
+	} else {
+		permuteSlice(out.Float32s(), t.Convert(tensor.Float32).Float32s(), shape, stride)
+	}
+	return out
+}
+
+func permuteSlice[T float32 | float64](dst, src []T, shape tensor.Shape, stride []int) {
 	index := make([]int, len(shape))
 	at := 0
 	for i := range dst {
-		dst[i] = from[at]
+		dst[i] = src[at]
 		for axis := len(shape) - 1; axis >= 0; axis-- { // count up, last axis fastest
 			index[axis]++
 			at += stride[axis]
@@ -50,5 +66,4 @@ func permute(src tensor.Tensor, shape tensor.Shape, stride []int) tensor.Tensor 
 			index[axis] = 0
 		}
 	}
-	return out
 }

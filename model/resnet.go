@@ -47,6 +47,15 @@ func (c Config) Build(b *graph.Builder, images *graph.Node, training bool) Netwo
 	return Network{Features: features, Logits: logits, Kernel: kernel}
 }
 
+// Graph is the network alone, for predictions: images [N,H,W,C] → probabilities
+// [N,K] and logits [N,K].
+func (c Config) Graph(batch int) (*graph.Graph, error) {
+	b := graph.NewBuilder()
+	net := c.Build(b, b.Input("images", graph.Real, batch, c.Height, c.Width, c.Channels), false)
+	b.Layer("softmax")
+	return b.Build(b.Softmax(net.Logits), net.Logits)
+}
+
 // network adds layers with parameters to a graph.Builder.
 type network struct {
 	*graph.Builder

@@ -11,6 +11,7 @@ import (
 	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/model"
 	"github.com/residual-ml/residual/rundir"
+	"github.com/residual-ml/residual/tensor"
 )
 
 // Keys of a checkpoint's metadata. With modelKey, classesKey and preprocessKey
@@ -43,7 +44,7 @@ func (t *Trainer) save() error {
 		if err != nil {
 			return err
 		}
-		named := safetensors.Named{Name: v.Name, Tensor: model.ToFile(value)}
+		named := safetensors.Named{Name: v.Name, Tensor: model.ToFile(value.Convert(tensor.Float32))}
 		if v.Variable.Role == graph.State {
 			c.State = append(c.State, named)
 		} else {

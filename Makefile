@@ -1,0 +1,17 @@
+# "make" prints the verbs; each is one or two lines.
+.PHONY: help check test race golden demo ci
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
+check: ## format, vet, layout, short tests
+	@test -z "$$(gofmt -l .)" || (gofmt -l .; exit 1)
+	go vet ./... && go vet -tags purego ./... && GOARCH=arm64 go vet ./... && go test -short ./...
+test: ## all tests
+	go test ./...
+race: ## the race detector, which needs cgo
+	CGO_ENABLED=1 go test -race -short ./...
+golden: ## remake the golden files (Python with the packages golden/README.md names)
+	cd golden && cat README.md
+demo: ## the main job on the embedded data
+	go run ./cmd/residual train
+ci: ## all that CI does
+	.ci/run

@@ -1,0 +1,382 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/residual-ml/residual/dataset"
+	"github.com/residual-ml/residual/engine"
+	"github.com/residual-ml/residual/engine/cpu"
+	"github.com/residual-ml/residual/internal/random"
+	"github.com/residual-ml/residual/loader"
+	"github.com/residual-ml/residual/model"
+	"github.com/residual-ml/residual/optim"
+	"github.com/residual-ml/residual/rundir"
+	"github.com/residual-ml/residual/tensor"
+)
+
+// stripes is a data set of 8×8 pictures, horizontal stripes or vertical ones
+// with noise, that a small network learns at once.
+type stripes int
+
+func (s stripes) Len() int          { return int(s) }
+func (s stripes) Label(i int) int   { return i % 2 }
+func (s stripes) Name(i int) string { return fmt.Sprintf("stripes[%d]", i) }
+func (s stripes) Image(i int, dst *dataset.Image) error {
+	*dst = dataset.Image{Height: 8, Width: 8, Channels: 1, Pix: make([]uint8, 64)}
+	r := random.New(3, uint64(i))
+	for p := range dst.Pix {
+		line := p % 8
+		if i%2 == 0 {
+			line = p / 8
+		}
+		dst.Pix[p] = uint8(100*(line%2) + r.IntN(100))
+	}
+	return nil
+}
+
+func testConfig() Config {
+	m := model.Config{Name: "tiny", Convention: model.Keras, Height: 8, Width: 8, Channels: 1, Classes: 2,
+		Stem: model.SmallStem, Block: model.Basic, Shortcut: model.Projection, Blocks: []int{1, 1}, Filters: 4}
+	o, _ := optim.Named("adam")
+	return Config{
+		Recipe: "test", Data: DataConfig{Source: "stripes", Validation: "test"}, Model: m, Classes: []string{"across", "down"},
+		Preprocess: loader.Preprocess{Height: 8, Width: 8, Channels: 1, Resize: loader.Crop, Scale: 1.0 / 255},
+		Optimizer:  o, L2: 0.01, Epochs: 3, BatchSize: 16, Seed: 5, Engine: "cpu", Precision: "float32",
+	}
+}
+
+func newEngine(t *testing.T) engine.Engine {
+	t.Helper()
+	e, err := cpu.New(cpu.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	return e
+}
+
+// newTrainer trains on 72 images: 4 batches of 16 and one of 8.
+func newTrainer(t *testing.T, c Config, run *rundir.Dir, observe func(Event)) *Trainer {
+	t.Helper()
+	fit, err := loader.New(stripes(72), loader.Options{BatchSize: c.BatchSize, Shuffle: true, Seed: c.Seed, Preprocess: c.Preprocess})
+	if err != nil {
+		t.Fatal(err)
+	}
+	val, err := loader.New(stripes(40), loader.Options{BatchSize: c.BatchSize, Preprocess: c.Preprocess})
+	if err != nil {
+		t.Fatal(err)
+	}
+	trainer, err := New(c, newEngine(t), fit, val, run, observe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { trainer.Close() })
+	return trainer
+}
+
+func newRun(t *testing.T, c Config) *rundir.Dir {
+	t.Helper()
+	run, err := rundir.Create(filepath.Join(t.TempDir(), "run"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := run.WriteConfig(c); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { run.Close() })
+	return run
+}
+
+// weights returns all variables, bit by bit.
+func weights(t *testing.T, vars engine.Variables) map[string][]uint32 {
+	t.Helper()
+	all := map[string][]uint32{}
+	for _, name := range vars.Names() {
+		v, err := vars.Get(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range v.Float32s() {
+			all[name] = append(all[name], math.Float32bits(x))
+		}
+	}
+	return all
+}
+
+func sameWeights(t *testing.T, got, want map[string][]uint32) {
+	t.Helper()
+	if len(got) != len(want) || len(want) < 10 {
+		t.Fatalf("%d variables, want %d", len(got), len(want))
+	}
+	for name := range want {
+		if !slices.Equal(got[name], want[name]) {
+			t.Errorf("%s differs", name)
+		}
+	}
+}
+
+func TestTrainingLearnsAndKeepsHistory(t *testing.T) {
+	c := testConfig()
+	c.Epochs, c.EvalEvery = 10, 3
+	run := newRun(t, c)
+	var epochs, steps, between int
+	trainer := newTrainer(t, c, run, func(e Event) {
+		switch e := e.(type) {
+		case Started:
+			if e.StepsPerEpoch != 5 || e.Images != 72 || e.ValImages != 40 {
+				t.Errorf("started with %+v", e)
+			}
+		case Stepped:
+			steps++
+		case Validated:
+			between++
+		case EpochEnded:
+			epochs++
+		}
+	})
+	if err := trainer.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// Every third of 50 steps, but for 15, 30 and 45, where an epoch ends anyway.
+	if epochs != 10 || steps != 50 || between != 13 {
+		t.Errorf("%d epochs, %d steps, %d validations between, want 10, 50, 13", epochs, steps, between)
+	}
+	history, err := run.History()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(history) != 10 || !(history[9].Loss < history[0].Loss/2) || !(history[9].Accuracy > 0.95) {
+		t.Errorf("history %+v, want 10 epochs of falling loss", history)
+	}
+
+	// What was saved scores as the last validation did.
+	_, opened, err := Open(run.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	eng := newEngine(t)
+	vars := eng.NewVariables()
+	if err := LoadWeights(run, "last", opened, vars); err != nil {
+		t.Fatal(err)
+	}
+	evaluator := NewEvaluator(opened, eng, vars)
+	defer evaluator.Close()
+	score, err := evaluator.Run(t.Context(), trainer.val, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if score.Loss != history[9].ValLoss || score.Accuracy != history[9].ValAccuracy || score.Images != 40 {
+		t.Errorf("saved weights score %+v, the history says %+v", score, history[9])
+	}
+}
+
+// The epoch's training values are means over images, so that the last, smaller
+// batch counts for less; the loss includes the penalty.
+func TestHistoryWeighsBatchesBySize(t *testing.T) {
+	c := testConfig()
+	c.Epochs = 1
+	run := newRun(t, c)
+	trainer := newTrainer(t, c, run, nil)
+	var batch, seen float64 = 0, 0
+	var want float64
+	previous := 0.0
+	trainer.observe = func(e Event) {
+		if s, ok := e.(Stepped); ok {
+			batch = 16
+			if s.Step == s.Steps {
+				batch = 8
+			}
+			loss := (s.Loss*(seen+batch) - previous*seen) / batch // of this batch alone
+			want += loss * batch / 72
+			seen, previous = seen+batch, s.Loss
+		}
+	}
+	if err := trainer.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := trainer.History()[0].Loss; math.Abs(got-want) > 1e-12 || seen != 72 {
+		t.Errorf("loss of the epoch %v, want %v over 72 images (%v seen)", got, want, seen)
+	}
+	lines, _, err := run.Follow().Poll()
+	if err != nil || len(lines) != 6 {
+		t.Errorf("%d lines in metrics.jsonl, want 5 steps and an epoch; %v", len(lines), err)
+	}
+}
+
+// Stopped anywhere and continued, a run ends with the bits of one that was not.
+func TestResumeIsExact(t *testing.T) {
+	c := testConfig()
+	whole := newTrainer(t, c, newRun(t, c), nil)
+	if err := whole.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := weights(t, whole.Variables())
+
+	for _, stopAt := range []int{1, 4, 5, 8, 14} {
+		t.Run(fmt.Sprint(stopAt), func(t *testing.T) {
+			run := newRun(t, c)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			steps := 0
+			first := newTrainer(t, c, run, func(e Event) {
+				if _, ok := e.(Stepped); ok {
+					if steps++; steps == stopAt {
+						cancel()
+					}
+				}
+			})
+			if err := first.Run(ctx); !errors.Is(err, ErrStopped) {
+				t.Fatalf("error %v, want ErrStopped", err)
+			}
+			if steps != stopAt {
+				t.Fatalf("%d steps after stopping at %d", steps, stopAt)
+			}
+			second := newTrainer(t, c, run, nil)
+			if err := second.Resume(); err != nil {
+				t.Fatal(err)
+			}
+			if err := second.Run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			sameWeights(t, weights(t, second.Variables()), want)
+			for i, e := range second.History() {
+				w := whole.History()[i]
+				if e.Loss != w.Loss || e.Accuracy != w.Accuracy || e.ValLoss != w.ValLoss {
+					t.Errorf("epoch %d: %+v, want %+v", i+1, e, w)
+				}
+			}
+			history, err := run.History()
+			if err != nil || len(history) != c.Epochs {
+				t.Errorf("history.csv has %d epochs, %v", len(history), err)
+			}
+			lines, _, err := run.Follow().Poll()
+			if err != nil || len(lines) != 15+3 {
+				t.Errorf("metrics.jsonl has %d lines, want 15 steps and 3 epochs; %v", len(lines), err)
+			}
+		})
+	}
+}
+
+func TestResumeOfAFinishedRunIsRefused(t *testing.T) {
+	c := testConfig()
+	c.Epochs = 1
+	run := newRun(t, c)
+	if err := newTrainer(t, c, run, nil).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := newTrainer(t, c, run, nil).Resume(); err == nil || !strings.Contains(err.Error(), "all 1 epochs are done") {
+		t.Errorf("error %v", err)
+	}
+	other := c
+	other.Model.Filters = 6
+	if err := newTrainer(t, other, run, nil).Resume(); err == nil {
+		t.Error("weights of another network were accepted")
+	}
+	c.Epochs = 2
+	longer := newTrainer(t, c, run, nil)
+	if err := errors.Join(longer.Resume(), longer.Run(t.Context())); err != nil || len(longer.History()) != 2 {
+		t.Errorf("training longer: %v, %d epochs", err, len(longer.History()))
+	}
+}
+
+// A run that was killed before its first checkpoint starts again.
+func TestResumeWithoutCheckpoint(t *testing.T) {
+	c := testConfig()
+	run := newRun(t, c)
+	if err := run.AppendMetrics(map[string]int{"step": 1}); err != nil {
+		t.Fatal(err)
+	}
+	trainer := newTrainer(t, c, run, nil)
+	if err := trainer.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if lines, _, err := run.Follow().Poll(); err != nil || len(lines) != 0 {
+		t.Errorf("metrics.jsonl still has %d lines; %v", len(lines), err)
+	}
+}
+
+// A loss that is not finite ends training with the step's number, and leaves the
+// weights and the last checkpoint as they were.
+func TestNonFiniteLoss(t *testing.T) {
+	c := testConfig()
+	run := newRun(t, c)
+	trainer := newTrainer(t, c, run, nil)
+	var before map[string][]uint32
+	trainer.observe = func(e Event) {
+		if s, ok := e.(Stepped); ok && s.Epoch == 2 && s.Step == 2 {
+			bias, err := trainer.vars.Get("fc.bias")
+			if err != nil {
+				t.Fatal(err)
+			}
+			bias.Float32s()[0] = float32(math.Inf(1))
+			if err := trainer.vars.Set("fc.bias", bias); err != nil {
+				t.Fatal(err)
+			}
+			before = weights(t, trainer.vars)
+		}
+	}
+	err := trainer.Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "step 8 (epoch 2): the loss is NaN") {
+		t.Fatalf("error %v", err)
+	}
+	sameWeights(t, weights(t, trainer.vars), before)
+	saved, err := run.LoadWeights("last")
+	if err != nil || saved.Step != 5 {
+		t.Errorf("last checkpoint is of step %d, want 5; %v", saved.Step, err)
+	}
+}
+
+func TestClassWeightsScaleTheLoss(t *testing.T) {
+	c := testConfig()
+	c.L2 = 0
+	eng := newEngine(t)
+	g, err := evalGraph(c, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vars := eng.NewVariables()
+	p, err := eng.Compile(g, vars)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// All variables are zero, so both classes have probability ½.
+	images, labels := tensor.New(tensor.Float32, 2, 8, 8, 1), tensor.Of([]int32{0, 1}, 2)
+	out, err := p.Run(t.Context(), images, labels, tensor.Of([]float32{3, 1}, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := scalar(out[0]), (3+1)*math.Ln2/2; math.Abs(got-want) > 1e-6 {
+		t.Errorf("weighted loss %v, want %v", got, want)
+	}
+}
+
+func TestConfigCheck(t *testing.T) {
+	good := testConfig()
+	if err := good.Check(); err != nil {
+		t.Fatal(err)
+	}
+	for want, broken := range map[string]func(c *Config){
+		"epochs is 0":           func(c *Config) { c.Epochs = 0 },
+		"batch size is 0":       func(c *Config) { c.BatchSize = 0 },
+		"3 class names":         func(c *Config) { c.Classes = []string{"a", "b", "c"} },
+		"makes 4×8×1 images":    func(c *Config) { c.Preprocess.Height = 4 },
+		"learning rate is -1":   func(c *Config) { c.Optimizer.LearningRate = -1 },
+		"label smoothing is 1":  func(c *Config) { c.LabelSmoothing = 1 },
+		"l2 is NaN":             func(c *Config) { c.L2 = math.NaN() },
+		"adam: has no momentum": func(c *Config) { c.Optimizer.Momentum = 0.9 },
+		"filters is 0":          func(c *Config) { c.Model.Filters = 0 },
+	} {
+		c := good
+		broken(&c)
+		if err := c.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one with %q", err, want)
+		}
+	}
+}
