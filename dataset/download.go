@@ -99,7 +99,8 @@ func (p permanent) Unwrap() error { return p.error }
 
 // get brings the file want from the first of urls that serves it to path, by
 // way of path.partial. Its length and both sums are checked before it gets its
-// name.
+// name, so two processes that fetch the same file at once may both fail but
+// cannot leave a mixture.
 func (d *downloader) get(ctx context.Context, urls []string, path string, want *remote) error {
 	var errs []error
 	for _, u := range urls {
@@ -155,7 +156,11 @@ func (d *downloader) getFrom(ctx context.Context, address, path string, want *re
 		}
 		failures++
 		if failures >= d.attempts {
-			return fmt.Errorf("%w (given up after %d attempts; %d of %d bytes are kept in %s)", err, failures, fileSize(partial), want.bytes, partial)
+			kept := ""
+			if n := fileSize(partial); n > 0 {
+				kept = fmt.Sprintf("; the next download goes on from the %d of %d bytes in %s", n, want.bytes, partial)
+			}
+			return fmt.Errorf("%w (given up after %d attempts%s)", err, failures, kept)
 		}
 		select {
 		case <-ctx.Done():

@@ -45,6 +45,7 @@ func openNamed(ctx context.Context, s *source, o Options) (*Data, error) {
 	if err != nil {
 		return nil, err
 	}
+	var other string // what lies there instead
 	for _, dir := range dirs {
 		for _, folder := range s.folders {
 			d := filepath.Join(dir, filepath.FromSlash(folder))
@@ -54,6 +55,7 @@ func openNamed(ctx context.Context, s *source, o Options) (*Data, error) {
 			data, err := openFound(s, d, o)
 			if err == nil && data.Name != s.name {
 				if folder == "" { // the other set's files, at the top of the data directory
+					other = fmt.Sprintf(" (the files in %s are those of %s)", d, data.Name)
 					continue
 				}
 				return nil, fmt.Errorf("%s holds %s, want %s", d, data.Name, s.name)
@@ -67,7 +69,7 @@ func openNamed(ctx context.Context, s *source, o Options) (*Data, error) {
 	home := filepath.Join(dirs[0], s.name)
 	if !o.Download {
 		return nil, hint.Wrap(
-			fmt.Errorf("%s: no %s in %s", s.name, s.files[0].name, strings.Join(dirs, " or ")),
+			fmt.Errorf("%s: no %s in %s%s", s.name, s.files[0].name, strings.Join(dirs, " or "), other),
 			fmt.Sprintf("run: residual data get %s (or %s)", s.name, s.manual(home)))
 	}
 	if err := s.download(ctx, home, o); err != nil {
@@ -145,7 +147,7 @@ func openFound(s *source, dir string, o Options) (*Data, error) {
 		errs := make([]error, len(s.files))
 		each(len(s.files), func(i int) { contents[i], errs[i] = readWhole(paths[i], s.files[i].bytes) })
 		if err := errors.Join(errs...); err != nil {
-			return nil, hint.Wrap(err, fmt.Sprintf("get it again: remove %s, then run: residual data get %s", dir, s.name))
+			return nil, hint.Wrap(err, "remove the damaged file, then run: residual data get "+s.name)
 		}
 		return s.assemble(dir, contents)
 	}
@@ -219,7 +221,7 @@ func (s *source) openArchive(path string) (*Data, error) {
 	contents, err := s.readArchive(f)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", path, err)
-		return nil, hint.Wrap(err, fmt.Sprintf("get it again: remove it, then run: residual data get %s", s.name))
+		return nil, hint.Wrap(err, "remove the damaged file, then run: residual data get "+s.name)
 	}
 	return s.assemble(path, contents)
 }

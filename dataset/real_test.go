@@ -96,8 +96,10 @@ func TestRealFashionMNIST(t *testing.T) {
 	if n := countLabels(data.Train, 10); !slices.Equal(n, slices.Repeat([]int{6000}, 10)) {
 		t.Errorf("training pictures per class: %v", n)
 	}
-	// The same files under another set's name are refused, as a path recognised.
+	// As a path the files are recognised, under another set's name refused.
 	dir := filepath.Join(os.Getenv("RESIDUAL_DATA"), "fashion-mnist")
+	_, err = Open(t.Context(), "mnist", Options{Dir: dir})
+	wantError(t, err, "mnist: no train-images-idx3-ubyte", "are those of fashion-mnist")
 	if byPath, err := Open(t.Context(), dir, Options{}); err != nil || byPath.Name != "fashion-mnist" || byPath.Origin.Hash != data.Origin.Hash {
 		t.Errorf("by path: %v", err)
 	}

@@ -59,7 +59,8 @@ func (m *memory) append(other *memory) *memory {
 
 // parseCIFAR reads the binary layout of https://www.cs.toronto.edu/~kriz/cifar.html:
 // records of label bytes and three planes of 1,024 bytes. CIFAR-100 has two
-// label bytes, the coarse one first, which is not used.
+// label bytes, the coarse one first, which is not used. Nor are the text files
+// with class names, which are built in.
 func parseCIFAR(s *source, contents [][]byte) (training, testing *memory, err error) {
 	for i, f := range s.files {
 		labelBytes := int(f.bytes)/f.records - s.height*s.width*s.channels
