@@ -61,12 +61,12 @@ def weight(name, shape):
     return x.reshape(shape)
 
 
-def images(step, n, h, w, c=3):
-    return half(f"images/{step}", n * h * w * c).reshape(n, h, w, c)
+def images(batch, n, h, w, c=3):
+    return half(f"images/{batch}", n * h * w * c).reshape(n, h, w, c)
 
 
-def labels(step, n, classes):
-    return np.floor(classes * half(f"labels/{step}", n)).astype(np.int64)
+def labels(batch, n, classes):
+    return np.floor(classes * half(f"labels/{batch}", n)).astype(np.int64)
 
 
 def positions(name, count):

@@ -116,9 +116,9 @@ func Weight(name string, shape []int) []float64 {
 	return v
 }
 
-// Images returns the batch of a step, [N,H,W,C] in [0,1): (u+1)/2 of "images/<step>".
-func Images(step, n, h, w, c int) []float64 {
-	name := hash(fmt.Sprintf("images/%d", step))
+// Images returns a batch, [N,H,W,C] in [0,1): (u+1)/2 of "images/<batch>".
+func Images(batch, n, h, w, c int) []float64 {
+	name := hash(fmt.Sprintf("images/%d", batch))
 	v := make([]float64, n*h*w*c)
 	for i := range v {
 		v[i] = half(name, i)
@@ -126,9 +126,9 @@ func Images(step, n, h, w, c int) []float64 {
 	return v
 }
 
-// Labels returns the classes of a step's batch: ⌊classes·(u+1)/2⌋ of "labels/<step>".
-func Labels(step, n, classes int) []int {
-	name := hash(fmt.Sprintf("labels/%d", step))
+// Labels returns a batch's classes: ⌊classes·(u+1)/2⌋ of "labels/<batch>".
+func Labels(batch, n, classes int) []int {
+	name := hash(fmt.Sprintf("labels/%d", batch))
 	v := make([]int, n)
 	for i := range v {
 		v[i] = int(float64(classes) * half(name, i))
@@ -300,16 +300,19 @@ type Network struct {
 	Filters    int     `json:"filters"`    // of the first stage
 	Classes    int     `json:"classes"`
 	Batch      int     `json:"batch"`
+	FirstBatch int     `json:"first_batch"` // step k trains on batch FirstBatch+k; margins.py says why
 	Height     int     `json:"height"`
 	Width      int     `json:"width"`
 	L2         float64 `json:"l2"` // penalty l2·Σkernel² of the dense layer, part of the loss
 }
 
 // Images returns the images of a step of the file's network, [N,H,W,3].
-func (n Network) Images(step int) []float64 { return Images(step, n.Batch, n.Height, n.Width, 3) }
+func (n Network) Images(step int) []float64 {
+	return Images(n.FirstBatch+step, n.Batch, n.Height, n.Width, 3)
+}
 
 // Labels returns the classes of a step of the file's network.
-func (n Network) Labels(step int) []int { return Labels(step, n.Batch, n.Classes) }
+func (n Network) Labels(step int) []int { return Labels(n.FirstBatch+step, n.Batch, n.Classes) }
 
 // Optimizer says which update the steps of a file made.
 type Optimizer struct {

@@ -236,3 +236,19 @@ func TestFiles(t *testing.T) {
 		}
 	}
 }
+
+// The totals are the ones that the whole project is held to.
+func TestSummaries(t *testing.T) {
+	for _, name := range []string{"keras_summary.txt", "keras_summary_nested.txt"} {
+		text := Text(t, name)
+		for _, line := range []string{
+			" Total params: 11,183,562 (42.66 MB)",
+			" Trainable params: 11,173,962 (42.63 MB)",
+			" Non-trainable params: 9,600 (37.50 KB)",
+		} {
+			if !strings.Contains(text, line+"\n") {
+				t.Errorf("%s lacks %q", name, line)
+			}
+		}
+	}
+}
