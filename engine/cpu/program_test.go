@@ -1,0 +1,368 @@
+package cpu
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/residual-ml/residual/engine"
+	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/internal/random"
+	"github.com/residual-ml/residual/model"
+	"github.com/residual-ml/residual/optim"
+	"github.com/residual-ml/residual/tensor"
+)
+
+// training is a training step of a network with Adam on fixed random images.
+type training struct {
+	engine  *Engine
+	vars    engine.Variables
+	program *Program
+	inputs  []tensor.Tensor
+}
+
+func newTraining(t testing.TB, e *Engine, c model.Config, batch int) *training {
+	t.Helper()
+	b := graph.NewBuilder()
+	images := b.Input("images", graph.Real, batch, c.Height, c.Width, c.Channels)
+	labels := b.Input("labels", graph.Integer, batch)
+	net := c.Build(b, images, true)
+	loss := b.Mean(b.CrossEntropy(net.Logits, b.OneHot(labels, graph.OneHotAttrs{Classes: c.Classes})))
+	loss = b.Add(loss, b.Scale(b.SumSquares(net.Kernel), 0.01))
+	parameters := b.Variables(graph.Parameter)
+	adam, err := optim.Named("adam")
+	if err != nil {
+		t.Fatal(err)
+	}
+	adam.Apply(b, parameters, b.Gradients(loss, parameters...))
+	b.Guard(loss)
+	g, err := b.Build(loss, net.Logits)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	tr := &training{engine: e, vars: e.NewVariables()}
+	for _, v := range g.Variables {
+		if err := tr.vars.Set(v.Name, model.Initial(v, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := e.Compile(g, tr.vars)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.program = p.(*Program)
+	t.Cleanup(func() { _ = p.Close() })
+
+	rng := random.New(7)
+	x, y := tensor.New(tensor.Float32, images.Shape...), tensor.New(tensor.Int32, batch)
+	for i := range x.Float32s() {
+		x.Float32s()[i] = float32(rng.Range(0, 1))
+	}
+	for i := range y.Int32s() {
+		y.Int32s()[i] = int32(i % c.Classes)
+	}
+	tr.inputs = []tensor.Tensor{x, y, tensor.Scalar(1e-3)}
+	return tr
+}
+
+func (tr *training) step(t testing.TB) []tensor.Tensor {
+	t.Helper()
+	out, err := tr.program.Run(context.Background(), tr.inputs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// bits returns every variable and the last outputs as bit patterns.
+func (tr *training) bits(t testing.TB, out []tensor.Tensor) []uint32 {
+	t.Helper()
+	var bits []uint32
+	add := func(x tensor.Tensor) {
+		for _, v := range x.Float32s() {
+			bits = append(bits, math.Float32bits(v))
+		}
+	}
+	for _, o := range out {
+		add(o)
+	}
+	for _, name := range tr.vars.Names() {
+		v, err := tr.vars.Get(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		add(v)
+	}
+	return bits
+}
+
+// small has a projection, odd sizes and tails everywhere.
+var small = model.Config{Name: "small", Convention: model.Keras, Height: 10, Width: 13, Channels: 3, Classes: 7,
+	Stem: model.SmallStem, Block: model.Basic, Shortcut: model.Projection, Blocks: []int{1, 1}, Filters: 20}
+
+func TestSameBitsForAnyNumberOfThreads(t *testing.T) {
+	var want []uint32
+	for _, threads := range []int{1, 2, 3, 8} {
+		tr := newTraining(t, open(t, Options{Threads: threads}), small, 7)
+		var out []tensor.Tensor
+		for range 3 {
+			out = tr.step(t)
+		}
+		got := tr.bits(t, out)
+		if want == nil {
+			want = got
+			if loss := out[0].Float32s()[0]; !finite(loss) || loss == 0 {
+				t.Fatalf("loss = %v", loss)
+			}
+		}
+		if i := firstDifference(got, want); i >= 0 {
+			t.Errorf("%d threads: element %d of %d has bits %#x, want %#x", threads, i, len(want), got[i], want[i])
+		}
+	}
+}
+
+func firstDifference(a, b []uint32) int {
+	if len(a) != len(b) {
+		return 0
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return -1
+}
+
+// A run computes everything it reads: old contents of the arena, scratch and
+// partial sums, here NaN, change nothing.
+func TestRunIgnoresOldMemory(t *testing.T) {
+	e := open(t, Options{Threads: 2})
+	clean, dirty := newTraining(t, e, small, 7), newTraining(t, e, small, 7)
+	for range 2 {
+		p := dirty.program
+		nan := float32(math.NaN())
+		fill(p.arena, nan)
+		fill(p.partials, nan)
+		for _, s := range p.scratch {
+			fill(s, nan)
+		}
+		for _, u := range p.updates {
+			fill(u.next, nan)
+		}
+		want, got := clean.bits(t, clean.step(t)), dirty.bits(t, dirty.step(t))
+		if i := firstDifference(got, want); i >= 0 {
+			t.Fatalf("element %d of %d has bits %#x, want %#x", i, len(want), got[i], want[i])
+		}
+	}
+}
+
+func TestRunAllocatesNothing(t *testing.T) {
+	for _, threads := range []int{1, 2} {
+		tr := newTraining(t, open(t, Options{Threads: threads}), small, 5)
+		ctx := context.Background()
+		if n := testing.AllocsPerRun(5, func() {
+			if _, err := tr.program.Run(ctx, tr.inputs...); err != nil {
+				t.Fatal(err)
+			}
+		}); n != 0 {
+			t.Errorf("%d threads: a run allocates %v times", threads, n)
+		}
+	}
+}
+
+// The plan fuses what it promises: an update per parameter is one loop, batch
+// normalisation and ReLU are one, and so are the sums of its backward pass.
+func TestPlan(t *testing.T) {
+	tr := newTraining(t, open(t, Options{Threads: 1}), small, 7)
+	steps := tr.program.Steps()
+	count := func(parts ...string) int {
+		n := 0
+		for _, s := range steps {
+			if !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(s, p) }) {
+				n++
+			}
+		}
+		return n
+	}
+	parameters := 0
+	for _, v := range tr.program.graph.Variables {
+		if v.Variable.Role == graph.Parameter {
+			parameters++
+		}
+	}
+	if got := count("sqrt", "div", "loop of"); got != parameters {
+		t.Errorf("%d loops update parameters, want one for each of %d", got, parameters)
+	}
+	if got := count("loop of", " batch_norm ", " relu"); got != 5 { // conv1; conv1 and conv2 of two blocks
+		t.Errorf("%d loops normalise and apply ReLU, want 5", got)
+	}
+	if got := count("relu_backward", "batch_norm_backward_scale", "sum_channels"); got != 5 {
+		t.Errorf("%d loops hold ReLU's backward pass and the sums of batch normalisation's, want 5", got)
+	}
+	for _, op := range []string{"conv", "conv_backward_data", "conv_backward_weights", "matmul"} {
+		if got := tr.program.Kernels()[op]; !strings.Contains(got, "igemm") {
+			t.Errorf("%s runs as %q", op, got)
+		}
+	}
+	if t.Failed() {
+		t.Log("steps:\n" + strings.Join(steps, "\n"))
+	}
+}
+
+// Values share memory: a deep network's arena is smaller than all its values.
+func TestArenaIsShared(t *testing.T) {
+	tr := newTraining(t, open(t, Options{Threads: 1}), small, 7)
+	total := 0
+	for _, n := range tr.program.graph.Nodes {
+		total += 4 * n.Shape.Elements()
+	}
+	if got := tr.program.ArenaBytes(); got > total*2/3 {
+		t.Errorf("arena of %d bytes for values of %d", got, total)
+	}
+}
+
+// Weights that a program does not update are packed again only after they change.
+func TestEvaluationSeesNewWeights(t *testing.T) {
+	e := open(t, Options{Threads: 2})
+	b := graph.NewBuilder()
+	x := b.Input("x", graph.Real, 1, 2, 2, 1)
+	w := b.Variable("w", graph.VariableAttrs{}, 1, 1, 1, 1)
+	g, err := b.Build(b.Conv(x, w, graph.ConvAttrs{Stride: 1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	vars := e.NewVariables()
+	p, err := e.Compile(g, vars)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []float32{2, 3, -1} {
+		if err := vars.Set("w", tensor.Of([]float32{v}, 1, 1, 1, 1)); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			out, err := p.Run(context.Background(), tensor.Of([]float32{1, 2, 3, 4}, 1, 2, 2, 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := out[0].Float32s(); got[3] != 4*v {
+				t.Errorf("w = %v: y = %v", v, got)
+			}
+		}
+	}
+}
+
+// A mistake inside a kernel is an error of Run, not the end of the program.
+func TestPanicBecomesError(t *testing.T) {
+	for _, threads := range []int{1, 3} {
+		tr := newTraining(t, open(t, Options{Threads: threads}), small, 5)
+		before := tr.bits(t, nil)
+		s := &tr.program.steps[len(tr.program.steps)/2]
+		body := s.body
+		s.body = func(_, _ int) { panic("planted") }
+		_, err := tr.program.Run(context.Background(), tr.inputs...)
+		if err == nil || !strings.Contains(err.Error(), "cpu: internal error") || !strings.Contains(err.Error(), "planted") {
+			t.Fatalf("error %v", err)
+		}
+		if i := firstDifference(tr.bits(t, nil), before); i >= 0 {
+			t.Errorf("the failed run changed variables")
+		}
+		s.body = body
+		tr.step(t) // and the engine still works
+	}
+}
+
+func TestNew(t *testing.T) {
+	if _, err := New(Options{Threads: -1}); err == nil || !strings.Contains(err.Error(), "-1 threads") {
+		t.Errorf("-1 threads: error %v", err)
+	}
+	if _, err := New(Options{InstructionSet: "mmx"}); err == nil || !strings.Contains(err.Error(), `unknown instruction set "mmx"`) {
+		t.Errorf("instruction set mmx: error %v", err)
+	}
+	if e := open(t, Options{Threads: 3, InstructionSet: "generic"}); e.Name() != "cpu/generic" || e.Threads() != 3 {
+		t.Errorf("engine %s with %d threads", e.Name(), e.Threads())
+	}
+	t.Setenv("RESIDUAL_CPU", "mmx")
+	if _, err := New(Options{}); err == nil || !strings.Contains(err.Error(), "RESIDUAL_CPU") {
+		t.Errorf("RESIDUAL_CPU=mmx: error %v", err)
+	}
+}
+
+// BenchmarkTrainingStep is a whole step with Adam; the metric is images per second.
+func BenchmarkTrainingStep(b *testing.B) {
+	for _, name := range []string{"resnet20", "resnet18"} {
+		for _, batch := range []int{32, 128} {
+			b.Run(fmt.Sprintf("%s/N=%d", name, batch), func(b *testing.B) {
+				c, err := model.Named(name, model.Keras, 32, 32, 3, 10)
+				if err != nil {
+					b.Fatal(err)
+				}
+				tr := newTraining(b, open(b, Options{}), c, batch)
+				tr.step(b)
+				b.ResetTimer()
+				for b.Loop() {
+					tr.step(b)
+				}
+				b.ReportMetric(float64(batch*b.N)/b.Elapsed().Seconds(), "images/s")
+				b.ReportMetric(float64(tr.program.ArenaBytes())/(1<<20), "arena-MiB")
+			})
+		}
+	}
+}
+
+// BenchmarkSteps shows where the time of a training step goes: -v prints the
+// most expensive kinds of step.
+func BenchmarkSteps(b *testing.B) {
+	for _, name := range []string{"resnet20", "resnet18"} {
+		b.Run(name, func(b *testing.B) {
+			c, err := model.Named(name, model.Keras, 32, 32, 3, 10)
+			if err != nil {
+				b.Fatal(err)
+			}
+			tr := newTraining(b, open(b, Options{}), c, 32)
+			spent := map[string]time.Duration{}
+			p := tr.program
+			for i := range p.steps {
+				s := &p.steps[i]
+				body, tasks := s.body, s.tasks
+				kind, _, _ := strings.Cut(s.name, " layer")
+				s.tasks = 1
+				s.body = func(_, _ int) { // the pool is free: serial steps run on the caller
+					start := time.Now()
+					inner(p, tasks, body)
+					spent[kind] += time.Since(start)
+				}
+			}
+			tr.step(b)
+			clear(spent)
+			b.ResetTimer()
+			for b.Loop() {
+				tr.step(b)
+			}
+			type kind struct {
+				name string
+				time time.Duration
+			}
+			var kinds []kind
+			for k, d := range spent {
+				kinds = append(kinds, kind{k, d / time.Duration(b.N)})
+			}
+			slices.SortFunc(kinds, func(x, y kind) int { return int(y.time - x.time) })
+			for _, k := range kinds[:min(len(kinds), 30)] {
+				b.Logf("%10v %s", k.time.Round(time.Microsecond), k.name)
+			}
+		})
+	}
+}
+
+// inner runs a step's tasks on a pool of their own.
+func inner(p *Program, tasks int, body func(worker, task int)) {
+	for task := range tasks {
+		body(0, task)
+	}
+}
