@@ -1,0 +1,114 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/residual-ml/residual/internal/hint"
+)
+
+// notOptions are flags that neither environment nor configuration file sets.
+var notOptions = []string{"help", "config", "resume"}
+
+// layerOptions fills the flags that the command line left alone: from the
+// environment (--batch-size is RESIDUAL_BATCH_SIZE), else from the configuration
+// file, a JSON object of flag names. What is still unset the recipe decides.
+func layerOptions(c *cobra.Command, configFile string) error {
+	file := map[string]any{}
+	if configFile != "" {
+		data, err := os.ReadFile(configFile)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(data, &file); err != nil {
+			return hint.Wrap(fmt.Errorf("configuration %s: %w", configFile, err), `want an object of options, such as {"epochs": 3, "batch-size": 64}`)
+		}
+	}
+	for name := range file {
+		if f := c.Flags().Lookup(name); f == nil || slices.Contains(notOptions, name) {
+			return hint.Wrap(fmt.Errorf("configuration %s: %q is no option of %s", configFile, name, c.CommandPath()), "see: "+c.CommandPath()+" --help")
+		}
+	}
+	var first error
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Changed || first != nil || slices.Contains(notOptions, f.Name) {
+			return
+		}
+		variable := "RESIDUAL_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		value, from := os.Getenv(variable), variable
+		if value == "" {
+			v, ok := file[f.Name]
+			if !ok {
+				return
+			}
+			value, from = jsonText(v), "configuration "+configFile
+		}
+		if err := c.Flags().Set(f.Name, value); err != nil {
+			first = fmt.Errorf("%s: %w", from, err)
+		}
+	})
+	return first
+}
+
+// jsonText writes a JSON value as a flag takes it: lists with commas.
+func jsonText(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case []any:
+		parts := make([]string, len(v))
+		for i, p := range v {
+			parts[i] = jsonText(p)
+		}
+		return strings.Join(parts, ",")
+	}
+	data, _ := json.Marshal(v) // what was unmarshalled marshals
+	return string(data)
+}
+
+// choice is a flag that takes one of a few words.
+type choice struct {
+	value   *string
+	allowed []string
+}
+
+func (c choice) String() string {
+	if c.value == nil {
+		return ""
+	}
+	return *c.value
+}
+
+func (c choice) Set(s string) error {
+	if !slices.Contains(c.allowed, s) {
+		return fmt.Errorf("want one of %s", strings.Join(c.allowed, ", "))
+	}
+	*c.value = s
+	return nil
+}
+
+func (c choice) Type() string { return strings.Join(c.allowed, "|") }
+
+// choiceFlag adds a flag of which the first word allowed is the default.
+func choiceFlag(flags *pflag.FlagSet, value *string, name, usage string, allowed ...string) {
+	*value = allowed[0]
+	flags.Var(choice{value, allowed}, name, usage)
+}
+
+// exactly refuses a wrong number of arguments, naming them.
+func exactly(c *cobra.Command, args []string, least, most int) error {
+	if len(args) < least || most >= 0 && len(args) > most {
+		return hint.Wrap(usageError{fmt.Errorf("%s: got %d arguments", c.CommandPath(), len(args))}, "usage: "+c.UseLine())
+	}
+	return nil
+}
+
+func argsBetween(least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error { return exactly(c, args, least, most) }
+}

@@ -1,0 +1,103 @@
+// Command residual trains, evaluates and uses residual image classifiers.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"github.com/residual-ml/residual/internal/hint"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// Exit codes. Interrupted is the shell's code for SIGINT: work is saved and can
+// be continued.
+const (
+	exitOK          = 0
+	exitError       = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// usageError marks mistakes in the command line itself.
+type usageError struct{ error }
+
+// interrupted is returned by commands that were stopped after saving.
+var errInterrupted = errors.New("interrupted")
+
+// run is main without the process: it returns the exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	root := newRoot(stdout, stderr)
+	root.SetArgs(args)
+	err := root.ExecuteContext(context.Background())
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errInterrupted):
+		return exitInterrupted
+	}
+	fmt.Fprintf(stderr, "residual: error: %v\n", err)
+	if h := hint.Of(err); h != "" {
+		fmt.Fprintf(stderr, "residual: hint: %s\n", h)
+	}
+	var usage usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitError
+}
+
+func newRoot(stdout, stderr io.Writer) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "residual",
+		Short: "train, judge and use residual image classifiers",
+		Long: `residual trains residual image classifiers (ResNets) on this machine's CPU, and
+evaluates and uses them. It is one static binary: no Python, nothing to install.`,
+		Example: `  residual train                       # ResNet on generated pictures: at once, offline
+  residual train cifar10               # the tutorial: ResNet-18, Adam, batch 32, 5 epochs
+  residual train ./photos              # a folder: photos/<class>/*.jpg
+  residual summary resnet18
+  residual eval runs/RUN
+  residual predict runs/RUN cat.jpg`,
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetVersionTemplate("residual {{.Version}}\n")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return hint.Wrap(usageError{err}, "see: "+c.CommandPath()+" --help")
+	})
+	root.AddCommand(newTrain(), newSummary(), newEval(), newPredict(), newData())
+	return root
+}
+
+// version is the module's version or, from a clone, the commit.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	if v == "" || v == "(devel)" {
+		v = "devel"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 && v == "devel" {
+			v += "-" + s.Value[:12]
+		}
+		if s.Key == "vcs.modified" && s.Value == "true" {
+			v += "+changes"
+		}
+	}
+	return v + " " + info.GoVersion
+}

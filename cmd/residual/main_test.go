@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/residual-ml/residual/dataset"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"residual": main})
+}
+
+// The stories in testdata read like a manual: commands, what they print, and
+// what they leave behind. They know two commands of their own:
+//
+//	pictures DIR N   writes N pictures of shapes as DIR/<class>/<i>.png
+//	contains FILE N TEXT   demands TEXT exactly N times in FILE
+func TestStories(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			for _, v := range e.Vars { // nothing of the tester's own environment
+				if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "RESIDUAL_") {
+					e.Setenv(name, "")
+				}
+			}
+			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, "cache"))
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"pictures": func(ts *testscript.TestScript, _ bool, args []string) {
+				n, err := strconv.Atoi(args[1])
+				ts.Check(err)
+				ts.Check(writePictures(ts.MkAbs(args[0]), n))
+			},
+			"contains": func(ts *testscript.TestScript, neg bool, args []string) {
+				want, err := strconv.Atoi(args[1])
+				ts.Check(err)
+				if got := strings.Count(ts.ReadFile(args[0]), args[2]); (got == want) == neg {
+					ts.Fatalf("%s has %q %d times, want %d", args[0], args[2], got, want)
+				}
+			},
+		},
+	})
+}
+
+func writePictures(dir string, n int) error {
+	data, err := dataset.Open(context.Background(), "shapes", dataset.Options{})
+	if err != nil {
+		return err
+	}
+	var m dataset.Image
+	for i := range n {
+		if err := data.Train.Image(i, &m); err != nil {
+			return err
+		}
+		picture := image.NewRGBA(image.Rect(0, 0, m.Width, m.Height))
+		for p := range m.Width * m.Height {
+			picture.SetRGBA(p%m.Width, p/m.Width, color.RGBA{m.Pix[3*p], m.Pix[3*p+1], m.Pix[3*p+2], 255})
+		}
+		class := filepath.Join(dir, data.Classes[data.Train.Label(i)])
+		if err := os.MkdirAll(class, 0o777); err != nil {
+			return err
+		}
+		f, err := os.Create(filepath.Join(class, fmt.Sprintf("%d.png", i)))
+		if err != nil {
+			return err
+		}
+		if err := png.Encode(f, picture); err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

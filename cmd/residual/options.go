@@ -1,0 +1,332 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/residual-ml/residual/dataset"
+	"github.com/residual-ml/residual/engine"
+	"github.com/residual-ml/residual/internal/hint"
+	"github.com/residual-ml/residual/loader"
+	"github.com/residual-ml/residual/model"
+	"github.com/residual-ml/residual/optim"
+	"github.com/residual-ml/residual/rundir"
+	"github.com/residual-ml/residual/train"
+)
+
+// dataOptions are what every command that reads a data set takes.
+type dataOptions struct {
+	data       string
+	dataDir    string
+	mirror     string
+	classMap   string
+	onBadImage string
+	noDownload bool
+}
+
+func (o *dataOptions) addFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.dataDir, "data-dir", "", "where data sets lie (default $RESIDUAL_DATA, else the user's cache)")
+	f.StringVar(&o.mirror, "mirror", "", "base URL to download from instead of the official addresses")
+	f.StringVar(&o.classMap, "class-map", "", "file with one class name per line, for folders and manifests")
+	f.BoolVar(&o.noDownload, "no-download", false, "fail instead of downloading what is missing")
+	choiceFlag(f, &o.onBadImage, "on-bad-image", "what to do with pictures that cannot be read", "fail", "skip")
+}
+
+// trainOptions are the flags of "residual train", before recipe and data have
+// filled in what was left alone.
+type trainOptions struct {
+	dataOptions
+	set func(flag string) bool // was it given, by any layer above the recipe
+
+	recipe, model, convention, stem, optimizer string
+	blocks                                     []int
+	filters, imageSize                         int
+	resize                                     string
+
+	epochs, batchSize, limitTrain, limitVal, valImages, evalEvery int
+	learningRate, momentum, weightDecay, l2, labelSmoothing       float64
+	nesterov                                                      bool
+	classWeights, sampler                                         string
+	seed                                                          uint64
+
+	engine  string
+	threads int
+
+	out, runs, resume, config, progress, format string
+}
+
+func (o *trainOptions) addFlags(f *pflag.FlagSet) {
+	f.SortFlags = false
+	o.data = "shapes"
+	f.StringVar(&o.recipe, "recipe", "tutorial", "named set of defaults: "+strings.Join(train.RecipeNames(), ", "))
+	f.StringVar(&o.model, "model", "", "network: "+strings.Join(model.Names(), ", ")+" (default: resnet20 for shapes, else resnet18)")
+	f.IntSliceVar(&o.blocks, "blocks", nil, "blocks per stage, such as 2,2,2,2")
+	f.IntVar(&o.filters, "filters", 0, "filters of the first stage, doubled in each that follows")
+	choiceFlag(f, &o.stem, "stem", "3x3 (small) or 7x7 with max-pool (large); auto: large above 64 pixels", "auto", "small", "large")
+	choiceFlag(f, &o.convention, "convention", "whose padding, batch norm and initial weights", "recipe", "keras", "torch")
+	f.IntVar(&o.imageSize, "image-size", 0, "height and width that pictures are resized to (default: the data's, 224 where they differ)")
+	choiceFlag(f, &o.resize, "resize", "how: cut the longer side, or squash", loader.Crop, loader.Squash)
+
+	f.IntVar(&o.epochs, "epochs", 0, "times to go through the training images")
+	f.IntVar(&o.batchSize, "batch-size", 0, "images in a step")
+	choiceFlag(f, &o.optimizer, "optimizer", "", "recipe", "sgd", "adam", "adamw")
+	f.Float64Var(&o.learningRate, "learning-rate", 0, "step size")
+	f.Float64Var(&o.momentum, "momentum", 0, "of sgd")
+	f.BoolVar(&o.nesterov, "nesterov", false, "Nesterov momentum, of sgd")
+	f.Float64Var(&o.weightDecay, "weight-decay", 0, "of kernels; sgd and adamw")
+	f.Float64Var(&o.l2, "l2", 0, "penalty on the dense layer's kernel, part of the loss")
+	f.Float64Var(&o.labelSmoothing, "label-smoothing", 0, "share of the target spread over all classes")
+	choiceFlag(f, &o.classWeights, "class-weights", "weight the loss by class; balanced: n/(classes·count)", "none", "balanced")
+	choiceFlag(f, &o.sampler, "sampler", "draw images; balanced: with replacement, every class alike", "uniform", "balanced")
+	f.Uint64Var(&o.seed, "seed", 0, "of initial weights, order and splits")
+
+	f.IntVar(&o.limitTrain, "limit-train", 0, "use only so many training images, stratified")
+	f.IntVar(&o.limitVal, "limit-val", 0, "use only so many validation images, stratified")
+	f.IntVar(&o.valImages, "val-images", 0, "hold so many training images out for validation")
+	f.IntVar(&o.evalEvery, "eval-every", 0, "also validate every so many steps")
+	o.dataOptions.addFlags(f)
+
+	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
+	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors); the result does not depend on it")
+	f.StringVarP(&o.out, "out", "o", "", "run directory (default: RUNS/<date>-<model>-<data>)")
+	f.StringVar(&o.runs, "runs", "runs", "where run directories are made")
+	f.StringVar(&o.resume, "resume", "", "continue the run in this directory")
+	f.StringVar(&o.config, "config", "", "JSON file with options")
+	choiceFlag(f, &o.progress, "progress", "on standard error: live bar on a terminal, lines otherwise", "auto", "plain", "json", "none")
+	choiceFlag(f, &o.format, "format", "of the result on standard output", "text", "json")
+}
+
+// mayChange are the options that --resume accepts beside it: none of them
+// changes what a step computes.
+var mayChange = []string{"resume", "epochs", "threads", "progress", "format", "data-dir", "mirror", "no-download", "runs"}
+
+// resumedConfig reads the configuration of the run to continue and refuses
+// options that would change it.
+func resumedConfig(o *trainOptions) (cfg train.Config, err error) {
+	run, err := rundir.Open(o.resume)
+	if err != nil {
+		return cfg, err
+	}
+	if err := run.ReadConfig(&cfg); err != nil {
+		return cfg, err
+	}
+	for _, flag := range trainFlagNames() {
+		if o.set(flag) && !slices.Contains(mayChange, flag) {
+			return cfg, hint.Wrap(usageError{fmt.Errorf("--%s cannot change when a run is continued", flag)},
+				"options that may change: --"+strings.Join(mayChange[1:], ", --"))
+		}
+	}
+	if o.data != "shapes" && o.data != cfg.Data.Source {
+		return cfg, usageError{fmt.Errorf("%s was trained on %s, not on %s", o.resume, cfg.Data.Source, o.data)}
+	}
+	o.data, o.classMap, o.onBadImage, o.seed = cfg.Data.Source, cfg.Data.ClassMap, cfg.Data.OnBadImage, cfg.Seed
+	if o.dataDir == "" {
+		o.dataDir = cfg.Data.Dir
+	}
+	if o.set("epochs") {
+		if o.epochs < cfg.Epochs {
+			return cfg, usageError{fmt.Errorf("--epochs %d: the run is configured for %d, want at least as many", o.epochs, cfg.Epochs)}
+		}
+		cfg.Epochs = o.epochs
+		if err := run.WriteConfig(cfg); err != nil {
+			return cfg, err
+		}
+	}
+	return cfg, nil
+}
+
+func trainFlagNames() []string {
+	var names []string
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	new(trainOptions).addFlags(flags)
+	flags.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return names
+}
+
+// valFraction is the part of a folder's pictures that is held out when the
+// folder has no validation split.
+const valFraction = 0.2
+
+// open opens the data set and tells notices and downloads on stderr.
+func (o *dataOptions) open(ctx context.Context, seed uint64, stderr io.Writer) (*dataset.Data, error) {
+	return dataset.Open(ctx, o.data, dataset.Options{
+		Dir: o.dataDir, Download: !o.noDownload, Mirror: o.mirror, OnBadImage: o.onBadImage,
+		Seed: seed, ValFraction: valFraction, ClassMap: o.classMap,
+		Progress: downloadProgress(stderr), Log: slog.New(noticeHandler{stderr}),
+	})
+}
+
+func openData(ctx context.Context, o *trainOptions, stderr io.Writer) (*dataset.Data, error) {
+	return o.dataOptions.open(ctx, o.seed, stderr)
+}
+
+// resolve fills everything that was left alone, from the recipe and the data,
+// into the configuration that the run directory keeps.
+func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
+	recipe, err := train.RecipeNamed(o.recipe)
+	if err != nil {
+		return train.Config{}, err
+	}
+	c := train.Config{
+		Recipe: recipe.Name, Classes: data.Classes, Optimizer: recipe.Optimizer, L2: recipe.L2,
+		LabelSmoothing: o.labelSmoothing, Epochs: recipe.Epochs, BatchSize: recipe.BatchSize,
+		Seed: o.seed, EvalEvery: o.evalEvery, Engine: o.engine, Precision: precisionOf(o.engine),
+		Data: train.DataConfig{
+			Source: o.data, Dir: o.dataDir, ValImages: o.valImages, LimitTrain: o.limitTrain, LimitVal: o.limitVal,
+			ClassMap: o.classMap, OnBadImage: o.onBadImage,
+		},
+	}
+	switch {
+	case o.valImages > 0:
+		c.Data.Validation = "held-out"
+	case data.Validation != nil:
+		c.Data.Validation = "validation"
+	case recipe.ValidateOnTest && data.Test != nil:
+		c.Data.Validation = "test"
+	default:
+		c.Data.Validation = "none"
+	}
+
+	height, width := data.Height, data.Width
+	if o.set("image-size") {
+		height, width = o.imageSize, o.imageSize
+	} else if height == 0 || width == 0 {
+		height, width = 224, 224
+	}
+	c.Preprocess = loader.Preprocess{Height: height, Width: width, Channels: data.Channels, Resize: o.resize, Scale: 1.0 / 255}
+	if c.Model, err = o.network(recipe, height, width, data.Channels, len(data.Classes)); err != nil {
+		return c, err
+	}
+
+	if o.optimizer != "recipe" && o.optimizer != recipe.Optimizer.Name {
+		if c.Optimizer, err = optim.Named(o.optimizer); err != nil {
+			return c, err
+		}
+	}
+	overrideInto(o.set, "epochs", &c.Epochs, o.epochs)
+	overrideInto(o.set, "batch-size", &c.BatchSize, o.batchSize)
+	overrideInto(o.set, "l2", &c.L2, o.l2)
+	overrideInto(o.set, "learning-rate", &c.Optimizer.LearningRate, o.learningRate)
+	overrideInto(o.set, "momentum", &c.Optimizer.Momentum, o.momentum)
+	overrideInto(o.set, "nesterov", &c.Optimizer.Nesterov, o.nesterov)
+	overrideInto(o.set, "weight-decay", &c.Optimizer.WeightDecay, o.weightDecay)
+
+	if data.Train == nil {
+		return c, fmt.Errorf("data set %s has no training pictures", data.Name)
+	}
+	balanced := dataset.ClassWeights(dataset.Labels(data.Train), len(data.Classes))
+	if o.classWeights == "balanced" {
+		c.ClassWeights = balanced
+	}
+	if o.sampler == "balanced" {
+		c.SampleWeights = balanced
+	}
+	return c, c.Check()
+}
+
+func overrideInto[T any](set func(string) bool, flag string, field *T, value T) {
+	if set(flag) {
+		*field = value
+	}
+}
+
+func (o *trainOptions) network(recipe train.Recipe, height, width, channels, classes int) (model.Config, error) {
+	name := o.model
+	if name == "" {
+		name = "resnet18"
+		if o.data == "shapes" {
+			name = "resnet20"
+		}
+	}
+	convention := recipe.Convention
+	if o.convention != "recipe" {
+		convention = model.Convention(o.convention)
+	}
+	m, err := model.Named(name, convention, height, width, channels, classes)
+	if err != nil {
+		return m, err
+	}
+	return customize(m, o.blocks, o.filters, o.stem)
+}
+
+// customize applies --blocks, --filters and --stem to a network of the
+// literature, and changes its name when it is no longer that.
+func customize(m model.Config, blocks []int, filters int, stem string) (model.Config, error) {
+	if len(blocks) > 0 && !slices.Equal(blocks, m.Blocks) {
+		m.Blocks = blocks
+		m.Name += "-blocks" + strings.Trim(strings.ReplaceAll(fmt.Sprint(blocks), " ", "."), "[]")
+	}
+	if filters != 0 && filters != m.Filters {
+		m.Filters = filters
+		m.Name += fmt.Sprintf("-filters%d", filters)
+	}
+	if stem != "auto" {
+		m.Stem = model.Stem(stem)
+	}
+	return m, m.Check()
+}
+
+// splits returns the training and validation images that the configuration
+// names. Both are functions of content and seed, not of the order on disk.
+func splits(data *dataset.Data, c *train.Config) (fit, val dataset.Dataset, err error) {
+	fit = data.Train
+	k := len(data.Classes)
+	switch c.Data.Validation {
+	case "held-out":
+		if c.Data.ValImages >= fit.Len() {
+			return nil, nil, fmt.Errorf("--val-images %d: data set %s has %d training images", c.Data.ValImages, data.Name, fit.Len())
+		}
+		fit, val = dataset.Split(fit, c.Data.ValImages, k, c.Seed)
+	case "validation":
+		val = data.Validation
+	case "test":
+		val = data.Test
+	}
+	if fit, err = limited(fit, c.Data.LimitTrain, k, c.Seed, "--limit-train"); err != nil {
+		return nil, nil, err
+	}
+	if val != nil {
+		val, err = limited(val, c.Data.LimitVal, k, c.Seed, "--limit-val")
+	}
+	return fit, val, err
+}
+
+func limited(d dataset.Dataset, n, classes int, seed uint64, flag string) (dataset.Dataset, error) {
+	if n < 0 {
+		return nil, usageError{fmt.Errorf("%s %d: want a positive number", flag, n)}
+	}
+	if n == 0 || n >= d.Len() {
+		return d, nil
+	}
+	_, some := dataset.Split(d, n, classes, seed)
+	return some, nil
+}
+
+// checkSameData refuses to continue a run on data that are not what it began on.
+func checkSameData(run *rundir.Dir, data *dataset.Data) error {
+	var was origin
+	if err := run.ReadOrigin(&was); err != nil {
+		return err
+	}
+	if was.DataHash != data.Origin.Hash {
+		return hint.Wrap(fmt.Errorf("%s was trained on data with the hash %s, %s has %s", run.Path(), was.DataHash, data.Name, data.Origin.Hash),
+			"bring the old data back, or start a new run")
+	}
+	return nil
+}
+
+func newOrigin(data *dataset.Data, eng engine.Engine, kernels map[string]string, commandLine []string) origin {
+	return origin{
+		Version: version(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(),
+		Started: time.Now().UTC().Truncate(time.Second), Engine: eng.Name(), Kernels: kernels,
+		Data: data.Origin, DataHash: data.Origin.Hash, CommandLine: commandLine,
+	}
+}

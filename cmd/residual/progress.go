@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/residual-ml/residual/dataset"
+	"github.com/residual-ml/residual/rundir"
+	"github.com/residual-ml/residual/train"
+)
+
+// progress shows training on standard error, in one of four ways, and writes
+// the lines of the plain way to the run's log.
+//
+//	bar    one line that is redrawn, for a terminal, and a line per epoch
+//	plain  a line now and then and a line per epoch, for files and pipes
+//	json   an object per event
+//	none   nothing
+type progress struct {
+	mode  string
+	out   io.Writer
+	log   io.Writer
+	color bool
+
+	mu    sync.Mutex
+	drawn bool      // a bar stands on the current line
+	shown time.Time // when the bar or the last plain line was written
+	eta   time.Duration
+}
+
+const (
+	barEvery   = 100 * time.Millisecond
+	plainEvery = 10 * time.Second
+)
+
+// newProgress picks the way: auto is the bar on a terminal, else plain lines.
+func newProgress(mode string, stderr, log io.Writer) *progress {
+	p := &progress{mode: mode, out: stderr, log: log}
+	if mode == "auto" {
+		p.mode = "plain"
+		if isTerminal(stderr) && os.Getenv("TERM") != "dumb" {
+			p.mode = "bar"
+			p.color = os.Getenv("NO_COLOR") == ""
+		}
+	}
+	return p
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+func terminalWidth(w io.Writer) int {
+	if f, ok := w.(*os.File); ok {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+			return width
+		}
+	}
+	return 80
+}
+
+// notice shows a line of text.
+func (p *progress) notice(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.line(text)
+}
+
+// interrupted answers the first Ctrl-C.
+func (p *progress) interrupted() {
+	p.notice("finishing this step, then saving; Ctrl-C again quits at once and loses what is not saved")
+}
+
+// done removes the bar.
+func (p *progress) done() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clear()
+}
+
+func (p *progress) clear() {
+	if p.drawn {
+		fmt.Fprint(p.out, "\r\x1b[K")
+		p.drawn = false
+	}
+}
+
+// line writes a lasting line to standard error and log.
+func (p *progress) line(text string) {
+	fmt.Fprintln(p.log, text)
+	switch p.mode {
+	case "json":
+		p.object("notice", map[string]any{"text": text})
+	case "bar", "plain":
+		p.clear()
+		fmt.Fprintln(p.out, text)
+	}
+}
+
+// object writes an event as one line of JSON.
+func (p *progress) object(event string, v any) {
+	fields, err := json.Marshal(v)
+	if err != nil {
+		fields = fmt.Appendf(nil, `{"error":%q}`, err)
+	}
+	rest := strings.TrimPrefix(string(fields), "{")
+	if rest != "}" {
+		rest = "," + rest
+	}
+	fmt.Fprintf(p.out, "{\"event\":%q%s\n", event, rest)
+}
+
+// event shows what training tells.
+func (p *progress) event(e train.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch e := e.(type) {
+	case train.Started:
+		if e.Epoch > 0 || e.Step > 0 {
+			p.line(fmt.Sprintf("continuing after epoch %d, step %d of %d", e.Epoch, e.Step, e.StepsPerEpoch))
+		}
+	case train.Estimated:
+		p.line(fmt.Sprintf("%.0f images/s: expects to take about %s", e.ImagesPerSecond, roundly(e.Remaining)))
+	case train.Stepped:
+		p.stepped(e)
+	case train.Validating:
+		p.validating(e)
+	case train.Validated:
+		p.line(fmt.Sprintf("step %d: val_loss %.4f, val_accuracy %.4f", e.Step, e.Loss, e.Accuracy))
+	case train.EpochEnded:
+		p.epochEnded(e)
+	case train.Saved: // said by the epoch's line, or by the last line of the run
+	}
+}
+
+func (p *progress) stepped(e train.Stepped) {
+	p.eta = e.Remaining
+	switch p.mode {
+	case "json":
+		p.object("step", struct {
+			Epoch, Step, Steps int
+			Loss               rundir.Float
+			Accuracy           float64
+			ImagesPerSecond    float64 `json:"images_per_second"`
+			RemainingSeconds   float64 `json:"remaining_seconds"`
+		}{e.Epoch, e.Step, e.Steps, rundir.Float(e.Loss), e.Accuracy, e.ImagesPerSecond, e.Remaining.Seconds()})
+	case "bar":
+		p.bar(fmt.Sprintf("epoch %d/%d", e.Epoch, e.Epochs), e.Step, e.Steps,
+			fmt.Sprintf("loss %.4f  accuracy %.4f  %.0f images/s  ETA %s", e.Loss, e.Accuracy, e.ImagesPerSecond, roundly(e.Remaining)))
+	case "plain":
+		if time.Since(p.shown) < plainEvery {
+			return
+		}
+		if !p.shown.IsZero() {
+			p.line(fmt.Sprintf("epoch %d/%d  step %d/%d  loss %.4f  accuracy %.4f  %.0f images/s  ETA %s",
+				e.Epoch, e.Epochs, e.Step, e.Steps, e.Loss, e.Accuracy, e.ImagesPerSecond, roundly(e.Remaining)))
+		}
+		p.shown = time.Now()
+	}
+}
+
+func (p *progress) validating(e train.Validating) {
+	if p.mode == "bar" {
+		p.bar("validating", e.Done, e.Images, "")
+	}
+}
+
+func (p *progress) epochEnded(e train.EpochEnded) {
+	r := e.Row
+	text := fmt.Sprintf("epoch %d/%d  loss %.4f  accuracy %.4f", r.Epoch, e.Epochs, r.Loss, r.Accuracy)
+	if r.ValLoss == r.ValLoss { // NaN: there was no validation
+		text += fmt.Sprintf("  val_loss %.4f  val_accuracy %.4f", r.ValLoss, r.ValAccuracy)
+	}
+	text += fmt.Sprintf("  %s  %.0f images/s", roundly(time.Duration(r.Seconds*float64(time.Second))), r.ImagesPerSecond)
+	if p.mode == "json" {
+		fmt.Fprintln(p.log, text)
+		p.object("epoch", jsonRow(r))
+		return
+	}
+	p.line(text)
+	p.shown = time.Now()
+}
+
+// bar redraws the bar; what does not fit the terminal's width is left out.
+func (p *progress) bar(title string, done, of int, text string) {
+	if time.Since(p.shown) < barEvery && done != of {
+		return
+	}
+	p.shown = time.Now()
+	const cells = 24
+	filled := cells * done / max(of, 1)
+	on, dim, off := "", "", ""
+	if p.color {
+		on, dim, off = "\x1b[32m", "\x1b[2m", "\x1b[0m"
+	}
+	count := fmt.Sprintf("%*d/%d", len(fmt.Sprint(of)), done, of)
+	head := fmt.Sprintf("%s  ", title)
+	room := terminalWidth(p.out) - 1 - len(head) - cells - 2 - len(count) - 2
+	if len(text) > room {
+		text = text[:max(room, 0)]
+	}
+	fmt.Fprintf(p.out, "\r\x1b[K%s%s%s%s%s%s  %s  %s", head, on, strings.Repeat("━", filled), off+dim, strings.Repeat("━", cells-filled), off, count, text)
+	p.drawn = true
+}
+
+// roundly prints a duration with two units: 850ms, 12s, 3m05s, 2h10m.
+func roundly(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return fmt.Sprintf("%dms", d.Milliseconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Round(time.Second).Seconds()))
+	case d < time.Hour:
+		d = d.Round(time.Second)
+		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+	}
+	d = d.Round(time.Minute)
+	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+}
+
+// downloadProgress shows downloads on a terminal, and a line per file elsewhere.
+func downloadProgress(stderr io.Writer) func(name string, done, total int64) {
+	p := newProgress("auto", stderr, io.Discard)
+	last := ""
+	return func(name string, done, total int64) {
+		if p.mode != "bar" {
+			if name != last {
+				fmt.Fprintf(stderr, "downloading %s\n", name)
+			}
+			last = name
+			return
+		}
+		p.bar("downloading "+name, int(done>>10), int(max(total, done)>>10), "KiB")
+		if done == total {
+			p.clear()
+		}
+	}
+}
+
+// noticeHandler prints the data set's notices as plain lines.
+type noticeHandler struct{ out io.Writer }
+
+func (h noticeHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+func (h noticeHandler) WithAttrs([]slog.Attr) slog.Handler           { return h }
+func (h noticeHandler) WithGroup(string) slog.Handler                { return h }
+func (h noticeHandler) Handle(_ context.Context, r slog.Record) error {
+	text := r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "data" {
+			text = a.Value.String() + ": " + text
+		} else {
+			text += fmt.Sprintf(" (%s: %v)", a.Key, a.Value)
+		}
+		return true
+	})
+	_, err := fmt.Fprintln(h.out, "note: "+text)
+	return err
+}
+
+// countsOf says how many images train and validate.
+func countsOf(fit, val dataset.Dataset) string {
+	if val == nil {
+		return fmt.Sprintf("%d training images", fit.Len())
+	}
+	return fmt.Sprintf("%d training, %d validation images", fit.Len(), val.Len())
+}

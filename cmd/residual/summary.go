@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/residual-ml/residual/internal/hint"
+	"github.com/residual-ml/residual/model"
+	"github.com/residual-ml/residual/rundir"
+	"github.com/residual-ml/residual/train"
+)
+
+func newSummary() *cobra.Command {
+	var o struct {
+		format, convention, stem                  string
+		height, width, channels, classes, filters int
+		blocks                                    []int
+	}
+	c := &cobra.Command{
+		Use:   "summary MODEL|RUN",
+		Short: "layers, shapes, parameters and multiply-accumulates of a network",
+		Long: `Print a network layer by layer with Keras's totals. MODEL is a name such as
+resnet18, RUN a run directory. For a name, the options give the images and classes.`,
+		Example: `  residual summary resnet18
+  residual summary resnet50 --height 224 --width 224 --classes 1000 --convention torch
+  residual summary resnet18 --format mermaid
+  residual summary runs/RUN --format json`,
+		Args: argsBetween(1, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := layerOptions(c, ""); err != nil {
+				return err
+			}
+			var m model.Config
+			var err error
+			if slices.Contains(model.Names(), args[0]) {
+				m, err = model.Named(args[0], model.Convention(o.convention), o.height, o.width, o.channels, o.classes)
+				if err == nil {
+					m, err = customize(m, o.blocks, o.filters, o.stem)
+				}
+			} else {
+				m, err = modelOf(args[0])
+			}
+			if err != nil {
+				return err
+			}
+			s, err := m.Summarize()
+			if err != nil {
+				return err
+			}
+			return writeSummary(c.OutOrStdout(), s, o.format)
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	choiceFlag(f, &o.format, "format", "", "text", "json", "mermaid")
+	choiceFlag(f, &o.convention, "convention", "whose padding and batch norm", "keras", "torch")
+	choiceFlag(f, &o.stem, "stem", "3x3 (small) or 7x7 with max-pool (large); auto: large above 64 pixels", "auto", "small", "large")
+	f.IntVar(&o.height, "height", 32, "of the images")
+	f.IntVar(&o.width, "width", 32, "of the images")
+	f.IntVar(&o.channels, "channels", 3, "of the images")
+	f.IntVar(&o.classes, "classes", 10, "number of classes")
+	f.IntSliceVar(&o.blocks, "blocks", nil, "blocks per stage, such as 2,2,2,2")
+	f.IntVar(&o.filters, "filters", 0, "filters of the first stage")
+	return c
+}
+
+func writeSummary(w io.Writer, s model.Summary, format string) error {
+	switch format {
+	case "json":
+		return writeJSON(w, s)
+	case "mermaid":
+		return s.WriteMermaid(w)
+	}
+	return s.WriteText(w)
+}
+
+// modelOf reads the network of a run directory; the error for what is neither
+// run nor model names both.
+func modelOf(path string) (model.Config, error) {
+	run, err := rundir.Open(path)
+	if err != nil {
+		return model.Config{}, hint.Wrap(fmt.Errorf("%q is no model, and %w", path, err), "models are: "+fmt.Sprint(model.Names()))
+	}
+	var c train.Config
+	err = run.ReadConfig(&c)
+	return c.Model, err
+}

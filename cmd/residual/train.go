@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/residual-ml/residual/loader"
+	"github.com/residual-ml/residual/report"
+	"github.com/residual-ml/residual/rundir"
+	"github.com/residual-ml/residual/train"
+)
+
+func newTrain() *cobra.Command {
+	var o trainOptions
+	c := &cobra.Command{
+		Use:   "train [DATA]",
+		Short: "train a network and keep everything about it in a run directory",
+		Long: `Train a residual network. DATA is a name (shapes, cifar10, cifar100,
+fashion-mnist, mnist) or a path: an image folder (train/CLASS/*, or CLASS/*), a
+CSV manifest, or the official archives or their unpacked files. Without DATA it
+trains on shapes: generated pictures, no download.
+
+Every option can also be set by the environment (RESIDUAL_BATCH_SIZE=64) or in a
+JSON file given to --config ({"batch-size": 64}); what nothing sets, the recipe
+decides. Ctrl-C finishes the step, saves, and tells how to continue.`,
+		Example: `  residual train
+  residual train cifar10
+  residual train cifar10 --limit-train 5000 --epochs 2
+  residual train ./photos --image-size 64 --batch-size 16
+  residual train --resume runs/2026-11-23-resnet20-shapes`,
+		Args: argsBetween(0, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				o.data = args[0]
+			}
+			if err := layerOptions(c, o.config); err != nil {
+				return err
+			}
+			o.set = func(flag string) bool { return c.Flags().Changed(flag) }
+			return runTrain(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+	o.addFlags(c.Flags())
+	return c
+}
+
+// runTrain is the whole of "residual train". Read it top to bottom to see how
+// the packages meet.
+func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer) (err error) {
+	var cfg train.Config
+	if o.resume != "" {
+		cfg, err = resumedConfig(&o)
+		if err != nil {
+			return err
+		}
+	}
+	data, err := openData(ctx, &o, stderr)
+	if err != nil {
+		return err
+	}
+	if o.resume == "" {
+		if cfg, err = o.resolve(data); err != nil {
+			return err
+		}
+	}
+	fit, val, err := splits(data, &cfg)
+	if err != nil {
+		return err
+	}
+
+	eng, err := openEngine(cfg.Engine, o.threads)
+	if err != nil {
+		return err
+	}
+	defer eng.Close()
+	fitLoader, err := loader.New(fit, loader.Options{
+		BatchSize: cfg.BatchSize, Shuffle: true, Seed: cfg.Seed, Preprocess: cfg.Preprocess,
+		ClassWeights: cfg.ClassWeights, SampleWeights: cfg.SampleWeights,
+	})
+	if err != nil {
+		return err
+	}
+	var valLoader *loader.Loader
+	if val != nil {
+		valLoader, err = loader.New(val, loader.Options{BatchSize: cfg.BatchSize, Preprocess: cfg.Preprocess})
+		if err != nil {
+			return err
+		}
+	}
+
+	run, err := openRun(o, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, run.Close()) }()
+	if o.resume != "" {
+		if err := checkSameData(run, data); err != nil {
+			return err
+		}
+	}
+
+	if o.format == "text" && o.resume == "" {
+		summary, err := cfg.Model.Summarize()
+		if err != nil {
+			return err
+		}
+		if err := summary.WriteText(stdout); err != nil {
+			return err
+		}
+	}
+	show := newProgress(o.progress, stderr, run.Log())
+	show.notice(fmt.Sprintf("%s on %s (%s), validated on its %s; recipe %s, %s, run directory %s",
+		cfg.Model.Name, data.Name, countsOf(fit, val), validationOf(cfg), cfg.Recipe, eng.Name()+" "+cfg.Precision, run.Path()))
+	if cfg.Data.Validation == "test" {
+		show.notice("note: the validation data are the official test split, as in the tutorial: choose nothing by this score")
+	}
+
+	trainer, err := train.New(cfg, eng, fitLoader, valLoader, run, show.event)
+	if err != nil {
+		return err
+	}
+	defer trainer.Close()
+	if o.resume != "" {
+		err = trainer.Resume()
+	} else {
+		err = writeOrigin(run, cfg, newOrigin(data, eng, trainer.Kernels(), os.Args))
+	}
+	if err != nil {
+		return err
+	}
+
+	ctx, stop := stopOnInterrupt(ctx, show)
+	defer stop()
+	began := time.Now()
+	err = trainer.Run(ctx)
+	show.done()
+	if len(trainer.History()) > 0 {
+		err = errors.Join(err, report.WriteCurves(run, caption(cfg, data.Name)))
+	}
+	if errors.Is(err, train.ErrStopped) {
+		show.notice("stopped and saved; continue with: residual train --resume " + run.Path())
+		return errors.Join(errInterrupted, err)
+	}
+	if err != nil {
+		return err
+	}
+	result := newResult(run, trainer.History(), time.Since(began))
+	if err := run.WriteResult(result); err != nil {
+		return err
+	}
+	return result.write(stdout, o.format)
+}
+
+// stopOnInterrupt cancels the context at the first Ctrl-C and ends the process
+// at the second.
+func stopOnInterrupt(ctx context.Context, show *progress) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt)
+	go func() {
+		if _, ok := <-signals; !ok {
+			return
+		}
+		show.interrupted()
+		cancel()
+		if _, ok := <-signals; ok {
+			os.Exit(exitInterrupted)
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(signals)
+		cancel()
+	}
+}
+
+// openRun makes the run directory, or opens and locks the one to continue.
+func openRun(o trainOptions, cfg train.Config) (*rundir.Dir, error) {
+	var run *rundir.Dir
+	var err error
+	switch {
+	case o.resume != "":
+		run, err = rundir.Open(o.resume)
+	case o.out != "":
+		run, err = rundir.Create(o.out)
+	default:
+		run, err = rundir.Create(rundir.NewName(o.runs, cfg.Model.Name, cfg.Data.Source, time.Now()))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return run, run.Lock()
+}
+
+// origin is origin.json: what made the run.
+type origin struct {
+	Version     string            `json:"version"`
+	Go          string            `json:"go"`
+	OS          string            `json:"os"`
+	Arch        string            `json:"arch"`
+	CPUs        int               `json:"cpus"`
+	Started     time.Time         `json:"started"`
+	Engine      string            `json:"engine"`
+	Data        any               `json:"data"`
+	DataHash    string            `json:"data_hash"`
+	CommandLine []string          `json:"command_line"`
+	Kernels     map[string]string `json:"kernels,omitempty"`
+}
+
+// writeOrigin makes the directory a run: configuration and origin.
+func writeOrigin(run *rundir.Dir, cfg train.Config, o origin) error {
+	return errors.Join(run.WriteConfig(cfg), run.WriteOrigin(o))
+}
+
+func caption(cfg train.Config, data string) string {
+	return fmt.Sprintf("%s on %s, recipe %s: %s, learning rate %g, batch %d", cfg.Model.Name, data, cfg.Recipe,
+		cfg.Optimizer.Name, cfg.Optimizer.LearningRate, cfg.BatchSize)
+}
+
+func validationOf(cfg train.Config) string {
+	if cfg.Data.Validation == "held-out" {
+		return "held-out training images"
+	}
+	return cfg.Data.Validation + " split"
+}
