@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/residual-ml/residual/engine"
@@ -22,25 +23,29 @@ import (
 //
 // Against engine/ref all numbers are float64 on both sides, so what is left is
 // the order of sums: a relative error of 1e-10 is allowed where the largest
-// found is 3e-12 (docs/numerics.md has the table). Against engine/cpu the
-// golden numbers are float64 and ours float32; the bounds are given in the table.
+// found is 3e-12, in the gradients of resnet50. Against engine/cpu the golden
+// numbers are float64 and ours float32; docs/numerics.md says how far correct
+// float32 programs differ and gives what is found here, about a fifth of each
+// bound in the table.
 func TestGolden(t *testing.T) {
 	for _, c := range []struct {
 		file  string
 		steps []string // files with the variables after some steps
-		long  bool     // minutes in engine/ref
-		// Allowed relative errors of float32: of logits and losses, of gradients, and
-		// of variables after the steps; 0: engine/cpu is not asked.
+		long  bool     // a minute in engine/ref
+		// Allowed relative errors of float32. 0: not asked, because rounding is
+		// amplified: by 50 layers over two images, by Adam, which makes a full step
+		// even where a gradient is rounding noise, or (in the second step of
+		// torch_resnet20_sgd) by a ReLU whose input is nearly zero.
 		logits32, gradients32, variables32 float64
 	}{
-		{"keras_tutorial_narrow", []string{"keras_tutorial_narrow.step1", "keras_tutorial_narrow.step10"}, false, 1e-4, 1e-3, 0},
-		{"keras_tutorial_full", []string{"keras_tutorial_full.step1", "keras_tutorial_full.step10"}, true, 1e-4, 1e-3, 0},
-		{"torch_resnet18", []string{"torch_resnet18.statistics"}, false, 1e-4, 1e-3, 0},
-		{"torch_resnet50", []string{"torch_resnet50.statistics"}, false, 1e-4, 1e-3, 0},
-		{"torch_resnet20", []string{"torch_resnet20.statistics"}, false, 1e-4, 1e-3, 0},
-		{"torch_resnet20_sgd", []string{"torch_resnet20_sgd"}, false, 1e-4, 0, 1e-3},
-		{"torch_resnet20_nesterov", []string{"torch_resnet20_nesterov"}, false, 1e-4, 0, 1e-3},
-		{"torch_resnet20_adamw", []string{"torch_resnet20_adamw"}, false, 1e-4, 0, 0},
+		{"keras_tutorial_narrow", []string{"keras_tutorial_narrow.step1", "keras_tutorial_narrow.step10"}, false, 1e-5, 3e-5, 0},
+		{"keras_tutorial_full", []string{"keras_tutorial_full.step1", "keras_tutorial_full.step10"}, true, 1e-5, 3e-5, 0},
+		{"torch_resnet18", []string{"torch_resnet18.statistics"}, false, 3e-5, 1e-4, 0},
+		{"torch_resnet50", []string{"torch_resnet50.statistics"}, false, 1e-3, 0, 0},
+		{"torch_resnet20", []string{"torch_resnet20.statistics"}, false, 1e-5, 3e-5, 0},
+		{"torch_resnet20_sgd", []string{"torch_resnet20_sgd"}, false, 1e-5, 0, 0},
+		{"torch_resnet20_nesterov", []string{"torch_resnet20_nesterov"}, false, 1e-5, 0, 3e-5},
+		{"torch_resnet20_adamw", []string{"torch_resnet20_adamw"}, false, 1e-5, 0, 0},
 	} {
 		t.Run(c.file+"/ref", func(t *testing.T) {
 			if c.long && testing.Short() {
@@ -104,8 +109,8 @@ func compareGolden(t *testing.T, eng engine.Engine, file string, stepFiles []str
 	}
 	checkLogits(t, f, "logits/training", out[1], logitsLimit)
 	inference("logits/inference", inputs)
-	golden.CheckValues(t, "loss", float64s(out[0]), f.Values["losses"][:1], logitsLimit)
-	if want := f.Digests["gradients"]; want != nil {
+	t.Logf("error of the loss: %.2g", golden.CheckValues(t, "loss", float64s(out[0]), f.Values["losses"][:1], logitsLimit))
+	if want := f.Digests["gradients"]; want != nil && gradientsLimit != 0 {
 		got := map[string][]float64{}
 		for i, p := range parameters {
 			got[p.Name] = float64s(model.ToFile(out[2+i]))
@@ -132,12 +137,7 @@ func compareGolden(t *testing.T, eng engine.Engine, file string, stepFiles []str
 		for _, s := range c.Optimizer.Scalars(int64(k+1), o.LearningRate) {
 			inputs = append(inputs, tensor.Of([]float64{s}))
 		}
-		if eng.Name() != "ref" {
-			for i := 3; i < len(inputs); i++ {
-				inputs[i] = inputs[i].Convert(tensor.Float32)
-			}
-		}
-		out, err := step.Run(context.Background(), inputs...)
+		out, err := step.Run(context.Background(), inPrecisionOf(eng, inputs)...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +148,7 @@ func compareGolden(t *testing.T, eng engine.Engine, file string, stepFiles []str
 			}
 		}
 	}
-	golden.CheckValues(t, "losses", losses, f.Values["losses"], logitsLimit)
+	t.Logf("largest error of %d losses: %.2g", o.Steps, golden.CheckValues(t, "losses", losses, f.Values["losses"], logitsLimit))
 	if f.Values["logits/inference after step 10"] != nil {
 		inference("logits/inference after step 10", inputs)
 	}
@@ -194,24 +194,32 @@ func mustRun(t *testing.T, eng engine.Engine, g *graph.Graph, vars engine.Variab
 	if err != nil {
 		t.Fatal(err)
 	}
-	if eng.Name() != "ref" {
-		inputs = append([]tensor.Tensor{inputs[0].Convert(tensor.Float32)}, inputs[1:]...)
-	}
-	out, err := p.Run(context.Background(), inputs...)
+	out, err := p.Run(context.Background(), inPrecisionOf(eng, inputs)...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return out
 }
 
+// inPrecisionOf rounds float64 inputs for an engine that computes in float32.
+func inPrecisionOf(eng engine.Engine, inputs []tensor.Tensor) []tensor.Tensor {
+	inputs = slices.Clone(inputs)
+	for i, in := range inputs {
+		if in.DType() == tensor.Float64 && eng.Name() != "ref" {
+			inputs[i] = in.Convert(tensor.Float32)
+		}
+	}
+	return inputs
+}
+
 func checkLogits(t *testing.T, f *golden.File, what string, got tensor.Tensor, limit float64) {
 	t.Helper()
 	if d, ok := f.Digests["logits"][what]; ok {
-		golden.CheckDigests(t, what, map[string][]float64{what: float64s(got)}, map[string]golden.Digest{what: d}, limit)
+		t.Logf("error of %s: %.2g", what, golden.CheckDigests(t, what, map[string][]float64{what: float64s(got)}, map[string]golden.Digest{what: d}, limit))
 		return
 	}
 	if want := f.Values[what]; want != nil {
-		golden.CheckValues(t, what, float64s(got), want, limit)
+		t.Logf("error of %s: %.2g", what, golden.CheckValues(t, what, float64s(got), want, limit))
 	}
 }
 
