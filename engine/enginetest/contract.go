@@ -53,13 +53,14 @@ func testVariables(t *testing.T, open func() engine.Engine) {
 	}
 	source := vector(1, 2, 3)
 	set(t, vars, "w", source)
-	set(t, vars, "b", tensor.Of([]float64{4, 5}, 2))
+	double := tensor.Of([]float64{4, 5}, 2)
+	set(t, vars, "b", double)
 	set(t, vars, "a", tensor.Scalar(6))
 	if got := vars.Names(); !slices.Equal(got, []string{"w", "b", "a"}) {
 		t.Errorf("names %v, want w b a, in the order of creation", got)
 	}
 
-	source.Float32s()[0] = 100
+	source.Float32s()[0], double.Float64s()[0] = 100, 100 // the caller's again
 	wantVariable(t, vars, "w", 1, 2, 3)
 	wantVariable(t, vars, "b", 4, 5)
 	wantVariable(t, vars, "a", 6)
