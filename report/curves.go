@@ -1,0 +1,311 @@
+// Package report turns run directories into figures.
+package report
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"image/color"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	xfont "golang.org/x/image/font"
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/text"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgimg"
+	"gonum.org/v1/plot/vg/vgsvg"
+
+	"github.com/residual-ml/residual/rundir"
+)
+
+// The figure, in points; a point is two pixels of the PNG.
+const (
+	figureWidth  = vg.Length(800)
+	figureHeight = vg.Length(344)
+	pngDPI       = 144
+	margin       = vg.Length(18)
+	gutter       = vg.Length(30) // between the panels
+	headHeight   = vg.Length(44) // title and legend of a panel
+	footHeight   = vg.Length(20) // caption
+)
+
+// Blue and vermilion of Okabe and Ito, "Color universal design" (2008), which
+// colour-blind people tell apart. Each line has a marker of its own as well.
+var (
+	trainingColor   = color.RGBA{0x00, 0x72, 0xb2, 0xff}
+	validationColor = color.RGBA{0xd5, 0x5e, 0x00, 0xff}
+	inkColor        = color.RGBA{0x22, 0x22, 0x22, 0xff}
+	softColor       = color.RGBA{0x5c, 0x5c, 0x5c, 0xff} // 6.7:1 on white
+	gridColor       = color.RGBA{0xe4, 0xe4, 0xe4, 0xff}
+	axisColor       = color.RGBA{0x9a, 0x9a, 0x9a, 0xff}
+)
+
+// WriteCurves writes curves.png and curves.svg into the run directory: accuracy
+// and loss by epoch, training and validation, as the tutorial shows them. The
+// caption says in a line what was trained on what and how.
+func WriteCurves(d *rundir.Dir, caption string) error {
+	history, err := d.History()
+	if err != nil {
+		return err
+	}
+	png, svg, err := Curves(history, caption)
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.Path(), err)
+	}
+	for name, b := range map[string][]byte{"curves.png": png, "curves.svg": svg} {
+		err := d.WriteFile(name, func(w io.Writer) error {
+			_, err := w.Write(b)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Curves draws what WriteCurves writes: a PNG of 1600 pixels width and an SVG.
+// Values that are missing or not finite leave a gap. The same history gives the
+// same bytes.
+func Curves(history rundir.History, caption string) (png, svg []byte, err error) {
+	if len(history) == 0 {
+		return nil, nil, errors.New("no curves to draw: no epoch has ended")
+	}
+	bitmap := vgimg.NewWith(vgimg.UseWH(figureWidth, figureHeight), vgimg.UseDPI(pngDPI))
+	drawFigure(draw.New(bitmap), history, caption)
+	var b bytes.Buffer
+	if _, err := (vgimg.PngCanvas{Canvas: bitmap}).WriteTo(&b); err != nil {
+		return nil, nil, err
+	}
+
+	vector := vgsvg.New(figureWidth, figureHeight)
+	drawFigure(draw.New(vector), history, caption)
+	var s bytes.Buffer
+	if _, err := vector.WriteTo(&s); err != nil {
+		return nil, nil, err
+	}
+	// A browser without this font would take one with serifs. Arial and Helvetica
+	// have the same widths.
+	svg = bytes.ReplaceAll(s.Bytes(), []byte("font-family:Liberation Sans;"),
+		[]byte("font-family:'Liberation Sans',Arial,Helvetica,sans-serif;"))
+	return b.Bytes(), svg, nil
+}
+
+func drawFigure(c draw.Canvas, history rundir.History, caption string) {
+	c.SetColor(color.White)
+	c.Fill(c.Rectangle.Path())
+	c = draw.Crop(c, margin, -margin, margin-6, -margin)
+	if caption != "" {
+		style := textStyle(9, softColor)
+		c.FillText(style, vg.Point{X: c.Min.X, Y: c.Min.Y}, fit(style, oneLine(caption), c.Max.X-c.Min.X))
+	}
+	c.Min.Y += footHeight
+
+	half := (c.Max.X - c.Min.X - gutter) / 2
+	drawPanel(draw.Crop(c, 0, -half-gutter, 0, 0), accuracyPanel(history))
+	drawPanel(draw.Crop(c, half+gutter, 0, 0, 0), lossPanel(history))
+}
+
+// panel is one of the two pictures.
+type panel struct {
+	title                string
+	training, validation series
+	best                 int                  // index into validation, -1 for none
+	format               func(float64) string // of a value in the legend
+	y                    axis
+}
+
+func accuracyPanel(history rundir.History) panel {
+	p := panel{
+		training:   newSeries(history, func(e rundir.Epoch) float64 { return 100 * e.Accuracy }),
+		validation: newSeries(history, func(e rundir.Epoch) float64 { return 100 * e.ValAccuracy }),
+	}
+	p.best = p.validation.extreme(func(a, b float64) bool { return a > b })
+	p.format = func(v float64) string { return fmt.Sprintf("%.2f %%", v) }
+	p.title = p.shown() + " Accuracy"
+	low, high := valueRange(p.training, p.validation)
+	if len(history) == 1 {
+		low, high = low-10, high+10 // a difference must not look larger than it is
+	}
+	p.y = percentAxis(low, high)
+	return p
+}
+
+func lossPanel(history rundir.History) panel {
+	p := panel{
+		training:   newSeries(history, func(e rundir.Epoch) float64 { return e.Loss }),
+		validation: newSeries(history, func(e rundir.Epoch) float64 { return e.ValLoss }),
+	}
+	p.best = p.validation.extreme(func(a, b float64) bool { return a < b })
+	p.format = func(v float64) string { return fmt.Sprintf("%.3g", v) }
+	low, high := valueRange(p.training, p.validation)
+	if len(history) == 1 {
+		low, high = max(min(low, 0), low-0.25*high), 1.25*high
+	}
+	p.y = lossAxis(low, high)
+	p.title = p.shown() + " Loss"
+	if p.y.log {
+		p.title += " (log scale)"
+	}
+	return p
+}
+
+// shown names the lines that the panel has.
+func (p panel) shown() string {
+	if p.validation.empty() && !p.training.empty() {
+		return "Training"
+	}
+	return "Training and Validation"
+}
+
+func drawPanel(c draw.Canvas, p panel) {
+	p.training.style, p.validation.style = trainingStyle, validationStyle
+	bold := textStyle(12.5, inkColor)
+	bold.Font.Weight = xfont.WeightBold
+	bold.YAlign = text.YTop
+	c.FillText(bold, vg.Point{X: c.Min.X, Y: c.Max.Y}, p.title)
+	drawLegend(c, p, c.Max.Y-headHeight+16)
+
+	figure := plot.New()
+	figure.BackgroundColor = nil
+	first, last := slices.Min(p.training.x), slices.Max(p.training.x)
+	pad := max(0.03*(last-first), 0.12)
+	if first == last {
+		pad = 0.5
+	}
+	figure.X.Min, figure.X.Max = first-pad, last+pad
+	figure.X.Tick.Marker = plot.ConstantTicks(epochTicks(int(first), int(last)))
+	figure.X.Label.Text = "Epoch"
+	figure.X.Label.Padding = 3
+	figure.X.Label.TextStyle.Font = sans(10)
+	figure.X.Label.TextStyle.Color = softColor
+	figure.Y.Min, figure.Y.Max = p.y.min, p.y.max
+	figure.Y.Tick.Marker = plot.ConstantTicks(p.y.ticks)
+	if p.y.log {
+		figure.Y.Scale = plot.LogScale{}
+	}
+	for _, axis := range []*plot.Axis{&figure.X, &figure.Y} {
+		axis.Padding = 0
+		axis.LineStyle = draw.LineStyle{Color: axisColor, Width: 0.8}
+		axis.Tick.LineStyle = axis.LineStyle
+		axis.Tick.Length = 3.5
+		axis.Tick.Label.Font = sans(10)
+		axis.Tick.Label.Color = softColor
+	}
+	figure.Y.LineStyle.Width = 0 // the grid carries the labels
+	figure.Y.Tick.LineStyle.Width = 0
+
+	grid := plotter.NewGrid()
+	grid.Vertical.Width = 0
+	grid.Horizontal = draw.LineStyle{Color: gridColor, Width: 0.8}
+	figure.Add(grid)
+	if p.training.empty() && p.validation.empty() {
+		figure.Add(notice("no finite values"))
+	}
+	figure.Add(p.training, p.validation)
+	if p.best >= 0 && first < last {
+		figure.Add(ring{p.validation.x[p.best], p.validation.y[p.best]})
+	}
+	c.Max.Y -= headHeight
+	figure.Draw(c)
+}
+
+// drawLegend writes the legend in a row, outside of the data, which no corner of
+// a panel is sure to be free of.
+func drawLegend(c draw.Canvas, p panel, y vg.Length) {
+	const line, gap, space = vg.Length(22), vg.Length(5), vg.Length(15)
+	style := textStyle(10, softColor)
+	style.YAlign = text.YCenter
+	x := c.Min.X
+	write := func(label string) {
+		x += gap
+		c.FillText(style, vg.Point{X: x, Y: y + 0.8}, label) // lower-case letters level with the line
+		x += style.Width(label) + space
+	}
+	single := len(p.training.x) == 1 // then the values say more than two dots, and none is best
+	for _, s := range []struct {
+		label string
+		series
+	}{{"Training", p.training}, {"Validation", p.validation}} {
+		if s.empty() {
+			continue
+		}
+		if single {
+			s.label += " " + p.format(s.y[0])
+		}
+		c.StrokeLine2(s.style.line(1.8), x, y, x+line, y)
+		s.style.marker(&c, vg.Point{X: x + line/2, Y: y})
+		x += line
+		write(s.label)
+	}
+	if p.best >= 0 && !single {
+		drawRing(&c, vg.Point{X: x + ringRadius, Y: y})
+		x += 2 * ringRadius
+		write(fmt.Sprintf("Best %s, epoch %d", p.format(p.validation.y[p.best]), int(p.validation.x[p.best])))
+	}
+}
+
+func sans(size font.Length) font.Font {
+	return font.Font{Typeface: "Liberation", Variant: "Sans", Size: size}
+}
+
+func textStyle(size font.Length, ink color.Color) text.Style {
+	return text.Style{Color: ink, Font: sans(size), Handler: plot.DefaultTextHandler}
+}
+
+// oneLine makes of s what XML and a line can hold.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+}
+
+// fit cuts s, with an ellipsis, to a width.
+func fit(style text.Style, s string, width vg.Length) string {
+	runes := []rune(s)
+	for n := len(runes); n > 0; n-- {
+		if n < len(runes) {
+			s = string(runes[:n]) + "…"
+		}
+		if style.Width(s) <= width {
+			return s
+		}
+	}
+	return ""
+}
+
+// epochTicks marks whole epochs: at most ten of them, at round distances, and
+// the first.
+func epochTicks(first, last int) []plot.Tick {
+	step := 1
+	for power := 1; (last-first)/step >= 10; {
+		switch step / power {
+		case 1:
+			step = 2 * power
+		case 2:
+			step = 5 * power
+		default:
+			power *= 10
+			step = power
+		}
+	}
+	ticks := []plot.Tick{tick(float64(first), strconv.Itoa(first))}
+	for e := (first/step + 1) * step; e <= last; e += step {
+		if e-first >= (step+1)/2 { // or its label touches the first
+			ticks = append(ticks, tick(float64(e), strconv.Itoa(e)))
+		}
+	}
+	return ticks
+}
+
+func tick(value float64, label string) plot.Tick { return plot.Tick{Value: value, Label: label} }
