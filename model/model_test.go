@@ -1,11 +1,14 @@
 package model
 
 import (
+	"errors"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/residual-ml/residual/golden"
 	"github.com/residual-ml/residual/graph"
 	"github.com/residual-ml/residual/tensor"
 )
@@ -59,11 +62,15 @@ func TestTutorialSummary(t *testing.T) {
 	if s.Parameters != 11_183_562 || s.Trainable != 11_173_962 || s.NonTrainable != 9_600 {
 		t.Errorf("totals %d = %d + %d", s.Parameters, s.Trainable, s.NonTrainable)
 	}
-	var text strings.Builder
-	if err := s.WriteText(&text); err != nil {
+	var text, expanded strings.Builder
+	if err := errors.Join(s.WriteText(&text, false), s.WriteText(&expanded, true)); err != nil {
 		t.Fatal(err)
 	}
-	for file, got := range map[string]string{"testdata/summary_tutorial.txt": text.String(), "testdata/summary_tutorial.mmd": mermaid(t, s)} {
+	for file, got := range map[string]string{
+		"testdata/summary_tutorial.txt":          text.String(),
+		"testdata/summary_tutorial_expanded.txt": expanded.String(),
+		"testdata/summary_tutorial.mmd":          mermaid(t, s),
+	} {
 		if os.Getenv("RESIDUAL_UPDATE") != "" {
 			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 				t.Fatal(err)
@@ -77,6 +84,67 @@ func TestTutorialSummary(t *testing.T) {
 			t.Errorf("%s differs; got:\n%s", file, got)
 		}
 	}
+}
+
+// The rows of Keras's own table, model.summary(expand_nested=True), in
+// golden/keras_summary_nested.txt: of each residual block the total, the output
+// shape, and the parameters of every layer that has any.
+func TestSummaryAgainstKeras(t *testing.T) {
+	cfg, _ := Named("resnet18", Keras, 32, 32, 3, 10)
+	s, err := cfg.Summarize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ours []string
+	for _, g := range s.groups() {
+		block := g.sum(Basic)
+		if g.name != "" {
+			ours = append(ours, "ResnetBlock "+keras(block))
+		}
+		var layers []string // Keras lists the shortcut's after the others
+		for _, l := range g.layers {
+			if l.Parameters > 0 {
+				layers = append(layers, keras(l))
+			}
+		}
+		slices.Sort(layers)
+		ours = append(ours, layers...)
+	}
+
+	var theirs, layers []string
+	flush := func() {
+		slices.Sort(layers)
+		theirs = append(theirs, layers...)
+		layers = nil
+	}
+	row := regexp.MustCompile(`│ *(└ )?(\w+).*│ \(None((?:, \d+)+)\) *│ *([\d,]+) │`)
+	for _, m := range row.FindAllStringSubmatch(golden.Text(t, "keras_summary_nested.txt"), -1) {
+		name, shape, params := m[2], m[3], m[4]
+		switch {
+		case params == "0" || name == "sequential":
+		case strings.HasPrefix(name, "resnet_block"):
+			flush()
+			theirs = append(theirs, "ResnetBlock"+shape+" "+params)
+		case m[1] == "":
+			flush()
+			theirs = append(theirs, strings.TrimPrefix(shape, ", ")+" "+params)
+		default:
+			layers = append(layers, strings.TrimPrefix(shape, ", ")+" "+params)
+		}
+	}
+	flush()
+	for i := range theirs {
+		theirs[i] = strings.Replace(theirs[i], "ResnetBlock, ", "ResnetBlock ", 1)
+	}
+	if len(theirs) < 40 || !slices.Equal(ours, theirs) {
+		t.Errorf("ours:\n%s\nKeras:\n%s", strings.Join(ours, "\n"), strings.Join(theirs, "\n"))
+	}
+}
+
+// keras writes a layer as "32, 32, 64 36,864".
+func keras(l Layer) string {
+	shape := strings.Trim(strings.ReplaceAll(l.Output.String(), ",", ", "), "[]")
+	return shape + " " + commas(l.Parameters)
 }
 
 func mermaid(t *testing.T, s Summary) string {

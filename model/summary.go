@@ -5,6 +5,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/residual-ml/residual/graph"
 	"github.com/residual-ml/residual/tensor"
@@ -36,13 +37,13 @@ type Layer struct {
 	Inputs     []string     `json:"inputs"` // names of the layers it reads
 }
 
-// layerTypes are Keras's class names; the operations of a layer that are not
-// here (a dense layer's bias) belong to the row that its first one began.
+// layerTypes are Keras's class names, by a layer's first operation. Keras has no
+// class for the option-A shortcut.
 var layerTypes = map[graph.Op]string{
 	graph.OpInput: "InputLayer", graph.OpConv: "Conv2D", graph.OpBatchNorm: "BatchNormalization",
 	graph.OpReLU: "ReLU", graph.OpAdd: "Add", graph.OpMaxPool: "MaxPooling2D",
 	graph.OpGlobalAvgPool: "GlobalAveragePooling2D", graph.OpMatMul: "Dense",
-	graph.OpSubsample: "Subsample", graph.OpPadChannels: "PadChannels", graph.OpBias: "Bias",
+	graph.OpSubsample: "SubsampleAndPad",
 }
 
 // Summarize builds the network for one image and describes it.
@@ -61,7 +62,7 @@ func (c Config) Summarize() (Summary, error) {
 			continue
 		}
 		last := len(s.Layers) - 1
-		if last < 0 || s.Layers[last].Name != n.Name || n.Op == graph.OpPadChannels {
+		if last < 0 || s.Layers[last].Name != n.Name {
 			s.Layers = append(s.Layers, Layer{Name: n.Name, Type: layerTypes[n.Op], Inputs: []string{}})
 			last++
 		}
@@ -92,20 +93,33 @@ func (c Config) Summarize() (Summary, error) {
 }
 
 // WriteText writes the summary as Keras's table with a column for
-// multiply-accumulates, and Keras's lines of totals.
-func (s Summary) WriteText(w io.Writer) error {
+// multiply-accumulates, and Keras's lines of totals. A residual block is one row;
+// expand shows its layers below it, as Keras's expand_nested does.
+func (s Summary) WriteText(w io.Writer, expand bool) error {
 	rows := [][]string{{"Layer (type)", "Output Shape", "Param #", "MACs"}}
-	for _, l := range s.Layers {
+	row := func(name string, l Layer) {
 		shape := "(None"
 		for _, d := range l.Output {
 			shape += ", " + strconv.Itoa(d)
 		}
-		rows = append(rows, []string{l.Name + " (" + l.Type + ")", shape + ")", commas(l.Parameters), commas(l.MACs)})
+		rows = append(rows, []string{name + " (" + l.Type + ")", shape + ")", commas(l.Parameters), commas(l.MACs)})
+	}
+	for _, group := range s.groups() {
+		if group.name == "" {
+			row(group.layers[0].Name, group.layers[0])
+			continue
+		}
+		row(group.name, group.sum(s.Model.Block))
+		for _, l := range group.layers {
+			if expand {
+				row("   └ "+strings.TrimPrefix(l.Name, group.name+"."), l)
+			}
+		}
 	}
 	width := make([]int, 4)
 	for _, r := range rows {
 		for i, cell := range r {
-			width[i] = max(width[i], len(cell))
+			width[i] = max(width[i], utf8.RuneCountInString(cell))
 		}
 	}
 	var b strings.Builder
@@ -147,27 +161,21 @@ func (s Summary) WriteText(w io.Writer) error {
 func (s Summary) WriteMermaid(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("flowchart TD\n")
-	id := func(name string) string { return strings.NewReplacer(".", "_").Replace(name) }
-	block := ""
-	for _, l := range s.Layers {
-		of := blockOf(l.Name)
-		if of != block {
-			if block != "" {
-				b.WriteString("  end\n")
-			}
-			if of != "" {
-				fmt.Fprintf(&b, "  subgraph %s [\"%s\"]\n", id(of), of)
-			}
-			block = of
+	id := func(name string) string { return strings.ReplaceAll(name, ".", "_") }
+	for _, group := range s.groups() {
+		if group.name != "" {
+			fmt.Fprintf(&b, "  subgraph %s [\"%s\"]\n", id(group.name), group.name)
 		}
-		shape := make([]string, len(l.Output))
-		for i, d := range l.Output {
-			shape[i] = strconv.Itoa(d)
+		for _, l := range group.layers {
+			shape := make([]string, len(l.Output))
+			for i, d := range l.Output {
+				shape[i] = strconv.Itoa(d)
+			}
+			fmt.Fprintf(&b, "    %s_[\"%s<br/>%s %s\"]\n", id(l.Name), strings.TrimPrefix(l.Name, group.name+"."), l.Type, strings.Join(shape, "×"))
 		}
-		fmt.Fprintf(&b, "    %s[\"%s<br/>%s %s\"]\n", id(l.Name)+"_", strings.TrimPrefix(l.Name, block+"."), l.Type, strings.Join(shape, "×"))
-	}
-	if block != "" {
-		b.WriteString("  end\n")
+		if group.name != "" {
+			b.WriteString("  end\n")
+		}
 	}
 	for _, l := range s.Layers {
 		for _, in := range l.Inputs {
@@ -176,6 +184,39 @@ func (s Summary) WriteMermaid(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// group is a residual block, or one layer outside of any, with the name "".
+type group struct {
+	name   string
+	layers []Layer
+}
+
+func (s Summary) groups() []group {
+	var groups []group
+	for _, l := range s.Layers {
+		name := blockOf(l.Name)
+		if last := len(groups) - 1; name != "" && last >= 0 && groups[last].name == name {
+			groups[last].layers = append(groups[last].layers, l)
+			continue
+		}
+		groups = append(groups, group{name, []Layer{l}})
+	}
+	return groups
+}
+
+// sum is the block as one layer.
+func (g group) sum(block Block) Layer {
+	sum := Layer{Name: g.name, Type: "BasicBlock", Output: g.layers[len(g.layers)-1].Output}
+	if block == Bottleneck {
+		sum.Type = "Bottleneck"
+	}
+	for _, l := range g.layers {
+		sum.Parameters += l.Parameters
+		sum.Trainable += l.Trainable
+		sum.MACs += l.MACs
+	}
+	return sum
 }
 
 // blockOf is the residual block a layer belongs to ("layer1.0"), or "".

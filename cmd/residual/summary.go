@@ -18,6 +18,7 @@ func newSummary() *cobra.Command {
 		format, convention, stem                  string
 		height, width, channels, classes, filters int
 		blocks                                    []int
+		expand                                    bool
 	}
 	c := &cobra.Command{
 		Use:   "summary MODEL|RUN",
@@ -26,6 +27,7 @@ func newSummary() *cobra.Command {
 resnet18, RUN a run directory. For a name, the options give the images and classes.`,
 		Example: `  residual summary resnet18
   residual summary resnet50 --height 224 --width 224 --classes 1000 --convention torch
+  residual summary resnet18 --expand-nested
   residual summary resnet18 --format mermaid
   residual summary runs/RUN --format json`,
 		Args: argsBetween(1, 1),
@@ -50,12 +52,13 @@ resnet18, RUN a run directory. For a name, the options give the images and class
 			if err != nil {
 				return err
 			}
-			return writeSummary(c.OutOrStdout(), s, o.format)
+			return writeSummary(c.OutOrStdout(), s, o.format, o.expand)
 		},
 	}
 	f := c.Flags()
 	f.SortFlags = false
 	choiceFlag(f, &o.format, "format", "", "text", "json", "mermaid")
+	f.BoolVar(&o.expand, "expand-nested", false, "show the layers within residual blocks")
 	choiceFlag(f, &o.convention, "convention", "whose padding and batch norm", "keras", "torch")
 	choiceFlag(f, &o.stem, "stem", "3x3 (small) or 7x7 with max-pool (large); auto: large above 64 pixels", "auto", "small", "large")
 	f.IntVar(&o.height, "height", 32, "of the images")
@@ -67,14 +70,14 @@ resnet18, RUN a run directory. For a name, the options give the images and class
 	return c
 }
 
-func writeSummary(w io.Writer, s model.Summary, format string) error {
+func writeSummary(w io.Writer, s model.Summary, format string, expand bool) error {
 	switch format {
 	case "json":
 		return writeJSON(w, s)
 	case "mermaid":
 		return s.WriteMermaid(w)
 	}
-	return s.WriteText(w)
+	return s.WriteText(w, expand)
 }
 
 // modelOf reads the network of a run directory; the error for what is neither

@@ -111,7 +111,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer) (er
 		if err != nil {
 			return err
 		}
-		if err := summary.WriteText(stdout); err != nil {
+		if err := summary.WriteText(stdout, false); err != nil {
 			return err
 		}
 	}
