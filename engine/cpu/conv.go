@@ -241,21 +241,20 @@ func (v *convPass) run(worker, task int) {
 }
 
 // packed returns the slot of weights in panels [n/cols][k][cols] of a matrix of
-// k rows and n columns. row, given a panel, packs it. The packing is repeated
-// only when the weights have changed; weights that this graph does not update
-// keep their panels from run to run.
-func (c *compiler) packed(n *graph.Node, weights *graph.Node, k, cols int, pack func(dst, w []float32, panel int)) slot {
+// k rows and n columns, which pack fills in the given number of tasks. Packing
+// is repeated only when the weights have changed; weights that this graph does
+// not update keep their panels from run to run.
+func (c *compiler) packed(n *graph.Node, weights *graph.Node, k, cols, tasks int, pack func(dst, w []float32, task int)) slot {
 	p := c.p
 	src := c.slotOf[weights.ID]
-	panels := (cols + c.k.Cols - 1) / c.k.Cols
-	size := k * c.k.Cols
+	size := (cols + c.k.Cols - 1) / c.k.Cols * k * c.k.Cols
 	name := "pack " + label(n)
 	if weights.Op != graph.OpVariable || c.updated[weights.Name] {
-		dst := c.temp(panels * size)
-		c.step(name, panels, func(_, panel int) { pack(p.mem[dst][panel*size:][:size], p.mem[src], panel) }, src, dst)
+		dst := c.temp(size)
+		c.step(name, tasks, func(_, task int) { pack(p.mem[dst], p.mem[src], task) }, src, dst)
 		return dst
 	}
-	dst := c.fixed(make([]float32, panels*size))
+	dst := c.fixed(allocate(size))
 	var v *variable
 	for _, b := range p.bindings {
 		if b.slot == src {
@@ -263,24 +262,55 @@ func (c *compiler) packed(n *graph.Node, weights *graph.Node, k, cols int, pack 
 		}
 	}
 	var version uint64 // of the weights in the panels; 0 is none
-	c.step(name, panels, func(_, panel int) {
+	c.step(name, tasks, func(_, task int) {
 		if version != v.version {
-			pack(p.mem[dst][panel*size:][:size], p.mem[src], panel)
+			pack(p.mem[dst], p.mem[src], task)
 		}
 	}, src)
 	c.step(name+" done", 1, func(_, _ int) { version = v.version })
 	return dst
 }
 
-// packRows packs a row-major matrix [k,n]: panel[i*cols+j] = w[i,panel*cols+j].
-func packRows(dst, w []float32, n, cols, panel int) {
+// packedRows is packed for a row-major matrix [k,n].
+func (c *compiler) packedRows(n *graph.Node, weights *graph.Node, k, cols int) slot {
+	const perTask, together = 64, 8 // rows; together share the lines that are read while these are near
+	width := c.k.Cols
+	return c.packed(n, weights, k, cols, (k+perTask-1)/perTask, func(dst, w []float32, task int) {
+		end := min((task+1)*perTask, k)
+		for row := task * perTask; row < end; row += together {
+			rows := min(together, end-row)
+			for panel := 0; panel*width < cols; panel++ {
+				packPanel(dst[(panel*k+row)*width:][:rows*width], w[row*cols:], cols, width, panel)
+			}
+		}
+	})
+}
+
+// packPanel packs one panel of a row-major matrix of n columns:
+// dst[i*cols+j] = w[i*n+panel*cols+j], and 0 beyond the last column.
+func packPanel(dst, w []float32, n, cols, panel int) {
 	at := panel * cols
 	valid := min(cols, n-at)
-	for len(dst) > 0 {
+	if valid == 16 && cols == 16 {
+		for ; len(dst) >= 16; dst, at = dst[16:], at+n {
+			*(*[16]float32)(dst) = *(*[16]float32)(w[at:])
+		}
+		return
+	}
+	for ; len(dst) > 0; dst, at = dst[cols:], at+n {
 		copy(dst[:valid], w[at:])
 		clear(dst[valid:cols])
-		dst, at = dst[cols:], at+n
 	}
+}
+
+// packedColumns is packed for the transposes of taps matrices [n,k] that follow
+// each other: row tap·k+i, column j of the result is w[tap,j,i].
+func (c *compiler) packedColumns(n *graph.Node, weights *graph.Node, taps, cols, k int) slot {
+	width := c.k.Cols
+	panels := (cols + width - 1) / width
+	return c.packed(n, weights, taps*k, cols, panels, func(dst, w []float32, panel int) {
+		packColumns(dst[panel*taps*k*width:][:taps*k*width], w, taps, cols, k, width, panel)
+	})
 }
 
 // packColumns packs the transposes of taps matrices [n,k] that follow each
@@ -314,9 +344,7 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
 	m := forwardPixels(x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], kh, kw, n.Conv)
 	c.p.kernels[n.Op.String()] = c.igemm()
-	wei := c.packed(n, w, kh*kw*ch, oc, func(dst, w []float32, panel int) {
-		packRows(dst, w, oc, c.k.Cols, panel)
-	})
+	wei := c.packedRows(n, w, kh*kw*ch, oc)
 	return c.lowerPass(label(n), m, n.Shape[0], ch, oc, c.slotOf[x.ID], wei, c.value(n))
 }
 
@@ -325,9 +353,7 @@ func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
 	m := forwardPixels(n.Shape[1], n.Shape[2], dy.Shape[1], dy.Shape[2], kh, kw, n.Conv).inverse()
 	c.p.kernels[n.Op.String()] = c.igemm()
-	wei := c.packed(n, w, kh*kw*oc, ch, func(dst, w []float32, panel int) {
-		packColumns(dst, w, kh*kw, ch, oc, c.k.Cols, panel)
-	})
+	wei := c.packedColumns(n, w, kh*kw, ch, oc)
 	return c.lowerPass(label(n), m, n.Shape[0], oc, ch, c.slotOf[dy.ID], wei, c.value(n))
 }
 
@@ -349,13 +375,12 @@ func (c *compiler) lowerMatMul(n *graph.Node) error {
 			}
 		}, from, src)
 	}
-	wei := c.packed(n, b, k, cols, func(dst, w []float32, panel int) {
-		if n.MatMul.TransposeB {
-			packColumns(dst, w, 1, cols, k, c.k.Cols, panel)
-		} else {
-			packRows(dst, w, cols, c.k.Cols, panel)
-		}
-	})
+	var wei slot
+	if n.MatMul.TransposeB {
+		wei = c.packedColumns(n, b, 1, cols, k)
+	} else {
+		wei = c.packedRows(n, b, k, cols)
+	}
 	c.p.kernels[n.Op.String()] = c.igemm()
 	m := pixelMap{dst: 1, src: 1, taps: 1, at: []int32{0}}
 	return c.lowerPass(label(n), m, rows, k, cols, src, wei, c.value(n))

@@ -37,6 +37,7 @@ type weightsPass struct {
 type weightsBlock struct {
 	x0, xPixels   int       // first pixel over all images, number of pixels
 	dy0, dyPixels int       //
+	gather        []int32   // pixels of x that are read, counted from x0, when these are few; xPixels is their number
 	packed        int       // pixels of x in the blocks before
 	pairs         [][]int32 // per tap: offsets into a packed strip and panel
 }
@@ -58,7 +59,7 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 	v.cut(m, images, w, ow, k.Rows, k.Cols)
 
 	shardSize := v.panels * v.strips * v.taps * k.Rows * k.Cols
-	const shardFloats, maxShards, wantTasks = 2 << 20, 16, 32
+	const shardFloats, maxShards, wantTasks = 512 << 10, 16, 32
 	v.shards = min(max(shardFloats/shardSize, 1), maxShards, len(v.blocks))
 	chunks := min((wantTasks+v.shards-1)/v.shards, v.panels)
 	if v.shards == maxShards {
@@ -136,11 +137,36 @@ func newWeightsBlock(m pixelMap, images, d0, count, w, rows, cols int) weightsBl
 	if hi >= 0 {
 		b.x0, b.xPixels = int(lo), images*int(hi-lo+1)
 	}
+	position := make([]int32, b.xPixels) // of a source pixel in the packed block
+	used := 0
+	for n := range images {
+		for _, s := range m.at[d0*m.taps : (d0+count)*m.taps] {
+			if s != kernel.NoPixel {
+				position[n*m.src+int(s-lo)] = 1
+			}
+		}
+	}
+	for _, mark := range position {
+		used += int(mark)
+	}
+	if 2*used <= b.xPixels { // as in a 1×1 convolution of stride 2
+		for px, mark := range position {
+			if mark == 1 {
+				position[px] = int32(len(b.gather))
+				b.gather = append(b.gather, int32(px))
+			}
+		}
+		b.xPixels = used
+	} else {
+		for px := range position {
+			position[px] = int32(px)
+		}
+	}
 	for tap := range m.taps {
 		for n := range images {
 			for d := range count {
 				if s := m.at[(d0+d)*m.taps+tap]; s != kernel.NoPixel {
-					b.pairs[tap] = append(b.pairs[tap], int32((n*m.src+int(s-lo))*rows), int32((n*count+d)*cols))
+					b.pairs[tap] = append(b.pairs[tap], position[n*m.src+int(s-lo)]*int32(rows), int32((n*count+d)*cols))
 				}
 			}
 		}
@@ -159,29 +185,42 @@ func (v *weightsPass) blockX(i int, scratch []float32) []float32 {
 	return v.p.mem[v.packedX][b.packed*size:][:b.xPixels*size]
 }
 
-// packX packs the channels of x in strips [strip][pixel][rows].
+// packX packs the channels of x in strips [strip][pixel][rows]. Rows beyond the
+// last channel get whatever follows in memory: their sums are not used.
 func (v *weightsPass) packX(b *weightsBlock, dst []float32) {
 	rows := v.p.engine.kernels.Rows
-	x := v.p.mem[v.x][b.x0*v.c:][:b.xPixels*v.c]
+	x := v.p.mem[v.x][b.x0*v.c:]
 	for strip := range v.strips {
-		valid := min(rows, v.c-strip*rows)
-		at := strip * rows
-		for range b.xPixels {
-			d, s := dst[:rows], x[at:at+valid]
-			if len(s) == 6 && len(d) == 6 {
-				*(*[6]float32)(d) = [6]float32(s)
-			} else {
-				copy(d, s)
-				clear(d[valid:])
-			}
-			dst, at = dst[rows:], at+v.c
+		out := dst[strip*b.xPixels*rows:][:b.xPixels*rows]
+		if b.gather == nil {
+			packStrip(out, x[strip*rows:], v.c, rows)
+			continue
 		}
+		for i, px := range b.gather {
+			packStrip(out[i*rows:][:rows], x[int(px)*v.c+strip*rows:], v.c, rows)
+		}
+	}
+}
+
+// packStrip packs rows elements of each pixel of c elements; x starts at the
+// first of them and may end after the last pixel's channels.
+func packStrip(dst, x []float32, c, rows int) {
+	at := 0
+	if rows == 6 {
+		for len(dst) >= 6 && at+6 <= len(x) {
+			*(*[6]float32)(dst) = *(*[6]float32)(x[at:])
+			dst, at = dst[6:], at+c
+		}
+	}
+	for ; len(dst) > 0; dst, at = dst[rows:], at+c {
+		clear(dst[copy(dst[:rows], x[at:]):rows])
 	}
 }
 
 // packDy packs one panel of channels of dy, [pixel][cols].
 func (v *weightsPass) packDy(b *weightsBlock, dst []float32, panel int) {
-	packRows(dst[:b.dyPixels*v.p.engine.kernels.Cols], v.p.mem[v.dy][b.dy0*v.oc:], v.oc, v.p.engine.kernels.Cols, panel)
+	cols := v.p.engine.kernels.Cols
+	packPanel(dst[:b.dyPixels*cols], v.p.mem[v.dy][b.dy0*v.oc:], v.oc, cols, panel)
 }
 
 // run adds the blocks of one shard to its sums, for some panels.
@@ -223,9 +262,9 @@ func (v *weightsPass) total(_, strip int) {
 	tile := k.Rows * k.Cols
 	panelSize := v.strips * v.taps * tile
 	sums, dw := p.mem[v.sums], p.mem[v.dw]
-	for panel := range v.panels {
-		valid := min(k.Cols, v.oc-panel*k.Cols)
-		for tap := range v.taps {
+	for tap := range v.taps {
+		for panel := range v.panels {
+			valid := min(k.Cols, v.oc-panel*k.Cols)
 			at := panel*panelSize + (strip*v.taps+tap)*tile
 			for r := range min(k.Rows, v.c-strip*k.Rows) {
 				dst := dw[(tap*v.c+strip*k.Rows+r)*v.oc+panel*k.Cols:][:valid]

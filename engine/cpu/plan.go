@@ -126,7 +126,7 @@ func (c *compiler) results(store *variables) ([]result, error) {
 		}
 		c.updated[u.Variable.Name] = true
 		s := c.fixed(nil)
-		c.p.updates = append(c.p.updates, update{variable: v, slot: s, next: make([]float32, len(v.data))})
+		c.p.updates = append(c.p.updates, update{variable: v, slot: s, next: allocate(len(v.data))})
 		c.kept[u.Value.ID] = true
 		if c.slotOf[u.Value.ID] == noSlot { // computed straight into the new value
 			c.slotOf[u.Value.ID] = s
@@ -252,7 +252,7 @@ func (c *compiler) place() {
 		i, _ := slices.BinarySearchFunc(placed, at, func(o *buffer, at int) int { return cmp.Compare(o.offset, at) })
 		placed = slices.Insert(placed, i, b)
 	}
-	c.p.arena = make([]float32, total)
+	c.p.arena = allocate(total)
 	for _, s := range order {
 		b := &c.buffers[s]
 		c.p.mem[s] = c.p.arena[b.offset : b.offset+b.size : b.offset+b.size]

@@ -54,7 +54,7 @@ func (v *variables) Set(name string, t tensor.Tensor) error {
 func (v *variables) open(name string, shape tensor.Shape) (*variable, error) {
 	x := v.byName[name]
 	if x == nil {
-		x = &variable{shape: slices.Clone(shape), data: make([]float32, shape.Elements()), version: 1}
+		x = &variable{shape: slices.Clone(shape), data: allocate(shape.Elements()), version: 1}
 		v.byName[name] = x
 		v.names = append(v.names, name)
 	}
