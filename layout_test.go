@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"train":    {"engine", "format/safetensors", "graph", "internal/hint", "loader", "metric", "model", "optim", "rundir", "tensor"},
 	"classify": {"dataset", "engine", "loader", "tensor", "train"},
 	"rundir":   {"format/safetensors", "internal/atomicfile", "internal/hint", "tensor"},
-	"report":   {"metric", "rundir"},
+	"report":   {"rundir"},
 
 	"format/safetensors": {"internal/atomicfile", "tensor"},
 

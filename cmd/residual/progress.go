@@ -148,11 +148,13 @@ func (p *progress) stepped(e train.Stepped) {
 	switch p.mode {
 	case "json":
 		p.object("step", struct {
-			Epoch, Step, Steps int
-			Loss               rundir.Float
-			Accuracy           float64
-			ImagesPerSecond    float64 `json:"images_per_second"`
-			RemainingSeconds   float64 `json:"remaining_seconds"`
+			Epoch            int          `json:"epoch"`
+			Step             int          `json:"step"`
+			Steps            int          `json:"steps"`
+			Loss             rundir.Float `json:"loss"`
+			Accuracy         float64      `json:"sparse_categorical_accuracy"`
+			ImagesPerSecond  float64      `json:"images_per_second"`
+			RemainingSeconds float64      `json:"remaining_seconds"`
 		}{e.Epoch, e.Step, e.Steps, rundir.Float(e.Loss), e.Accuracy, e.ImagesPerSecond, e.Remaining.Seconds()})
 	case "bar":
 		p.bar(fmt.Sprintf("epoch %d/%d", e.Epoch, e.Epochs), e.Step, e.Steps,

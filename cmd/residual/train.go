@@ -130,7 +130,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer) (er
 	if o.resume != "" {
 		err = trainer.Resume()
 	} else {
-		err = writeOrigin(run, cfg, newOrigin(data, eng, trainer.Kernels(), os.Args))
+		err = writeOrigin(run, cfg, newOrigin(data, eng, trainer.Kernels(), append([]string{"residual"}, os.Args[1:]...)))
 	}
 	if err != nil {
 		return err
@@ -206,6 +206,7 @@ type origin struct {
 	OS          string            `json:"os"`
 	Arch        string            `json:"arch"`
 	CPUs        int               `json:"cpus"`
+	CPUFeatures []string          `json:"cpu_features"`
 	Started     time.Time         `json:"started"`
 	Engine      string            `json:"engine"`
 	Data        any               `json:"data"`
