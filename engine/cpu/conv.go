@@ -191,6 +191,7 @@ func (c *compiler) lowerPass(name string, m pixelMap, images, cSrc, cDst int, sr
 	}
 	c.needScratch(k.Rows * k.Cols)
 	c.needChannels(cSrc)
+	c.p.passes = append(c.p.passes, v)
 	c.step(name, v.tasks(), v.run, src, wei, dst)
 	return nil
 }

@@ -3,10 +3,13 @@ package cpu
 import (
 	"context"
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
+	"github.com/residual-ml/residual/engine/cpu/kernel"
 	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/internal/random"
 	"github.com/residual-ml/residual/tensor"
 )
 
@@ -121,4 +124,123 @@ func benchmarkConv(b *testing.B, pass graph.Op, l layer, batch int) {
 	gflops := flop * float64(b.N) / spent.Seconds() / 1e9 // per thread
 	b.ReportMetric(gflops, "GFLOP/cpu-s")
 	b.ReportMetric(100*gflops/max(peak, tilePeak(e)), "%peak")
+}
+
+// TestConvPasses compares the three passes with plain loops on small integers,
+// whose sums are exact, so that any mistake in tables, tails, groups, blocks or
+// shards is an inequality. The shapes are chosen to reach each of them.
+func TestConvPasses(t *testing.T) {
+	same := func(h, w, kernel, stride int) graph.Padding { return graph.SamePadding(h, w, kernel, stride) }
+	sym := func(p int) func(_, _, _, _ int) graph.Padding {
+		return func(_, _, _, _ int) graph.Padding { return graph.SymmetricPadding(p) }
+	}
+	lopsided := func(_, _, _, _ int) graph.Padding { return graph.Padding{Top: 2, Left: 1, Right: 3} }
+	for _, c := range []struct {
+		why            string
+		n, h, w, c, oc int
+		kh, kw, stride int
+		pad            func(h, w, kernel, stride int) graph.Padding
+		reach          func(f *convPass, w *weightsPass) bool // the code path that the case is for
+	}{
+		{why: "one pixel", n: 1, h: 1, w: 1, c: 1, oc: 1, kh: 1, kw: 1, stride: 1, pad: sym(0)},
+		{why: "last group smaller", n: 15, h: 4, w: 4, c: 10, oc: 17, kh: 3, kw: 3, stride: 1, pad: same, reach: func(f *convPass, w *weightsPass) bool { return f.groups > 1 && f.last != f.tables }},
+		{why: "stride 2, keras", n: 3, h: 8, w: 6, c: 16, oc: 32, kh: 3, kw: 3, stride: 2, pad: same},
+		{why: "stride 2, odd", n: 2, h: 9, w: 7, c: 5, oc: 16, kh: 3, kw: 3, stride: 2, pad: sym(1)},
+		{why: "1×1 stride 2 skips pixels", n: 4, h: 8, w: 8, c: 16, oc: 33, kh: 1, kw: 1, stride: 2, pad: sym(0), reach: func(f *convPass, w *weightsPass) bool { return w.blocks[0].gather != nil }},
+		{why: "kernel and padding lopsided", n: 2, h: 7, w: 8, c: 3, oc: 4, kh: 2, kw: 4, stride: 1, pad: lopsided},
+		{why: "stride 3 over the kernel", n: 2, h: 10, w: 11, c: 4, oc: 3, kh: 2, kw: 2, stride: 3, pad: sym(0)},
+		{why: "large stem", n: 2, h: 40, w: 50, c: 3, oc: 16, kh: 7, kw: 7, stride: 2, pad: sym(3)},
+		{why: "lines, shards", n: 5, h: 24, w: 30, c: 16, oc: 16, kh: 3, kw: 3, stride: 1, pad: same, reach: func(f *convPass, w *weightsPass) bool {
+			return f.groups == 5 && f.chunks > 1 && w.shards > 1 && len(w.blocks) > 5 && w.packedX == noSlot
+		}},
+		{why: "lines wider than a block", n: 1, h: 3, w: 300, c: 7, oc: 5, kh: 3, kw: 3, stride: 1, pad: same,
+			reach: func(f *convPass, w *weightsPass) bool { return len(w.blocks) > 1 }},
+		{why: "panels apart, packed x", n: 3, h: 5, w: 5, c: 65, oc: 144, kh: 3, kw: 3, stride: 1, pad: same, reach: func(f *convPass, w *weightsPass) bool {
+			return f.panelsPerTask < f.panels && w.panelsPerTask < w.panels && w.packedX != noSlot
+		}},
+		{why: "only padding in places", n: 1, h: 2, w: 2, c: 2, oc: 2, kh: 1, kw: 1, stride: 1, pad: sym(2)},
+	} {
+		t.Run(c.why, func(t *testing.T) {
+			attrs := graph.ConvAttrs{Stride: c.stride, Pad: c.pad(c.h, c.w, c.kh, c.stride)}
+			b := graph.NewBuilder()
+			x := b.Input("x", graph.Real, c.n, c.h, c.w, c.c)
+			w := b.Input("w", graph.Real, c.kh, c.kw, c.c, c.oc)
+			y := b.Conv(x, w, attrs)
+			dy := b.Input("dy", graph.Real, y.Shape...)
+			g, err := b.Build(y, b.ConvBackwardData(dy, w, x, attrs), b.ConvBackwardWeights(x, dy, w, attrs))
+			if err != nil {
+				t.Fatal(err)
+			}
+			rng := random.New(3, random.Name(c.why))
+			in := make([]tensor.Tensor, 3)
+			for i, n := range []*graph.Node{x, w, dy} {
+				in[i] = tensor.New(tensor.Float32, n.Shape...)
+				for j := range in[i].Float32s() {
+					in[i].Float32s()[j] = float32(rng.IntN(9) - 4)
+				}
+			}
+			want := naiveConv(in[0], in[1], in[2], attrs)
+			for _, k := range kernel.Supported() {
+				for _, threads := range []int{1, 3} {
+					e := open(t, Options{Threads: threads, InstructionSet: k.Set.String()})
+					p, err := e.Compile(g, e.NewVariables())
+					if err != nil {
+						t.Fatal(err)
+					}
+					if c.reach != nil {
+						if f, w := p.(*Program).passes[0], p.(*Program).weights[0]; !c.reach(f, w) {
+							t.Fatalf("the case does not reach what it is for: forward %+v, weights %+v", *f, *w)
+						}
+					}
+					nan := float32(math.NaN())
+					fill(p.(*Program).arena, nan)
+					for _, s := range p.(*Program).scratch {
+						fill(s, nan)
+					}
+					got, err := p.Run(context.Background(), in...)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for i, pass := range []string{"forward", "backward data", "backward weights"} {
+						for j, v := range got[i].Float32s() {
+							if v != want[i][j] {
+								t.Fatalf("%s, %v, %d threads: element %d of %v is %v, want %v", pass, k.Set, threads, j, got[i].Shape(), v, want[i][j])
+							}
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// naiveConv returns y, dx and dw by the definition of graph.OpConv.
+func naiveConv(x, w, dy tensor.Tensor, a graph.ConvAttrs) [3][]float32 {
+	xs, ws, ys := x.Shape(), w.Shape(), dy.Shape()
+	out := [3][]float32{make([]float32, dy.Len()), make([]float32, x.Len()), make([]float32, w.Len())}
+	for n := range ys[0] {
+		for oh := range ys[1] {
+			for ow := range ys[2] {
+				for kh := range ws[0] {
+					for kw := range ws[1] {
+						ih, iw := oh*a.Stride+kh-a.Pad.Top, ow*a.Stride+kw-a.Pad.Left
+						if ih < 0 || ih >= xs[1] || iw < 0 || iw >= xs[2] {
+							continue
+						}
+						for c := range ws[2] {
+							for oc := range ws[3] {
+								i := ((n*xs[1]+ih)*xs[2]+iw)*xs[3] + c
+								j := ((kh*ws[1]+kw)*ws[2]+c)*ws[3] + oc
+								k := ((n*ys[1]+oh)*ys[2]+ow)*ys[3] + oc
+								out[0][k] += x.Float32s()[i] * w.Float32s()[j]
+								out[1][i] += dy.Float32s()[k] * w.Float32s()[j]
+								out[2][j] += dy.Float32s()[k] * x.Float32s()[i]
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	return out
 }

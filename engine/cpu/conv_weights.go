@@ -79,6 +79,7 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 	v.sums = c.temp(v.shards * shardSize)
 	c.step(name, v.shards*chunks, v.run, v.x, v.packedX, v.dy, v.sums)
 	v.dw = c.value(n)
+	c.p.weights = append(c.p.weights, v)
 	c.step("sum "+name, v.strips, v.total, v.sums, v.dw)
 	return nil
 }

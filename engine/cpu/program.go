@@ -45,8 +45,11 @@ type Program struct {
 	guard    slot // noSlot: none
 	outputs  []tensor.Tensor
 	fail     error // set by a step that cannot go on
-	kernels  map[string]string
-	closed   bool
+
+	passes  []*convPass // for tests: which paths a shape takes
+	weights []*weightsPass
+	kernels map[string]string
+	closed  bool
 }
 
 // binding ties a variable of the store to its slot.
