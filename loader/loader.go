@@ -25,6 +25,7 @@ type Options struct {
 	Shuffle    bool // another order every epoch
 	Seed       uint64
 	Preprocess Preprocess
+	Augment    Augment // for training
 
 	// ClassWeights multiply the loss of each class's images; nil: all 1.
 	ClassWeights []float32
@@ -53,6 +54,9 @@ type Loader struct {
 // New checks the options against the data.
 func New(data dataset.Dataset, o Options) (*Loader, error) {
 	if err := o.Preprocess.Check(); err != nil {
+		return nil, err
+	}
+	if err := o.Augment.Check(o.Preprocess.Height, o.Preprocess.Width); err != nil {
 		return nil, err
 	}
 	if o.BatchSize < 1 {
@@ -136,7 +140,7 @@ func (l *Loader) Batches(ctx context.Context, epoch, first int) iter.Seq2[Batch,
 				case <-ctx.Done():
 					return
 				case b := <-free:
-					b.err = l.fill(ctx, b, order[at:min(at+l.options.BatchSize, len(order))])
+					b.err = l.fill(ctx, b, epoch, order[at:min(at+l.options.BatchSize, len(order))])
 					full <- b
 					if b.err != nil {
 						return
@@ -184,7 +188,7 @@ func (l *Loader) newBuffer() *buffer {
 }
 
 // fill reads the pictures at the given positions, several at a time.
-func (l *Loader) fill(ctx context.Context, b *buffer, positions []int) error {
+func (l *Loader) fill(ctx context.Context, b *buffer, epoch int, positions []int) error {
 	p := l.options.Preprocess
 	size := p.Height * p.Width * p.Channels
 	errs := make([]error, len(positions))
@@ -197,7 +201,8 @@ func (l *Loader) fill(ctx context.Context, b *buffer, positions []int) error {
 			}
 			at := positions[i]
 			if errs[i] = l.data.Image(at, &t.picture); errs[i] == nil {
-				t.apply(t.picture, b.images[i*size:(i+1)*size])
+				s := random.Make(l.options.Seed, random.Name("augment"), uint64(epoch), uint64(at))
+				t.apply(t.picture, l.options.Augment, &s, b.images[i*size:(i+1)*size])
 			}
 			b.labels[i] = int32(l.data.Label(at))
 			b.weights[i] = 1

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/residual-ml/residual/dataset"
+	"github.com/residual-ml/residual/internal/random"
 )
 
 // pixels is a data set of 2×2 pictures; picture i has the grey value i in all
@@ -239,4 +240,67 @@ func TestPreprocess(t *testing.T) {
 	if slices.Min(got) < 30 {
 		t.Errorf("squashing lost the outer columns: %v", got)
 	}
+}
+
+// Every offset and both directions occur, what is cut in is black, and the same
+// coordinates give the same picture whatever the workers and wherever it begins.
+func TestAugment(t *testing.T) {
+	src := dataset.Image{Height: 3, Width: 3, Channels: 1, Pix: []uint8{1, 2, 3, 4, 5, 6, 7, 8, 9}}
+	seen := map[string]int{}
+	for i := range 4000 {
+		s := random.Make(1, uint64(i))
+		got := Augment{PadCrop: 1, Flip: true}.apply(&s, &src, new(dataset.Image))
+		seen[string(got.Pix)]++
+	}
+	if len(seen) != 18 {
+		t.Errorf("%d different pictures, want 9 offsets × 2 directions", len(seen))
+	}
+	for _, want := range [][]uint8{{1, 2, 3, 4, 5, 6, 7, 8, 9}, {3, 2, 1, 6, 5, 4, 9, 8, 7}, {5, 6, 0, 8, 9, 0, 0, 0, 0}, {0, 0, 0, 0, 1, 2, 0, 4, 5}, {0, 0, 0, 2, 1, 0, 5, 4, 0}} {
+		if n := seen[string(want)]; n < 120 || n > 340 { // 222 expected
+			t.Errorf("%v occurs %d times of 4000", want, n)
+		}
+	}
+
+	o := options(8)
+	o.Augment = Augment{PadCrop: 1, Flip: true}
+	images := func(workers, epoch, first int) []float32 {
+		o.Workers = workers
+		var all []float32
+		for b, err := range mustNew(t, noisy(40), o).Batches(t.Context(), epoch, first) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, b.Images.Float32s()...)
+		}
+		return all
+	}
+	whole := images(1, 0, 0)
+	if !slices.Equal(images(3, 0, 0), whole) {
+		t.Error("the number of workers matters")
+	}
+	if !slices.Equal(images(2, 0, 2), whole[2*8*12:]) {
+		t.Error("seeking to batch 2 gives other pictures")
+	}
+	if slices.Equal(images(1, 1, 0), whole) {
+		t.Error("the second epoch repeats the first")
+	}
+	o.Augment.PadCrop = 3
+	if _, err := New(noisy(4), o); err == nil || !strings.Contains(err.Error(), "pad-crop of 3 pixels") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// noisy is a data set of 2×2 colour pictures that all differ.
+type noisy int
+
+func (n noisy) Len() int          { return int(n) }
+func (n noisy) Label(int) int     { return 0 }
+func (n noisy) Name(i int) string { return fmt.Sprintf("noisy[%d]", i) }
+func (n noisy) Image(i int, dst *dataset.Image) error {
+	*dst = dataset.Image{Height: 2, Width: 2, Channels: 3, Pix: make([]uint8, 12)}
+	r := random.New(9, uint64(i))
+	for p := range dst.Pix {
+		dst.Pix[p] = uint8(r.IntN(256))
+	}
+	return nil
 }

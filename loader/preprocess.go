@@ -8,6 +8,7 @@ import (
 	"golang.org/x/image/draw"
 
 	"github.com/residual-ml/residual/dataset"
+	"github.com/residual-ml/residual/internal/random"
 )
 
 // Preprocess turns a picture into the numbers a network was trained on. It is
@@ -53,9 +54,10 @@ func (p Preprocess) Check() error {
 // preparer applies a Preprocess with memory of its own; one goroutine uses it.
 type preparer struct {
 	Preprocess
-	table   [][256]float32 // per channel: the number for each byte
-	picture dataset.Image
-	sized   dataset.Image
+	table [][256]float32 // per channel: the number for each byte
+
+	// The picture as read, as resized, as augmented; memory that is used again.
+	picture, sized, augmented dataset.Image
 }
 
 func newPreparer(p Preprocess) *preparer {
@@ -77,13 +79,16 @@ func newPreparer(p Preprocess) *preparer {
 
 // Apply writes a picture's numbers to dst [Height,Width,Channels].
 func (p Preprocess) Apply(picture dataset.Image, dst []float32) {
-	newPreparer(p).apply(picture, dst)
+	newPreparer(p).apply(picture, Augment{}, new(random.Source), dst)
 }
 
-func (t *preparer) apply(picture dataset.Image, dst []float32) {
+func (t *preparer) apply(picture dataset.Image, augment Augment, s *random.Source, dst []float32) {
 	if picture.Height != t.Height || picture.Width != t.Width {
 		resize(picture, &t.sized, t.Height, t.Width, t.Resize)
 		picture = t.sized
+	}
+	if augment != (Augment{}) {
+		picture = *augment.apply(s, &picture, &t.augmented)
 	}
 	switch {
 	case picture.Channels == t.Channels && t.Channels == 3:
