@@ -281,7 +281,7 @@ func (c *compiler) packedRows(n *graph.Node, weights *graph.Node, k, cols int) s
 		for row := task * perTask; row < end; row += together {
 			rows := min(together, end-row)
 			for panel := 0; panel*width < cols; panel++ {
-				packPanel(dst[(panel*k+row)*width:][:rows*width], w[row*cols:], cols, width, panel)
+				packPanel(c.k, dst[(panel*k+row)*width:][:rows*width], w[row*cols:], cols, panel)
 			}
 		}
 	})
@@ -289,18 +289,15 @@ func (c *compiler) packedRows(n *graph.Node, weights *graph.Node, k, cols int) s
 
 // packPanel packs one panel of a row-major matrix of n columns:
 // dst[i*cols+j] = w[i*n+panel*cols+j], and 0 beyond the last column.
-func packPanel(dst, w []float32, n, cols, panel int) {
+func packPanel(k *kernel.Kernels, dst, w []float32, n, panel int) {
+	cols := k.Cols
 	at := panel * cols
-	valid := min(cols, n-at)
-	if valid == 16 && cols == 16 {
-		for ; len(dst) >= 16; dst, at = dst[16:], at+n {
-			*(*[16]float32)(dst) = *(*[16]float32)(w[at:])
-		}
+	if n-at >= cols {
+		k.Pack(dst, w[at:], cols, n)
 		return
 	}
 	for ; len(dst) > 0; dst, at = dst[cols:], at+n {
-		copy(dst[:valid], w[at:])
-		clear(dst[valid:cols])
+		clear(dst[copy(dst[:n-panel*cols], w[at:]):cols])
 	}
 }
 

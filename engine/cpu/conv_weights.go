@@ -189,39 +189,35 @@ func (v *weightsPass) blockX(i int, scratch []float32) []float32 {
 // packX packs the channels of x in strips [strip][pixel][rows]. Rows beyond the
 // last channel get whatever follows in memory: their sums are not used.
 func (v *weightsPass) packX(b *weightsBlock, dst []float32) {
-	rows := v.p.engine.kernels.Rows
+	k := v.p.engine.kernels
+	rows := k.Rows
 	x := v.p.mem[v.x][b.x0*v.c:]
 	for strip := range v.strips {
 		out := dst[strip*b.xPixels*rows:][:b.xPixels*rows]
 		if b.gather == nil {
-			packStrip(out, x[strip*rows:], v.c, rows)
+			packStrip(k, out, x[strip*rows:], v.c, rows)
 			continue
 		}
 		for i, px := range b.gather {
-			packStrip(out[i*rows:][:rows], x[int(px)*v.c+strip*rows:], v.c, rows)
+			packStrip(k, out[i*rows:][:rows], x[int(px)*v.c+strip*rows:], v.c, rows)
 		}
 	}
 }
 
 // packStrip packs rows elements of each pixel of c elements; x starts at the
 // first of them and may end after the last pixel's channels.
-func packStrip(dst, x []float32, c, rows int) {
-	at := 0
-	if rows == 6 {
-		for len(dst) >= 6 && at+6 <= len(x) {
-			*(*[6]float32)(dst) = *(*[6]float32)(x[at:])
-			dst, at = dst[6:], at+c
-		}
-	}
-	for ; len(dst) > 0; dst, at = dst[rows:], at+c {
-		clear(dst[copy(dst[:rows], x[at:]):rows])
+func packStrip(k *kernel.Kernels, dst, x []float32, c, rows int) {
+	whole := min(len(dst)/rows, max(len(x)-rows+c, 0)/c) // pixels that x has rows elements of
+	k.Pack(dst[:whole*rows], x, rows, c)
+	for i := whole; i < len(dst)/rows; i++ {
+		copy(dst[i*rows:][:rows], x[i*c:])
 	}
 }
 
 // packDy packs one panel of channels of dy, [pixel][cols].
 func (v *weightsPass) packDy(b *weightsBlock, dst []float32, panel int) {
-	cols := v.p.engine.kernels.Cols
-	packPanel(dst[:b.dyPixels*cols], v.p.mem[v.dy][b.dy0*v.oc:], v.oc, cols, panel)
+	k := v.p.engine.kernels
+	packPanel(k, dst[:b.dyPixels*k.Cols], v.p.mem[v.dy][b.dy0*v.oc:], v.oc, panel)
 }
 
 // run adds the blocks of one shard to its sums, for some panels.

@@ -73,3 +73,14 @@ func outerTileGeneric(dst, src, dy []float32, pixels []int32) {
 		}
 	}
 }
+
+// packGeneric copies rows of width elements that lie stride apart in src:
+//
+//	dst[i*width+j] = src[i*stride+j],  j < width, i < len(dst)/width
+//
+// It is how operands of the tiles are brought together.
+func packGeneric(dst, src []float32, width, stride int) {
+	for at := 0; len(dst) >= width; dst, at = dst[width:], at+stride {
+		copy(dst[:width], src[at:])
+	}
+}

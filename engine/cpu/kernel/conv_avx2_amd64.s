@@ -209,3 +209,52 @@ store:
 	ADDROW(5, Y10, Y11)
 	VZEROUPPER
 	RET
+
+// func pack16AVX2(dst, src []float32, stride int)
+// DI dst, CX elements left, SI src row, DX stride in bytes.
+TEXT ·pack16AVX2(SB), NOSPLIT, $0-56
+	MOVQ dst_base+0(FP), DI
+	MOVQ dst_len+8(FP), CX
+	MOVQ src_base+24(FP), SI
+	MOVQ stride+48(FP), DX
+	SHLQ $2, DX
+	SUBQ $16, CX
+	JLT  done
+
+row:
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 32(DI)
+	ADDQ    DX, SI
+	ADDQ    $64, DI
+	SUBQ    $16, CX
+	JGE     row
+
+done:
+	VZEROUPPER
+	RET
+
+// func pack6AVX2(dst, src []float32, stride int)
+// As pack16AVX2, with AX the last pair of a row.
+TEXT ·pack6AVX2(SB), NOSPLIT, $0-56
+	MOVQ dst_base+0(FP), DI
+	MOVQ dst_len+8(FP), CX
+	MOVQ src_base+24(FP), SI
+	MOVQ stride+48(FP), DX
+	SHLQ $2, DX
+	SUBQ $6, CX
+	JLT  done
+
+row:
+	VMOVUPS (SI), X0
+	MOVQ    16(SI), AX
+	VMOVUPS X0, (DI)
+	MOVQ    AX, 16(DI)
+	ADDQ    DX, SI
+	ADDQ    $24, DI
+	SUBQ    $6, CX
+	JGE     row
+
+done:
+	RET

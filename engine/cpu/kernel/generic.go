@@ -6,6 +6,7 @@ var generic = Kernels{
 	Cols:      16,
 	ConvTile:  convTileGeneric,
 	OuterTile: outerTileGeneric,
+	Pack:      packGeneric,
 
 	Add:      addGeneric,
 	Sub:      subGeneric,

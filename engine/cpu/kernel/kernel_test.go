@@ -112,7 +112,7 @@ func TestSelect(t *testing.T) {
 
 func TestTablesAreComplete(t *testing.T) {
 	forEachSet(t, func(t *testing.T, k *Kernels) {
-		if k.ConvTile == nil || k.OuterTile == nil || k.Add == nil || k.Sub == nil || k.Mul == nil || k.Div == nil ||
+		if k.ConvTile == nil || k.OuterTile == nil || k.Pack == nil || k.Add == nil || k.Sub == nil || k.Mul == nil || k.Div == nil ||
 			k.Max == nil || k.Gate == nil || k.Sqrt == nil || k.ScaleAdd == nil || k.ChannelScaleAdd == nil ||
 			k.ChannelSum == nil || k.ChannelSquares == nil || k.ChannelProducts == nil || k.ChannelMoments == nil || k.Rows == 0 || k.Cols == 0 {
 			t.Errorf("table of %v has holes: %+v", k.Set, k)
@@ -229,6 +229,29 @@ func TestOuterTile(t *testing.T) {
 				}
 			}
 		})
+	})
+}
+
+func TestPack(t *testing.T) {
+	forEachSet(t, func(t *testing.T, k *Kernels) {
+		for _, width := range []int{1, 5, 6, 7, 16, 17} {
+			for n := range 40 {
+				for _, stride := range []int{width, width + 1, 3 * width} {
+					dst, check := guarded(t, n*width, n%4)
+					src, _ := guarded(t, max(0, (n-1)*stride+width), stride%4)
+					for i := range src {
+						src[i] = float32(i)
+					}
+					k.Pack(dst, src, width, stride)
+					check()
+					for i := range dst {
+						if want := float32(i/width*stride + i%width); dst[i] != want {
+							t.Fatalf("width=%d n=%d stride=%d: dst[%d] = %v, want %v", width, n, stride, i, dst[i], want)
+						}
+					}
+				}
+			}
+		}
 	})
 }
 

@@ -55,6 +55,7 @@ type Kernels struct {
 	Rows, Cols int
 	ConvTile   func(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
 	OuterTile  func(dst, src, dy []float32, pixels []int32)
+	Pack       func(dst, src []float32, width, stride int)
 
 	// Elementwise: dst[i] = f(a[i], b[i]) for i < len(dst).
 	Add, Sub, Mul, Div func(dst, a, b []float32)

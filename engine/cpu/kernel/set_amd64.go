@@ -21,6 +21,7 @@ var avx2 = Kernels{
 	Cols:      16,
 	ConvTile:  convTileAVX2,
 	OuterTile: outerTileAVX2,
+	Pack:      packVector,
 
 	Add:      addAVX2,
 	Sub:      subAVX2,
