@@ -169,7 +169,7 @@ func (c *compiler) lowerPass(name string, m pixelMap, images, cSrc, cDst int, sr
 	}
 	group := groupImages(m.dst, images, k.Rows)
 	if max(group*v.srcStep, group*v.dstStep, v.panelSize) > math.MaxInt32 {
-		return errors.New("an image is too large for 31-bit offsets")
+		return errTooLarge
 	}
 	v.groups = (images + group - 1) / group
 	v.tables = newTileTable(m, group, k.Rows, cSrc, cDst, k.Cols)
@@ -337,8 +337,23 @@ func (c *compiler) igemm() string {
 	return fmt.Sprintf("float32 igemm %d×%d %v", c.k.Rows, c.k.Cols, c.k.Set)
 }
 
+// errTooLarge is returned before a table of that size is made.
+var errTooLarge = errors.New("an image or kernel has more than 2³¹-1 elements, too many for this engine's offsets")
+
+func checkImages(nodes ...*graph.Node) error {
+	for _, n := range nodes {
+		if n.Shape.Elements()/n.Shape[0] > math.MaxInt32 {
+			return errTooLarge
+		}
+	}
+	return nil
+}
+
 func (c *compiler) lowerConv(n *graph.Node) error {
 	x, w := n.Inputs[0], n.Inputs[1]
+	if err := checkImages(x, n); err != nil {
+		return err
+	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
 	m := forwardPixels(x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], kh, kw, n.Conv)
 	c.p.kernels[n.Op.String()] = c.igemm()
@@ -348,6 +363,9 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 
 func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
 	dy, w := n.Inputs[0], n.Inputs[1]
+	if err := checkImages(dy, n); err != nil {
+		return err
+	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
 	m := forwardPixels(n.Shape[1], n.Shape[2], dy.Shape[1], dy.Shape[2], kh, kw, n.Conv).inverse()
 	c.p.kernels[n.Op.String()] = c.igemm()

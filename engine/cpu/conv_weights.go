@@ -1,7 +1,6 @@
 package cpu
 
 import (
-	"errors"
 	"math"
 
 	"github.com/residual-ml/residual/engine/cpu/kernel"
@@ -51,8 +50,8 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 		c: ch, oc: oc, taps: n.Shape[0] * n.Shape[1],
 		strips: (ch + k.Rows - 1) / k.Rows, panels: (oc + k.Cols - 1) / k.Cols,
 	}
-	if max(images*h*w, images*oh*ow) > math.MaxInt32/max(k.Rows, k.Cols) {
-		return errors.New("the images are too large for 31-bit offsets")
+	if checkImages(x, dy) != nil || max(images*h*w, images*oh*ow) > math.MaxInt32/max(k.Rows, k.Cols) {
+		return errTooLarge
 	}
 	c.p.kernels[n.Op.String()] = c.igemm()
 	m := forwardPixels(h, w, oh, ow, n.Shape[0], n.Shape[1], n.Conv)

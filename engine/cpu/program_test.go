@@ -277,6 +277,50 @@ func TestPanicBecomesError(t *testing.T) {
 	}
 }
 
+// What cannot run is an error of Compile, before memory of its size is asked for.
+func TestCompileRefuses(t *testing.T) {
+	e := open(t, Options{Threads: 1})
+	conv := func(pass func(b *graph.Builder, x, w, dy *graph.Node) *graph.Node) *graph.Graph {
+		b := graph.NewBuilder()
+		x := b.Input("x", graph.Real, 1, 40000, 40000, 2)
+		w := b.Input("w", graph.Real, 1, 1, 2, 2)
+		dy := b.Input("dy", graph.Real, 1, 40000, 40000, 2)
+		g, err := b.Build(pass(b, x, w, dy))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	attrs := graph.ConvAttrs{Stride: 1}
+	b := graph.NewBuilder()
+	b.Input("x", graph.Real, 2)
+	labels, err := b.Build(b.Input("labels", graph.Integer, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		g    *graph.Graph
+		want string
+	}{
+		{"forward", conv(func(b *graph.Builder, x, w, _ *graph.Node) *graph.Node { return b.Conv(x, w, attrs) }), "too many for this engine"},
+		{"backward data", conv(func(b *graph.Builder, x, w, dy *graph.Node) *graph.Node {
+			return b.ConvBackwardData(dy, w, x, attrs)
+		}), "too many for this engine"},
+		{"backward weights", conv(func(b *graph.Builder, x, w, dy *graph.Node) *graph.Node {
+			return b.ConvBackwardWeights(x, dy, w, attrs)
+		}), "too many for this engine"},
+		{"integer output", labels, "integer"},
+	} {
+		if _, err := e.Compile(c.g, e.NewVariables()); err == nil || !strings.HasPrefix(err.Error(), "cpu: ") || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want one about %q", c.name, err, c.want)
+		}
+	}
+	if _, err := e.Compile(labels, nil); err == nil || !strings.Contains(err.Error(), "NewVariables") {
+		t.Errorf("no variables: error %v", err)
+	}
+}
+
 func TestNew(t *testing.T) {
 	if _, err := New(Options{Threads: -1}); err == nil || !strings.Contains(err.Error(), "-1 threads") {
 		t.Errorf("-1 threads: error %v", err)
