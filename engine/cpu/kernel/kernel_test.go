@@ -31,6 +31,21 @@ func forEachSet(t *testing.T, test func(t *testing.T, k *Kernels)) {
 	}
 }
 
+// A set that RESIDUAL_TEST_REQUIRE names must exist and run here.
+func TestRequiredSets(t *testing.T) {
+	for name := range strings.SplitSeq(os.Getenv("RESIDUAL_TEST_REQUIRE"), ",") {
+		if name == "" {
+			continue
+		}
+		set, err := ParseSet(name)
+		if err != nil {
+			t.Errorf("RESIDUAL_TEST_REQUIRE: %v", err)
+		} else if got := Select(set).Set; got != set {
+			t.Errorf("RESIDUAL_TEST_REQUIRE names %v, but the best that runs here is %v", set, got)
+		}
+	}
+}
+
 // guarded returns a slice of n NaNs that starts at the given element offset
 // inside a larger buffer of NaNs, and a check that the NaNs around it are still there.
 func guarded(t *testing.T, n, offset int) (s []float32, check func()) {
