@@ -13,7 +13,7 @@ import (
 // second-level cache, a multiple of every element size.
 const chunkBytes = 1 << 16
 
-// readElements fills t from r, which has exactly its bytes.
+// readElements fills t from the next bytes of r.
 func readElements(r io.Reader, t tensor.Tensor) error {
 	le := binary.LittleEndian
 	switch t.DType() {

@@ -1,6 +1,7 @@
 package safetensors
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/binary"
@@ -48,6 +49,12 @@ func ReadFile(path string) (*File, error) {
 // Read reads a file of size bytes. Everything the header claims is checked
 // against size before memory is taken for it.
 func Read(r io.ReaderAt, size int64) (*File, error) {
+	return ReadFrom(io.NewSectionReader(r, 0, size), size)
+}
+
+// ReadFrom is Read for a stream. It reads the size bytes once and in order, so
+// that r may compute a checksum on the way.
+func ReadFrom(r io.Reader, size int64) (*File, error) {
 	file, err := read(r, size)
 	if err != nil {
 		return nil, fmt.Errorf("safetensors: %w", err)
@@ -55,12 +62,13 @@ func Read(r io.ReaderAt, size int64) (*File, error) {
 	return file, nil
 }
 
-func read(r io.ReaderAt, size int64) (*File, error) {
+func read(r io.Reader, size int64) (*File, error) {
 	if size < 8 {
 		return nil, fmt.Errorf("%d bytes, want at least the 8 of the header length", size)
 	}
+	r = bufio.NewReaderSize(r, chunkBytes) // for the many small tensors
 	var prefix [8]byte
-	if err := readAt(r, prefix[:], 0); err != nil {
+	if err := readFull(r, prefix[:]); err != nil {
 		return nil, fmt.Errorf("header length: %w", err)
 	}
 	n := binary.LittleEndian.Uint64(prefix[:])
@@ -71,60 +79,60 @@ func read(r io.ReaderAt, size int64) (*File, error) {
 		return nil, fmt.Errorf("header length is %d, but only %d bytes follow: the file is cut short", n, size-8)
 	}
 	header := make([]byte, n)
-	if err := readAt(r, header, 8); err != nil {
+	if err := readFull(r, header); err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
 	entries, metadata, err := parseHeader(header)
 	if err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
-	start := 8 + int64(n)
-	if err := checkOffsets(entries, size-start); err != nil {
+	byOffset, err := checkOffsets(entries, size-8-int64(n))
+	if err != nil {
 		return nil, err
 	}
 
 	f := &File{Metadata: metadata, tensors: make(map[string]tensor.Tensor, len(entries))}
 	for _, e := range entries {
-		t := tensor.New(e.dtype, e.shape...)
-		if err := readElements(io.NewSectionReader(r, start+e.begin, e.end-e.begin), t); err != nil {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return nil, fmt.Errorf("tensor %q: %w", e.name, err)
-		}
 		f.Names = append(f.Names, e.name)
+	}
+	for _, e := range byOffset {
+		t := tensor.New(e.dtype, e.shape...)
+		if err := readElements(r, t); err != nil {
+			return nil, fmt.Errorf("tensor %q: %w", e.name, unexpected(err))
+		}
 		f.tensors[e.name] = t
 	}
 	return f, nil
 }
 
-// readAt fills p; an io.ReaderAt may return io.EOF with a complete read.
-func readAt(r io.ReaderAt, p []byte, off int64) error {
-	n, err := r.ReadAt(p, off)
-	if n == len(p) {
-		return nil
-	}
+func readFull(r io.Reader, p []byte) error {
+	_, err := io.ReadFull(r, p)
+	return unexpected(err)
+}
+
+// unexpected turns the end of the file into an error: size promised more.
+func unexpected(err error) error {
 	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
+		return io.ErrUnexpectedEOF
 	}
 	return err
 }
 
 // checkOffsets verifies that the tensors cover the buffer of size bytes from its
 // first byte to its last, without hole or overlap, and that each is as long as
-// its type and shape say.
-func checkOffsets(entries []entry, size int64) error {
+// its type and shape say. It returns them in the order of their data.
+func checkOffsets(entries []entry, size int64) ([]entry, error) {
 	for _, e := range entries {
 		want, err := byteLen(e.dtype, e.shape)
 		if err != nil {
-			return fmt.Errorf("tensor %q: %w", e.name, err)
+			return nil, fmt.Errorf("tensor %q: %w", e.name, err)
 		}
 		if e.begin > e.end || e.end > size {
-			return fmt.Errorf("tensor %q: data_offsets [%d,%d], want an ascending pair within the %d bytes of data", e.name, e.begin, e.end, size)
+			return nil, fmt.Errorf("tensor %q: data_offsets [%d,%d], want an ascending pair within the %d bytes of data", e.name, e.begin, e.end, size)
 		}
 		if got := e.end - e.begin; got != want {
 			name, _ := dtypeName(e.dtype)
-			return fmt.Errorf("tensor %q: data_offsets span %d bytes, want %d for %s %v", e.name, got, want, name, tensor.Shape(e.shape))
+			return nil, fmt.Errorf("tensor %q: data_offsets span %d bytes, want %d for %s %v", e.name, got, want, name, tensor.Shape(e.shape))
 		}
 	}
 	byOffset := slices.Clone(entries)
@@ -134,14 +142,14 @@ func checkOffsets(entries []entry, size int64) error {
 	at := int64(0)
 	for _, e := range byOffset {
 		if e.begin != at {
-			return fmt.Errorf("tensor %q: data starts at byte %d, want %d: no hole and no overlap", e.name, e.begin, at)
+			return nil, fmt.Errorf("tensor %q: data starts at byte %d, want %d: no hole and no overlap", e.name, e.begin, at)
 		}
 		at = e.end
 	}
 	if at != size {
-		return fmt.Errorf("%d bytes of data, want %d: the tensors must cover them all", size, at)
+		return nil, fmt.Errorf("%d bytes of data, want %d: the tensors must cover them all", size, at)
 	}
-	return nil
+	return byOffset, nil
 }
 
 // byteLen is the size of a tensor's elements. It refuses shapes whose other axes

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/residual-ml/residual/tensor"
 )
@@ -316,31 +317,103 @@ func (f *full) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// A stream is read once, in order, to its last byte: a checksum on the way sees
+// all of it.
+func TestReadFromSeesEveryByte(t *testing.T) {
+	data := encode(t, everything(), map[string]string{"a": "b"})
+	var seen bytes.Buffer
+	source := iotest.HalfReader(io.TeeReader(bytes.NewReader(data), &seen))
+	f, err := ReadFrom(source, int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, f, everything(), map[string]string{"a": "b"})
+	if !bytes.Equal(seen.Bytes(), data) {
+		t.Errorf("%d bytes went by, want the %d of the file in order", seen.Len(), len(data))
+	}
+	planted := errors.New("planted")
+	broken := io.MultiReader(bytes.NewReader(data[:len(data)/2]), iotest.ErrReader(planted))
+	if _, err := ReadFrom(broken, int64(len(data))); !errors.Is(err, planted) {
+		t.Errorf("a disk that fails: error %v", err)
+	}
+}
+
+// addSeeds adds the seeds of a fuzz target and makes sure that they are some,
+// and of both kinds: files to accept and files to refuse.
+func addSeeds(f *testing.F, seeds [][]byte, accepts func([]byte) bool) {
+	f.Helper()
+	accepted := 0
+	for _, seed := range seeds {
+		f.Add(seed)
+		if accepts(seed) {
+			accepted++
+		}
+	}
+	if accepted < 2 || len(seeds)-accepted < 2 {
+		f.Fatalf("of %d seeds %d are accepted, want two or more of each kind", len(seeds), accepted)
+	}
+}
+
 // FuzzRead: what parses can be written, and reading that gives the same again.
 func FuzzRead(f *testing.F) {
-	f.Add(encode(f, everything()[:2], map[string]string{"a": "b"}))
-	f.Add(encode(f, nil, nil))
-	for _, h := range hostile {
-		f.Add(h.file)
-	}
 	reference, err := os.ReadFile("testdata/python.safetensors")
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(reference)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		first, err := Read(bytes.NewReader(data), int64(len(data)))
+	seeds := [][]byte{reference, encode(f, everything()[:2], map[string]string{"a": "b"}), encode(f, nil, nil)}
+	for _, h := range hostile {
+		seeds = append(seeds, h.file)
+	}
+	addSeeds(f, seeds, func(data []byte) bool {
+		_, err := Read(bytes.NewReader(data), int64(len(data)))
+		return err == nil
+	})
+	f.Fuzz(checkRead)
+}
+
+func checkRead(t *testing.T, data []byte) {
+	first, err := Read(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return
+	}
+	written := encode(t, first.Tensors(), first.Metadata)
+	second, err := Read(bytes.NewReader(written), int64(len(written)))
+	if err != nil {
+		t.Fatalf("cannot read what was written: %v", err)
+	}
+	wantEqual(t, second, first.Tensors(), first.Metadata)
+	if again := encode(t, second.Tensors(), second.Metadata); !bytes.Equal(again, written) {
+		t.Error("the same content gave other bytes")
+	}
+}
+
+// FuzzHeader is FuzzRead for what mutations of whole files seldom reach: each
+// header gets the length in front and the data behind that it asks for.
+func FuzzHeader(f *testing.F) {
+	var seeds [][]byte
+	for _, file := range [][]byte{encode(f, everything(), map[string]string{"a": "b"}), encode(f, nil, nil)} {
+		seeds = append(seeds, file[8:8+binary.LittleEndian.Uint64(file)])
+	}
+	for _, h := range hostile {
+		if n := len(h.file); n > 8 {
+			seeds = append(seeds, h.file[8:8+min(uint64(n)-8, binary.LittleEndian.Uint64(h.file))])
+		}
+	}
+	addSeeds(f, seeds, func(header []byte) bool {
+		_, _, err := parseHeader(header)
+		return err == nil
+	})
+	f.Fuzz(func(t *testing.T, header []byte) {
+		entries, _, err := parseHeader(header)
 		if err != nil {
 			return
 		}
-		written := encode(t, first.Tensors(), first.Metadata)
-		second, err := Read(bytes.NewReader(written), int64(len(written)))
-		if err != nil {
-			t.Fatalf("cannot read what was written: %v", err)
+		size := int64(0)
+		for _, e := range entries {
+			size = max(size, e.end)
 		}
-		wantEqual(t, second, first.Tensors(), first.Metadata)
-		if again := encode(t, second.Tensors(), second.Metadata); !bytes.Equal(again, written) {
-			t.Error("the same content gave other bytes")
+		if size <= 1<<20 {
+			checkRead(t, file(string(header), int(size)))
 		}
 	})
 }

@@ -26,16 +26,35 @@ const tempInfix = ".tmp-"
 // New files get the permissions of the process's umask, replaced files keep
 // theirs. A symbolic link is followed, so the link stays. Anything else that is
 // not a regular file is refused: renaming over /dev/null would destroy it.
-func Write(path string, write func(io.Writer) error) (err error) {
+func Write(path string, write func(io.Writer) error) error {
 	target, mode, err := resolve(path)
+	if err == nil {
+		err = replace(target, mode, write)
+	}
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
+	return nil
+}
+
+// file is what replace needs of an *os.File; tests have others, which fail.
+type file interface {
+	io.Writer
+	Chmod(fs.FileMode) error
+	Sync() error
+	Close() error
+}
+
+var create = func(path string) (file, error) {
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+}
+
+func replace(target string, mode fs.FileMode, write func(io.Writer) error) error {
 	dir, base := filepath.Split(target)
 	temp := filepath.Join(dir, "."+base+tempInfix+rand.Text()[:8])
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	f, err := create(temp)
 	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+		return cause(err, temp)
 	}
 	renamed := false
 	defer func() { // also when write panics
@@ -47,26 +66,34 @@ func Write(path string, write func(io.Writer) error) (err error) {
 
 	if mode != 0 {
 		if err := f.Chmod(mode); err != nil {
-			return fmt.Errorf("writing %s: %w", path, err)
+			return cause(err, temp)
 		}
 	}
 	buffered := bufio.NewWriterSize(f, 1<<16)
 	if err := write(buffered); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+		return cause(err, temp)
 	}
 	for _, step := range []func() error{buffered.Flush, f.Sync, f.Close} {
 		if err := step(); err != nil {
-			return fmt.Errorf("writing %s: %w", path, err)
+			return cause(err, temp)
 		}
 	}
 	if err := os.Rename(temp, target); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+		return cause(err, temp)
 	}
 	renamed = true
-	if err := SyncDir(filepath.Dir(target)); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+	return SyncDir(filepath.Dir(target))
+}
+
+// cause takes the temporary file, of which nobody has heard, out of an error.
+func cause(err error, temp string) error {
+	if p, ok := err.(*fs.PathError); ok && p.Path == temp {
+		return fmt.Errorf("%s: %w", p.Op, p.Err)
 	}
-	return nil
+	if l, ok := err.(*os.LinkError); ok {
+		return fmt.Errorf("%s: %w", l.Op, l.Err)
+	}
+	return err
 }
 
 // WriteFile is Write for content that is in memory.
@@ -75,6 +102,29 @@ func WriteFile(path string, content []byte) error {
 		_, err := w.Write(content)
 		return err
 	})
+}
+
+// MkdirAll is os.MkdirAll that flushes the names of new directories to the disk.
+func MkdirAll(dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := MkdirAll(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		if info, serr := os.Stat(dir); serr == nil && info.IsDir() {
+			return nil // another process was faster
+		}
+		return err
+	}
+	if err := SyncDir(parent); err != nil && !errors.Is(err, fs.ErrPermission) { // one may write without reading
+		return err
+	}
+	return nil
 }
 
 // IsTemp reports whether name is that of a temporary file of Write, left by a

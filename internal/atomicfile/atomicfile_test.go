@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -91,6 +92,126 @@ func TestFailureLeavesTheOldFile(t *testing.T) {
 	}
 	if got := names(t, dir); len(got) != 1 {
 		t.Errorf("after failures the directory holds %q", got)
+	}
+}
+
+// failing is a file that does what a failing disk does, at one of its steps.
+type failing struct {
+	*os.File
+	step string
+	room int // bytes until "write" or "short" strikes
+}
+
+var errPlanted = errors.New("planted")
+
+func (f *failing) Write(p []byte) (int, error) {
+	if f.step != "write" && f.step != "short" || len(p) <= f.room {
+		f.room -= len(p)
+		return f.File.Write(p)
+	}
+	n, _ := f.File.Write(p[:f.room])
+	if f.step == "short" {
+		return n, io.ErrShortWrite // as os.File says it
+	}
+	return n, &os.PathError{Op: "write", Path: f.Name(), Err: errPlanted}
+}
+
+func (f *failing) Sync() error {
+	if f.step == "sync" {
+		return errPlanted
+	}
+	return f.File.Sync()
+}
+
+func (f *failing) Close() error {
+	if f.step == "close" {
+		f.File.Close()
+		return errPlanted
+	}
+	return f.File.Close()
+}
+
+// Whatever step fails: the error names file and cause, the old content stays,
+// the temporary file goes, and the next write works.
+func TestFailingDisk(t *testing.T) {
+	real := create
+	defer func() { create = real }()
+	big := bytes.Repeat([]byte("new"), 1<<18)
+	for _, step := range []string{"write", "short", "sync", "close", "rename"} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "a.json")
+		if err := WriteFile(path, []byte("old")); err != nil {
+			t.Fatal(err)
+		}
+		create = func(path string) (file, error) {
+			f, err := real(path)
+			return &failing{f.(*os.File), step, 200_000}, err
+		}
+		want, count := errPlanted, 1
+		err := Write(path, func(w io.Writer) error {
+			if step == "rename" { // a directory in the way, which is not empty
+				os.Remove(path)
+				os.MkdirAll(filepath.Join(path, "b"), 0o777)
+			}
+			_, err := w.Write(big)
+			return err
+		})
+		switch step {
+		case "short":
+			want = io.ErrShortWrite
+		case "rename":
+			want = nil
+			if err == nil {
+				t.Error("a directory was replaced")
+			}
+			os.RemoveAll(path)
+			count = 0
+		}
+		if want != nil && (!errors.Is(err, want) || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), tempInfix)) {
+			t.Errorf("%s: error %v, want %v with the path", step, err, want)
+		}
+		if got := names(t, dir); len(got) != count {
+			t.Errorf("%s: the directory holds %q", step, got)
+		}
+		if step != "rename" && content(t, path) != "old" {
+			t.Errorf("%s: the old content is gone", step)
+		}
+		create = real
+		if err := WriteFile(path, big); err != nil || content(t, path) != string(big) {
+			t.Errorf("%s: writing again: error %v", step, err)
+		}
+	}
+}
+
+func TestMkdirAll(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 {
+		if err := MkdirAll(filepath.Join(dir, "a", "b", "c")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := WriteFile(filepath.Join(dir, "a", "b", "c", "file"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := MkdirAll(filepath.Join(dir, "a", "b", "c", "file", "d")); err == nil {
+		t.Error("a directory was made below a file")
+	}
+}
+
+func TestCheckSpace(t *testing.T) {
+	if err := CheckSpace(t.TempDir(), 1); err != nil {
+		t.Error(err)
+	}
+	err := CheckSpace(t.TempDir(), 1<<62)
+	switch runtime.GOOS {
+	case "linux", "darwin", "freebsd":
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("4 EB: error %v", err)
+		}
+	default:
+		if err != nil {
+			t.Error(err)
+		}
 	}
 }
 
