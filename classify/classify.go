@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/residual-ml/residual/dataset"
@@ -35,7 +36,9 @@ type Prediction struct {
 	Probability float64 `json:"probability"`
 }
 
-// Open loads the last checkpoint of a run directory. The engine stays the
+// Open loads the weights of a run directory: the last, or the best where early
+// stopping restored it. Of a damaged checkpoint the one before is used, with a
+// warning to slog's default. The engine stays the
 // caller's to close, after the classifier.
 func Open(runPath string, e engine.Engine) (*Classifier, error) {
 	run, config, err := train.Open(runPath)
@@ -44,7 +47,14 @@ func Open(runPath string, e engine.Engine) (*Classifier, error) {
 	}
 	c := &Classifier{classes: config.Classes, preprocess: config.Preprocess, config: config, engine: e,
 		vars: e.NewVariables(), programs: map[int]engine.Program{}}
-	return c, train.LoadWeights(run, "last", config, c.vars)
+	warning, err := train.LoadWeights(run, "", config, c.vars)
+	if err != nil {
+		return nil, err
+	}
+	if warning != "" {
+		slog.Warn(warning, "run", runPath)
+	}
+	return c, nil
 }
 
 // Classes returns the names of the classes in the order of the network's outputs.

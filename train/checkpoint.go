@@ -1,9 +1,13 @@
 package train
 
 import (
+	"cmp"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 
 	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/format/safetensors"
@@ -23,8 +27,14 @@ const (
 	positionKey   = "position"
 )
 
-// lastCheckpoint is the name of the newest checkpoint.
-const lastCheckpoint = "last"
+// clockTensor holds position's Seconds, Training and Elapsed among the state.
+const clockTensor = "clock"
+
+// Names of checkpoints: the newest, and the best by validation.
+const (
+	lastCheckpoint = "last"
+	bestCheckpoint = "best"
+)
 
 // save writes everything that continuing needs, as the checkpoint "last".
 func (t *Trainer) save() error {
@@ -39,6 +49,8 @@ func (t *Trainer) save() error {
 		}
 		c.Metadata[key] = string(text)
 	}
+	// Times are kept apart, so that the file of weights is the same for the same run.
+	c.State = append(c.State, safetensors.Named{Name: clockTensor, Tensor: tensor.Of([]float64{t.at.Seconds, t.at.Training, t.at.Elapsed}, 3)})
 	for _, v := range t.graph.Variables {
 		value, err := t.vars.Get(v.Name)
 		if err != nil {
@@ -52,11 +64,76 @@ func (t *Trainer) save() error {
 		}
 	}
 	if err := t.run.SaveCheckpoint(lastCheckpoint, c); err != nil {
-		return err
+		return t.keepGoing(err)
 	}
 	t.observe(Saved{t.at.Epoch, t.at.GlobalStep})
 	return nil
 }
+
+// nameCheckpoints gives the checkpoint that was just saved the names that are
+// kept: best, and those of single epochs.
+func (t *Trainer) nameCheckpoints(best bool) error {
+	if t.run == nil {
+		return nil
+	}
+	if best && t.config.KeepBest {
+		if err := t.keepGoing(t.run.NameCheckpoint(lastCheckpoint, bestCheckpoint)); err != nil {
+			return err
+		}
+	}
+	if t.config.Keep == 0 {
+		return nil
+	}
+	if err := t.run.NameCheckpoint(lastCheckpoint, fmt.Sprintf("epoch-%04d", t.at.Epoch)); err != nil {
+		return t.keepGoing(err)
+	}
+	return t.keepGoing(t.run.Keep(t.config.Keep))
+}
+
+// ResultCheckpoint is the name of the checkpoint that is the run's result: the
+// best where early stopping restores it, else the last.
+func (t *Trainer) ResultCheckpoint() string {
+	if t.config.EarlyStop.RestoreBest && t.config.EarlyStop.Patience > 0 && t.at.Watch.Seen {
+		return bestCheckpoint
+	}
+	return lastCheckpoint
+}
+
+// rollBack goes back to the last checkpoint, or to the initial weights, and
+// leaves the batch out whose step was not finite.
+func (t *Trainer) rollBack(bad *nonFinite) error {
+	skipped := append(slices.Clone(t.at.Skipped), bad.batch)
+	if len(skipped) > maxRollbacks {
+		return fmt.Errorf("%w; rolled back %d times, that is enough", bad, maxRollbacks)
+	}
+	elapsed := t.at.Elapsed
+	if t.run == nil {
+		return bad
+	}
+	saved, err := t.run.Checkpoints()
+	if err != nil {
+		return err
+	}
+	if len(saved) > 0 {
+		err = t.restore()
+	} else {
+		t.at, t.history = position{}, nil
+		err = errors.Join(t.run.TruncateAfter(0, 0), t.initialize())
+	}
+	if err != nil {
+		return err
+	}
+	t.at.Skipped, t.at.Elapsed = skipped, elapsed
+	t.observe(RolledBack{Epoch: bad.batch.Epoch + 1, Step: t.at.GlobalStep, Batch: bad.batch.Step + 1})
+	return t.record(struct {
+		Event string  `json:"event"`
+		Step  int     `json:"step"`
+		Batch batchID `json:"batch"`
+	}{"rollback", t.at.GlobalStep, bad.batch})
+}
+
+// maxRollbacks is how many batches a run may leave out before it gives up.
+const maxRollbacks = 20
 
 // Resume continues from the run directory's last checkpoint: variables, the
 // optimizer's state, position within the epoch, and history. What the directory
@@ -66,9 +143,26 @@ func (t *Trainer) Resume() error {
 	if all, err := t.run.Checkpoints(); err != nil || len(all) == 0 {
 		return errors.Join(err, t.run.TruncateAfter(0, 0))
 	}
+	if err := t.restore(); err != nil {
+		return err
+	}
+	switch {
+	case t.at.Epoch >= t.config.Epochs:
+		return hint.Wrap(fmt.Errorf("%s: all %d epochs are done", t.run.Path(), t.at.Epoch), "train longer with: --epochs N")
+	case t.finished():
+		return fmt.Errorf("%s: the run has ended after epoch %d: %s", t.run.Path(), t.at.Epoch, cmp.Or(t.at.Watch.Reason, "its time budget is spent"))
+	}
+	return nil
+}
+
+// restore sets everything to what the last checkpoint says.
+func (t *Trainer) restore() error {
 	c, err := t.run.LoadCheckpoint(lastCheckpoint)
 	if err != nil {
 		return err
+	}
+	if c.Fallback != "" {
+		t.observe(FellBack{c.Fallback})
 	}
 	fail := func(err error) error { return fmt.Errorf("checkpoint of step %d: %w", c.Step, err) }
 	var at position
@@ -78,8 +172,11 @@ func (t *Trainer) Resume() error {
 	if at.GlobalStep != c.Step || at.Epoch < 0 || at.Step < 0 || at.Step > t.fit.Steps() {
 		return fail(fmt.Errorf("position %+v does not fit %d steps in an epoch", at, t.fit.Steps()))
 	}
-	if at.Epoch >= t.config.Epochs {
-		return hint.Wrap(fmt.Errorf("%s: all %d epochs are done", t.run.Path(), at.Epoch), "train longer with: --epochs N")
+	if i := slices.IndexFunc(c.State, func(n safetensors.Named) bool { return n.Name == clockTensor }); i >= 0 {
+		if times := c.State[i].Tensor; times.DType() == tensor.Float64 && times.Len() == 3 {
+			at.Seconds, at.Training, at.Elapsed = times.Float64s()[0], times.Float64s()[1], times.Float64s()[2]
+		}
+		c.State = slices.Delete(c.State, i, i+1)
 	}
 	if err := setAll(t.vars, t.graph, append(c.Weights, c.State...), true); err != nil {
 		return fail(err)
@@ -112,20 +209,28 @@ func Open(path string) (*rundir.Dir, Config, error) {
 }
 
 // LoadWeights fills vars with the parameters and moving statistics of a run's
-// checkpoint, such as "last".
-func LoadWeights(run *rundir.Dir, checkpoint string, c Config, vars engine.Variables) error {
+// checkpoint: "last", "best", or "" for the one that is the run's result. When
+// its files are damaged and another checkpoint was taken, warning says so.
+func LoadWeights(run *rundir.Dir, checkpoint string, c Config, vars engine.Variables) (warning string, err error) {
+	if checkpoint == "" {
+		checkpoint = lastCheckpoint
+		var result struct{ Checkpoint string }
+		if err := run.ReadResult(&result); err == nil && result.Checkpoint != "" {
+			checkpoint = result.Checkpoint
+		}
+	}
 	saved, err := run.LoadWeights(checkpoint)
 	if err != nil {
-		return err
+		return "", err
 	}
 	g, err := c.Model.Graph(1)
 	if err == nil {
 		err = setAll(vars, g, saved.Weights, false)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: checkpoint %q: %w", run.Path(), checkpoint, err)
+		return "", fmt.Errorf("%s: checkpoint %q: %w", run.Path(), checkpoint, err)
 	}
-	return nil
+	return saved.Fallback, nil
 }
 
 // setAll sets every variable of g from tensors in file order. A tensor that is
@@ -155,6 +260,24 @@ func setAll(vars engine.Variables, g *graph.Graph, tensors []safetensors.Named, 
 	}
 	for name := range byName {
 		return fmt.Errorf("tensor %s has no place in the network", name)
+	}
+	return nil
+}
+
+// HashVariables writes everything that a checkpoint's future depends on to w:
+// weights and the optimizer's state, names, shapes and bits, in order. Times,
+// which differ from run to run, are left out.
+func HashVariables(w io.Writer, c rundir.Checkpoint) error {
+	for _, n := range append(slices.Clone(c.Weights), c.State...) {
+		if n.Name == clockTensor {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "%s %v %v\n", n.Name, n.Tensor.DType(), n.Tensor.Shape()); err != nil {
+			return err
+		}
+		if err := binary.Write(w, binary.LittleEndian, n.Tensor.Convert(tensor.Float32).Float32s()); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -3,7 +3,9 @@
 package train
 
 import (
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/model"
@@ -26,10 +28,26 @@ type Config struct {
 	L2             float64 `json:"l2"`
 	LabelSmoothing float64 `json:"label_smoothing"`
 
-	Epochs    int    `json:"epochs"`
-	BatchSize int    `json:"batch_size"`
-	Seed      uint64 `json:"seed"`
-	EvalEvery int    `json:"eval_every"` // steps between validations; 0: only after each epoch
+	Schedule  optim.Schedule `json:"schedule"`
+	Augment   loader.Augment `json:"augment"`
+	Epochs    int            `json:"epochs"`
+	BatchSize int            `json:"batch_size"`
+	Seed      uint64         `json:"seed"`
+	EvalEvery int            `json:"eval_every"` // steps between validations; 0: only after each epoch
+
+	// Watching the validation (the training values where there is none).
+	Monitor   string        `json:"monitor"` // val_loss or val_accuracy
+	EarlyStop EarlyStop     `json:"early_stop"`
+	Plateau   Plateau       `json:"plateau"`
+	KeepBest  bool          `json:"keep_best"` // the best checkpoint by Monitor; never by the test split
+	MaxTime   time.Duration `json:"max_time_ns,omitempty"`
+
+	// What happens when things go wrong, and how often the run is saved, decide
+	// nothing that a step computes.
+	OnNaN       string `json:"on_nan"`        // stop or rollback
+	OnSaveError string `json:"on_save_error"` // stop or continue
+	SaveEvery   int    `json:"save_every"`    // steps between checkpoints; 0: only after each epoch
+	Keep        int    `json:"keep"`          // checkpoints of single epochs that stay besides the last
 
 	ClassWeights  []float32 `json:"class_weights,omitempty"`  // of the loss, by class
 	SampleWeights []float32 `json:"sample_weights,omitempty"` // of drawing, by class
@@ -37,6 +55,13 @@ type Config struct {
 	Engine    string `json:"engine"`
 	Precision string `json:"precision"`
 }
+
+// Values of OnNaN and OnSaveError.
+const (
+	Stop         = "stop"
+	RollBack     = "rollback"
+	KeepTraining = "continue"
+)
 
 // DataConfig says what a run was trained and validated on.
 type DataConfig struct {
@@ -61,6 +86,9 @@ func (c Config) Check() error {
 	if err := c.Optimizer.Check(); err != nil {
 		return err
 	}
+	if err := errors.Join(c.Schedule.Check(), c.Augment.Check(c.Preprocess.Height, c.Preprocess.Width), c.checkWatch()); err != nil {
+		return err
+	}
 	p, m := c.Preprocess, c.Model
 	switch {
 	case p.Height != m.Height || p.Width != m.Width || p.Channels != m.Channels:
@@ -72,8 +100,14 @@ func (c Config) Check() error {
 		return fmt.Errorf("epochs is %d, want at least 1", c.Epochs)
 	case c.BatchSize < 1:
 		return fmt.Errorf("batch size is %d, want at least 1", c.BatchSize)
-	case c.EvalEvery < 0:
-		return fmt.Errorf("eval every %d steps, want 0 or more", c.EvalEvery)
+	case c.EvalEvery < 0 || c.SaveEvery < 0 || c.Keep < 0:
+		return fmt.Errorf("eval every %d steps, save every %d, keep %d: want numbers from 0", c.EvalEvery, c.SaveEvery, c.Keep)
+	case c.OnNaN != Stop && c.OnNaN != RollBack:
+		return fmt.Errorf("on-nan is %q, want stop or rollback", c.OnNaN)
+	case c.OnSaveError != Stop && c.OnSaveError != KeepTraining:
+		return fmt.Errorf("on-save-error is %q, want stop or continue", c.OnSaveError)
+	case c.MaxTime < 0:
+		return fmt.Errorf("max time is %v, want a positive duration", c.MaxTime)
 	case !(c.L2 >= 0):
 		return fmt.Errorf("l2 is %v, want 0 or more", c.L2)
 	case !(c.LabelSmoothing >= 0 && c.LabelSmoothing < 1):

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/residual-ml/residual/engine"
-	"github.com/residual-ml/residual/graph"
 	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/metric"
 	"github.com/residual-ml/residual/tensor"
@@ -126,18 +125,4 @@ func float32s(t tensor.Tensor) []float32 {
 		t = t.Convert(tensor.Float32)
 	}
 	return t.Float32s()
-}
-
-// Initialize sets the variables that the graph declares and that the
-// optimizer does not own to their initial values.
-func Initialize(vars engine.Variables, g *graph.Graph, initial func(v *graph.Node) tensor.Tensor) error {
-	for _, v := range g.Variables {
-		if v.Variable.Role == graph.State {
-			continue
-		}
-		if err := vars.Set(v.Name, initial(v)); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -45,9 +45,34 @@ type Validated struct {
 
 // EpochEnded is told after the validation of each epoch.
 type EpochEnded struct {
-	Epochs int
-	Row    rundir.Epoch
+	Epochs   int
+	Row      rundir.Epoch
+	Best     bool   // the best validation so far
+	Stopping string // why no epoch follows, when that is not the number of epochs
 }
+
+// Planned is told when a time budget shortens the run.
+type Planned struct {
+	Steps, AllSteps int // batches in the run, and what all epochs would have
+	Budget          time.Duration
+}
+
+// Captured is told when a loss or gradient is not finite.
+type Captured struct {
+	Step    int    // the step that was not applied
+	Layer   string // the first layer that is not finite
+	Capsule string // path of the file that reproduces it
+}
+
+// RolledBack is told when training goes on from the last checkpoint without a
+// batch.
+type RolledBack struct{ Epoch, Step, Batch int }
+
+// SaveFailed is told when writing the run directory failed and training goes on.
+type SaveFailed struct{ Err error }
+
+// FellBack is told when a resumed run's newest checkpoint was damaged.
+type FellBack struct{ Text string }
 
 // Saved is told after a checkpoint was written.
 type Saved struct{ Epoch, Step int }
@@ -59,3 +84,8 @@ func (Validating) event() {}
 func (Validated) event()  {}
 func (EpochEnded) event() {}
 func (Saved) event()      {}
+func (Planned) event()    {}
+func (Captured) event()   {}
+func (RolledBack) event() {}
+func (SaveFailed) event() {}
+func (FellBack) event()   {}

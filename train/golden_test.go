@@ -95,8 +95,10 @@ func compareGolden(t *testing.T, eng engine.Engine, file string, stepFiles []str
 	}
 	withoutUpdates := *g // the statistics stay as they are
 	withoutUpdates.Updates = nil
-	if err := Initialize(vars, g, goldenWeight); err != nil {
-		t.Fatal(err)
+	for _, v := range g.Variables {
+		if err := vars.Set(v.Name, goldenWeight(v)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	inputs := goldenBatch(f.Network, 0)
 	out := mustRun(t, eng, &withoutUpdates, vars, inputs)

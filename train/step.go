@@ -7,9 +7,9 @@ import (
 // stepGraph is one whole training step: forward pass, loss, gradients, update.
 //
 //	inputs:  images [N,H,W,C], labels [N], weights [N], the optimizer's scalars
-//	outputs: loss (scalar, with penalty), logits [N,K]
+//	outputs: loss (scalar, with penalty), logits [N,K], Σ of all gradients' squares (scalar)
 //
-// The updates are withheld when the loss is not finite.
+// The updates are withheld when the loss or a gradient is not finite.
 func stepGraph(c Config, batch int) (*graph.Graph, error) {
 	b := graph.NewBuilder()
 	loss, logits := lossNodes(b, c, batch, true)
@@ -17,8 +17,12 @@ func stepGraph(c Config, batch int) (*graph.Graph, error) {
 	gradients := b.Gradients(loss, parameters...)
 	b.Layer("optimizer")
 	c.Optimizer.Apply(b, parameters, gradients)
-	b.Guard(loss)
-	return b.Build(loss, logits)
+	squares := b.Constant(0)
+	for _, g := range gradients {
+		squares = b.Add(squares, b.SumSquares(g))
+	}
+	b.Guard(b.Add(loss, b.Scale(squares, 0))) // 0·∞ is NaN
+	return b.Build(loss, logits, squares)
 }
 
 // evalGraph is the forward pass with moving statistics, and the loss.

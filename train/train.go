@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/graph"
-	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/metric"
 	"github.com/residual-ml/residual/model"
@@ -44,12 +44,27 @@ type Trainer struct {
 // nothing had happened. It is saved with every checkpoint.
 type position struct {
 	Epoch      int         `json:"epoch"`       // epochs done
-	Step       int         `json:"step"`        // steps done in the next epoch
-	GlobalStep int         `json:"global_step"` // steps done in all
+	Step       int         `json:"step"`        // batches done in the next epoch
+	GlobalStep int         `json:"global_step"` // updates made in all
 	Loss       metric.Mean `json:"loss"`        // of the unfinished epoch
 	Accuracy   metric.Mean `json:"accuracy"`
-	Seconds    float64     `json:"seconds"`       // spent on the unfinished epoch
-	Training   float64     `json:"training_secs"` // of these, in steps
+	Seconds    float64     `json:"-"` // spent on the unfinished epoch
+	Training   float64     `json:"-"` // of these, in steps
+	Elapsed    float64     `json:"-"` // spent on the run, over all resumptions
+
+	// Skipped are batches that --on-nan rollback leaves out.
+	Skipped []batchID `json:"skipped,omitempty"`
+	// Watch is the state of early stopping, plateau and the best checkpoint.
+	Watch watch `json:"watch"`
+	// Planned is the number of batches in the whole run when a time budget
+	// allows fewer than all epochs; 0: all.
+	Planned int `json:"planned,omitempty"`
+}
+
+// batchID names a batch of the run.
+type batchID struct {
+	Epoch int `json:"epoch"` // from 0
+	Step  int `json:"step"`  // within the epoch, from 0
 }
 
 // New prepares training from initial weights. observe may be nil.
@@ -77,7 +92,17 @@ func New(c Config, e engine.Engine, fit, val *loader.Loader, run *rundir.Dir, ob
 	if _, err := t.programs.get(min(c.BatchSize, fit.Len())); err != nil {
 		return nil, err
 	}
-	return t, Initialize(t.vars, g, func(v *graph.Node) tensor.Tensor { return model.Initial(v, c.Seed) })
+	return t, t.initialize()
+}
+
+// initialize sets every variable to its value before the first step.
+func (t *Trainer) initialize() error {
+	for _, v := range t.graph.Variables {
+		if err := t.vars.Set(v.Name, model.Initial(v, t.config.Seed)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Close frees the programs. The engine is the caller's to close.
@@ -97,8 +122,9 @@ func (t *Trainer) Variables() engine.Variables { return t.vars }
 // History returns a row for each epoch that has ended.
 func (t *Trainer) History() rundir.History { return t.history }
 
-// Run trains to the last epoch. When ctx is cancelled it finishes the step,
-// saves and returns ErrStopped.
+// Run trains to the last epoch, or until early stopping or the time budget ends
+// the run. When ctx is cancelled it finishes the step, saves and returns
+// ErrStopped.
 func (t *Trainer) Run(ctx context.Context) error {
 	started := Started{
 		Epochs: t.config.Epochs, Epoch: t.at.Epoch, Step: t.at.Step, StepsPerEpoch: t.fit.Steps(),
@@ -109,19 +135,49 @@ func (t *Trainer) Run(ctx context.Context) error {
 	}
 	t.observe(started)
 	t.clock.start()
-	for t.at.Epoch < t.config.Epochs {
-		if err := t.epoch(ctx); err != nil {
-			if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+	for !t.finished() {
+		err := t.epoch(ctx)
+		var bad *nonFinite
+		switch {
+		case err == nil:
+		case errors.As(err, &bad) && t.config.OnNaN == RollBack:
+			if err := t.rollBack(bad); err != nil {
 				return err
 			}
-			t.at.Seconds += t.clock.lap()
+		case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+			t.spend()
 			if err := t.save(); err != nil {
 				return errors.Join(ErrStopped, err)
 			}
 			return ErrStopped
+		default:
+			return err
 		}
 	}
 	return nil
+}
+
+// finished reports whether nothing is left to do.
+func (t *Trainer) finished() bool {
+	return t.at.Epoch >= t.config.Epochs || t.at.Watch.Stop ||
+		t.at.Planned > 0 && t.at.Epoch*t.fit.Steps()+t.at.Step >= t.at.Planned
+}
+
+// stepsOfEpoch is the number of batches in the current epoch: all, or what the
+// time budget leaves.
+func (t *Trainer) stepsOfEpoch() int {
+	steps := t.fit.Steps()
+	if t.at.Planned > 0 {
+		steps = min(steps, t.at.Planned-t.at.Epoch*steps)
+	}
+	return steps
+}
+
+// spend books the time since the last call on the unfinished epoch.
+func (t *Trainer) spend() {
+	s := t.clock.lap()
+	t.at.Seconds += s
+	t.at.Elapsed += s
 }
 
 // epoch does the steps that are left of the epoch, validates, and enters the
@@ -134,11 +190,27 @@ func (t *Trainer) epoch(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		if t.at.Step >= t.stepsOfEpoch() {
+			break
+		}
+		if slices.Contains(t.at.Skipped, batchID{t.at.Epoch, t.at.Step}) {
+			t.at.Step++
+			continue
+		}
 		if err := t.step(b); err != nil {
 			return err
 		}
-		if every := t.config.EvalEvery; every > 0 && t.at.GlobalStep%every == 0 && t.at.Step < t.fit.Steps() {
+		if t.at.Step == t.stepsOfEpoch() {
+			break // what follows belongs to the end of the epoch
+		}
+		if every := t.config.EvalEvery; every > 0 && t.at.GlobalStep%every == 0 {
 			if err := t.validateBetween(ctx); err != nil {
+				return err
+			}
+		}
+		if every := t.config.SaveEvery; every > 0 && t.at.GlobalStep%every == 0 {
+			t.spend()
+			if err := t.save(); err != nil {
 				return err
 			}
 		}
@@ -146,7 +218,7 @@ func (t *Trainer) epoch(ctx context.Context) error {
 
 	row := rundir.Epoch{
 		Epoch: t.at.Epoch + 1, Loss: t.at.Loss.Value(), Accuracy: t.at.Accuracy.Value(),
-		ValLoss: math.NaN(), ValAccuracy: math.NaN(), LearningRate: t.config.Optimizer.LearningRate,
+		ValLoss: math.NaN(), ValAccuracy: math.NaN(), LearningRate: t.rate(),
 		ImagesPerSecond: t.at.Accuracy.Weight / t.at.Training,
 	}
 	if t.val != nil {
@@ -156,11 +228,14 @@ func (t *Trainer) epoch(ctx context.Context) error {
 		}
 		row.ValLoss, row.ValAccuracy = score.Loss, score.Accuracy
 	}
-	row.Seconds = t.at.Seconds + t.clock.lap()
+	t.spend()
+	row.Seconds = t.at.Seconds
 	t.history = append(t.history, row)
-	t.at = position{Epoch: t.at.Epoch + 1, GlobalStep: t.at.GlobalStep}
+	best := t.at.Watch.see(t.config, row)
+	t.at = position{Epoch: t.at.Epoch + 1, GlobalStep: t.at.GlobalStep,
+		Skipped: t.at.Skipped, Watch: t.at.Watch, Planned: t.at.Planned, Elapsed: t.at.Elapsed}
 	if t.run != nil {
-		if err := t.run.AppendEpoch(row); err != nil {
+		if err := t.keepGoing(t.run.AppendEpoch(row)); err != nil {
 			return err
 		}
 		if err := t.record(epochRecord{Event: "epoch", Step: t.at.GlobalStep, Epoch: row.Epoch, Loss: rundir.Float(row.Loss), Accuracy: rundir.Float(row.Accuracy),
@@ -168,8 +243,23 @@ func (t *Trainer) epoch(ctx context.Context) error {
 			return err
 		}
 	}
-	t.observe(EpochEnded{Epochs: t.config.Epochs, Row: row})
-	return t.save()
+	t.observe(EpochEnded{Epochs: t.config.Epochs, Row: row, Best: best, Stopping: t.at.Watch.Reason})
+	if err := t.save(); err != nil {
+		return err
+	}
+	return t.nameCheckpoints(best)
+}
+
+// rate is the learning rate of the next step: the optimizer's, times the
+// schedule's and the plateau's factors.
+func (t *Trainer) rate() float64 {
+	total := t.at.Planned
+	if total == 0 {
+		total = t.config.Epochs * t.fit.Steps()
+	}
+	done := float64(t.at.Epoch*t.fit.Steps() + t.at.Step)
+	factor := t.config.Schedule.Factor(done/float64(total), 1/float64(total))
+	return t.config.Optimizer.LearningRate * factor * t.at.Watch.rateFactor()
 }
 
 // step trains on one batch.
@@ -179,21 +269,15 @@ func (t *Trainer) step(b loader.Batch) error {
 	if err != nil {
 		return err
 	}
-	rate := t.config.Optimizer.LearningRate
-	inputs := []tensor.Tensor{b.Images, b.Labels, b.Weights}
-	for _, s := range t.config.Optimizer.Scalars(int64(t.at.GlobalStep+1), rate) {
-		inputs = append(inputs, tensor.Scalar(float32(s)))
-	}
+	rate := t.rate()
+	inputs := stepInputs(t.config, b, t.at.GlobalStep+1, rate)
 	out, err := p.Run(context.Background(), inputs...)
 	if err != nil {
 		return fmt.Errorf("step %d: %w", t.at.GlobalStep+1, err)
 	}
-	loss := scalar(out[0])
-	if math.IsNaN(loss) || math.IsInf(loss, 0) {
-		// The graph's guard has withheld the update.
-		err := fmt.Errorf("step %d (epoch %d): the loss is %v; the step was not applied and no checkpoint was overwritten",
-			t.at.GlobalStep+1, t.at.Epoch+1, loss)
-		return hint.Wrap(err, fmt.Sprintf("try a lower learning rate than %g, or look at the data", rate))
+	loss, gradientSquares := scalar(out[0]), scalar(out[2])
+	if !finite(loss) || !finite(gradientSquares) { // the graph's guard has withheld the update
+		return t.capture(b, loss, gradientSquares, rate)
 	}
 	labels := b.Labels.Int32s()
 	correct, err := metric.Correct(float32s(out[1]), t.config.Model.Classes, labels)
@@ -209,12 +293,14 @@ func (t *Trainer) step(b loader.Batch) error {
 	t.at.Training += seconds
 	t.clock.stepped(len(labels))
 	if err := t.record(stepRecord{Event: "step", Step: t.at.GlobalStep, Epoch: t.at.Epoch + 1, Loss: rundir.Float(loss),
-		Accuracy: float64(correct) / images, LearningRate: rate, StepSeconds: seconds}); err != nil {
+		Accuracy: float64(correct) / images, LearningRate: rate, GradientNorm: math.Sqrt(gradientSquares), StepSeconds: seconds}); err != nil {
 		return err
 	}
 
 	remaining := t.remaining()
 	if t.clock.steps == estimateAfter {
+		t.plan(remaining)
+		remaining = t.remaining()
 		t.observe(Estimated{remaining, t.clock.rate()})
 	}
 	t.observe(Stepped{
@@ -225,6 +311,17 @@ func (t *Trainer) step(b loader.Batch) error {
 	return nil
 }
 
+// stepInputs are the inputs of stepGraph for one batch. Steps count from 1.
+func stepInputs(c Config, b loader.Batch, step int, rate float64) []tensor.Tensor {
+	inputs := []tensor.Tensor{b.Images, b.Labels, b.Weights}
+	for _, s := range c.Optimizer.Scalars(int64(step), rate) {
+		inputs = append(inputs, tensor.Scalar(float32(s)))
+	}
+	return inputs
+}
+
+func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+
 func (t *Trainer) validate(ctx context.Context) (Score, error) {
 	began, seen := time.Now(), 0
 	score, err := t.eval.Run(ctx, t.val, func(b loader.Batch, _ []float32) error {
@@ -232,7 +329,7 @@ func (t *Trainer) validate(ctx context.Context) (Score, error) {
 		t.observe(Validating{seen, t.val.Len()})
 		return nil
 	})
-	t.clock.validation = time.Since(began)
+	t.clock.validated(time.Since(began))
 	return score, err
 }
 
@@ -258,6 +355,7 @@ type stepRecord struct {
 	Loss         rundir.Float `json:"loss"` // of this batch alone
 	Accuracy     float64      `json:"accuracy"`
 	LearningRate float64      `json:"learning_rate"`
+	GradientNorm float64      `json:"gradient_norm"` // of all parameters together
 	StepSeconds  float64      `json:"step_seconds"`
 }
 
@@ -277,66 +375,14 @@ func (t *Trainer) record(v any) error {
 	if t.run == nil {
 		return nil
 	}
-	return t.run.AppendMetrics(v)
+	return t.keepGoing(t.run.AppendMetrics(v))
 }
 
-// estimateAfter is the number of steps that are timed before the first estimate;
-// the first, which touches all memory for the first time, does not count.
-const estimateAfter = 6
-
-// clock measures speed. It decides nothing that is computed.
-type clock struct {
-	lapStart   time.Time
-	steps      int
-	validation time.Duration // of the last validation; 0: none yet
-	seconds    float64       // smoothed, per image
-	last       time.Time
-}
-
-func (c *clock) start() { c.lapStart, c.last = time.Now(), time.Now() }
-
-// lap returns the seconds since the last lap.
-func (c *clock) lap() float64 {
-	now := time.Now()
-	s := now.Sub(c.lapStart).Seconds()
-	c.lapStart = now
-	return s
-}
-
-func (c *clock) stepped(images int) {
-	now := time.Now()
-	each := now.Sub(c.last).Seconds() / float64(images)
-	c.last = now
-	c.steps++
-	switch {
-	case c.steps == 1:
-	case c.seconds == 0:
-		c.seconds = each
-	default:
-		c.seconds += (each - c.seconds) / float64(min(c.steps-1, 20))
+// keepGoing applies OnSaveError to an error in writing the run directory.
+func (t *Trainer) keepGoing(err error) error {
+	if err != nil && t.config.OnSaveError == KeepTraining {
+		t.observe(SaveFailed{err})
+		return nil
 	}
-}
-
-func (c *clock) rate() float64 {
-	if c.seconds == 0 {
-		return 0
-	}
-	return 1 / c.seconds
-}
-
-// remaining estimates the time to the end of the run. Until a validation has
-// been timed, an image is taken to cost a third there of what it costs in
-// training, where the backward pass has twice the products of the forward pass.
-func (t *Trainer) remaining() time.Duration {
-	epochs := t.config.Epochs - t.at.Epoch
-	images := float64(epochs*t.fit.Len() - t.at.Step*t.config.BatchSize)
-	total := time.Duration(images * t.clock.seconds * float64(time.Second))
-	if t.val == nil {
-		return total
-	}
-	validation := t.clock.validation
-	if validation == 0 {
-		validation = time.Duration(float64(t.val.Len()) * t.clock.seconds / 3 * float64(time.Second))
-	}
-	return total + time.Duration(epochs)*validation
+	return err
 }

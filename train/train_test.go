@@ -2,9 +2,11 @@ package train
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -48,7 +50,8 @@ func testConfig() Config {
 	return Config{
 		Recipe: "test", Data: DataConfig{Source: "stripes", Validation: "test"}, Model: m, Classes: []string{"across", "down"},
 		Preprocess: loader.Preprocess{Height: 8, Width: 8, Channels: 1, Resize: loader.Crop, Scale: 1.0 / 255},
-		Optimizer:  o, L2: 0.01, Epochs: 3, BatchSize: 16, Seed: 5, Engine: "cpu", Precision: "float32",
+		Optimizer:  o, L2: 0.01, Epochs: 3, BatchSize: 16, Seed: 5, Schedule: optim.Schedule{Name: "constant"},
+		Monitor: MonitorLoss, OnNaN: Stop, OnSaveError: Stop, Engine: "cpu", Precision: "float32",
 	}
 }
 
@@ -163,8 +166,8 @@ func TestTrainingLearnsAndKeepsHistory(t *testing.T) {
 	}
 	eng := newEngine(t)
 	vars := eng.NewVariables()
-	if err := LoadWeights(run, "last", opened, vars); err != nil {
-		t.Fatal(err)
+	if warning, err := LoadWeights(run, "last", opened, vars); err != nil || warning != "" {
+		t.Fatal(warning, err)
 	}
 	evaluator := NewEvaluator(opened, eng, vars)
 	defer evaluator.Close()
@@ -323,7 +326,7 @@ func TestNonFiniteLoss(t *testing.T) {
 		}
 	}
 	err := trainer.Run(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "step 8 (epoch 2): the loss is NaN") {
+	if err == nil || !strings.Contains(err.Error(), "step 8 (epoch 2): the loss is NaN; the step was not applied; the first value that is not finite is fc.bias (variable)") {
 		t.Fatalf("error %v", err)
 	}
 	sameWeights(t, weights(t, trainer.vars), before)
@@ -378,5 +381,207 @@ func TestConfigCheck(t *testing.T) {
 		if err := c.Check(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)
 		}
+	}
+}
+
+// A damaged newest checkpoint is noticed, the one before is used, and training
+// from there ends with the same bits.
+func TestResumeFromDamagedCheckpoint(t *testing.T) {
+	c := testConfig()
+	run := newRun(t, c)
+	whole := newTrainer(t, c, run, nil)
+	if err := whole.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := weights(t, whole.Variables())
+	all, err := run.Checkpoints()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, info := range all {
+		if info.Name != "last" {
+			continue
+		}
+		data, err := os.ReadFile(info.ModelPath)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[len(data)-9] ^= 1
+		if err := os.WriteFile(info.ModelPath, data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	warning := ""
+	again := newTrainer(t, c, run, func(e Event) {
+		if f, ok := e.(FellBack); ok {
+			warning = f.Text
+		}
+	})
+	if err := errors.Join(again.Resume(), again.Run(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(warning, "model.safetensors") || !strings.Contains(warning, "step 10") {
+		t.Errorf("warning %q", warning)
+	}
+	sameWeights(t, weights(t, again.Variables()), want)
+}
+
+// With --on-nan rollback a batch that spoils a step is left out, and training
+// goes on from the last checkpoint; resuming leaves it out again.
+func TestRollBack(t *testing.T) {
+	c := testConfig()
+	c.OnNaN, c.Epochs = RollBack, 2
+	run := newRun(t, c)
+	var events []string
+	trainer := newTrainer(t, c, run, nil)
+	spoiled := false
+	trainer.observe = func(e Event) {
+		switch e := e.(type) {
+		case Stepped:
+			if e.Epoch == 2 && e.Step == 2 && !spoiled {
+				spoiled = true
+				bias, err := trainer.vars.Get("fc.bias")
+				if err != nil {
+					t.Fatal(err)
+				}
+				bias.Float32s()[0] = float32(math.NaN())
+				if err := trainer.vars.Set("fc.bias", bias); err != nil {
+					t.Fatal(err)
+				}
+			}
+		case Captured:
+			events = append(events, "captured "+e.Layer)
+		case RolledBack:
+			events = append(events, fmt.Sprintf("back to %d without batch %d of epoch %d", e.Step, e.Batch, e.Epoch))
+		}
+	}
+	if err := trainer.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"captured fc.bias (variable)", "back to 5 without batch 3 of epoch 2"}; !slices.Equal(events, want) {
+		t.Errorf("events %q, want %q", events, want)
+	}
+	if trainer.at.GlobalStep != 9 || len(trainer.History()) != 2 {
+		t.Errorf("%d updates in %d epochs, want 9 in 2", trainer.at.GlobalStep, len(trainer.History()))
+	}
+	recorded, layers, first, err := Replay(filepath.Join(run.Path(), "capsule-step-00000008.safetensors"), newEngine(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first == nil || first.String() != "fc.bias (variable)" || recorded.First.String() != first.String() || len(layers) != len(recorded.Layers) || recorded.Batch != 3 {
+		t.Errorf("replayed: first %v of %d values; recorded %v of %d, batch %d", first, len(layers), recorded.First, len(recorded.Layers), recorded.Batch)
+	}
+}
+
+// A gradient can be infinite where the loss is not; that step is not applied
+// either.
+func TestNonFiniteGradient(t *testing.T) {
+	c := testConfig()
+	trainer := newTrainer(t, c, nil, nil)
+	scale, err := trainer.vars.Get("fc.weight")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range scale.Float32s() { // [C,K]: the two classes far apart
+		scale.Float32s()[i] = 3e18 * float32(1-2*(i%2)) // the loss is finite, the gradients' squares are not
+	}
+	if err := trainer.vars.Set("fc.weight", scale); err != nil {
+		t.Fatal(err)
+	}
+	before := weights(t, trainer.vars)
+	err = trainer.Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "step 1 (epoch 1): a gradient is not finite") {
+		t.Errorf("error %v", err)
+	}
+	sameWeights(t, weights(t, trainer.vars), before)
+}
+
+// When the disk fails, training stops with the error, or goes on.
+func TestSaveError(t *testing.T) {
+	for _, policy := range []string{Stop, KeepTraining} {
+		c := testConfig()
+		c.OnSaveError = policy
+		run := newRun(t, c)
+		var failed error
+		trainer := newTrainer(t, c, run, nil)
+		trainer.observe = func(e Event) {
+			switch e := e.(type) {
+			case EpochEnded:
+				if e.Row.Epoch == 2 { // a file where the directory of checkpoints was
+					path := filepath.Join(run.Path(), "checkpoints")
+					if err := errors.Join(os.Rename(path, path+"-away"), os.WriteFile(path, nil, 0o666)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			case SaveFailed:
+				failed = e.Err
+			}
+		}
+		err := trainer.Run(t.Context())
+		if policy == Stop && (err == nil || failed != nil) {
+			t.Errorf("stop: error %v, event %v", err, failed)
+		}
+		if policy == KeepTraining && (err != nil || failed == nil || len(trainer.History()) != 3) {
+			t.Errorf("continue: error %v, event %v, %d epochs", err, failed, len(trainer.History()))
+		}
+		if err := os.Rename(filepath.Join(run.Path(), "checkpoints-away"), filepath.Join(run.Path(), "c2")); err != nil {
+			t.Errorf("the older checkpoints are gone: %v", err)
+		}
+	}
+}
+
+// A schedule and a plateau give the rate that the history shows.
+func TestRateFollowsSchedule(t *testing.T) {
+	c := testConfig()
+	c.Schedule = optim.Schedule{Name: "cosine"}
+	c.Plateau = Plateau{Patience: 1, Factor: 0.5, MinDelta: 100}
+	var rates []float64
+	run := newRun(t, c)
+	if err := newTrainer(t, c, run, nil).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	lines, _, err := run.Follow().Poll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range lines {
+		var r struct {
+			Event string
+			Rate  float64 `json:"learning_rate"`
+		}
+		if err := json.Unmarshal(line, &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.Event == "step" {
+			rates = append(rates, r.Rate)
+		}
+	}
+	for i, rate := range rates {
+		want := 1e-3 * (1 + math.Cos(math.Pi*float64(i)/15)) / 2
+		if i >= 10 { // the second epoch did not improve by 100
+			want /= 2
+		}
+		if math.Abs(rate-want) > 1e-12 {
+			t.Errorf("step %d: rate %v, want %v", i+1, rate, want)
+		}
+	}
+	if len(rates) != 15 {
+		t.Errorf("%d steps, want 15", len(rates))
+	}
+}
+
+func TestEarlyStopping(t *testing.T) {
+	c := testConfig()
+	c.Monitor = MonitorAccuracy
+	c.EarlyStop = EarlyStop{Patience: 2, MinDelta: 0.05}
+	var w watch
+	for i, accuracy := range []float64{0.5, 0.6, 0.62, 0.61} { // 0.62 is the best, but no improvement by 0.05
+		best := w.see(c, rundir.Epoch{Epoch: i + 1, ValAccuracy: accuracy, ValLoss: 1})
+		if best != (i < 3) || w.Stop != (i == 3) {
+			t.Errorf("epoch %d: best %v, stop %v", i+1, best, w.Stop)
+		}
+	}
+	if w.Epoch != 3 {
+		t.Errorf("the best epoch is %d, want 3", w.Epoch)
 	}
 }

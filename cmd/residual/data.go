@@ -18,7 +18,7 @@ func newData() *cobra.Command {
 		Args:  argsBetween(0, 0),
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newDataInfo(), newDataGet())
+	c.AddCommand(newDataInfo(), newDataGet(), newDataVerify())
 	return c
 }
 
@@ -124,5 +124,80 @@ func (d dataInfo) writeText(w io.Writer) error {
 		fmt.Fprintf(&b, "note: %s\n", note)
 	}
 	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func newDataVerify() *cobra.Command {
+	var o dataOptions
+	var format string
+	c := &cobra.Command{
+		Use:   "verify DATA",
+		Short: "read every picture and find duplicates by content",
+		Long: `Read every picture of a data set, compare its files with the published sums where
+there are any, and find pictures that occur twice. The exit status is 1 when a
+picture is in two splits, because then a validation or test score is not what it
+seems to be.`,
+		Example: "  residual data verify cifar10\n  residual data verify ./photos --format json",
+		Args:    argsBetween(1, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := layerOptions(c, ""); err != nil {
+				return err
+			}
+			o.data, o.noDownload = args[0], true
+			return verifyData(c, &o, format)
+		},
+	}
+	choiceFlag(c.Flags(), &format, "format", "", "text", "json")
+	o.addFlags(c.Flags())
+	return c
+}
+
+func verifyData(c *cobra.Command, o *dataOptions, format string) error {
+	data, err := o.open(c.Context(), 0, c.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	groups, err := data.Duplicates()
+	if err != nil {
+		return err
+	}
+	leaks, conflicts := 0, 0
+	for _, g := range groups {
+		if slices.ContainsFunc(g, func(p dataset.Place) bool { return p.Split != g[0].Split }) {
+			leaks++
+		}
+		if slices.ContainsFunc(g, func(p dataset.Place) bool { return p.Label != g[0].Label }) {
+			conflicts++
+		}
+	}
+	w := c.OutOrStdout()
+	if format == "json" {
+		err = writeJSON(w, struct {
+			Name       string            `json:"name"`
+			Origin     dataset.Origin    `json:"origin"`
+			Duplicates [][]dataset.Place `json:"duplicates"`
+			Leaks      int               `json:"in_two_splits"`
+			Conflicts  int               `json:"with_two_labels"`
+		}{data.Name, data.Origin, groups, leaks, conflicts})
+	} else {
+		const shown = 20
+		for _, g := range groups[:min(len(groups), shown)] {
+			for i, p := range g {
+				if i > 0 {
+					fmt.Fprint(w, " = ")
+				}
+				fmt.Fprintf(w, "%s (%s, %s)", p.Name, p.Split, data.Classes[p.Label])
+			}
+			fmt.Fprintln(w)
+		}
+		if more := len(groups) - shown; more > 0 {
+			fmt.Fprintf(w, "and %d more groups of equal pictures\n", more)
+		}
+		_, err = fmt.Fprintf(w, "%s: every picture can be read; %d groups of equal pictures, %d in two splits, %d with two labels\nhash %s\n",
+			data.Name, len(groups), leaks, conflicts, data.Origin.Hash)
+	}
+	if err == nil && leaks > 0 {
+		err = fmt.Errorf("%d pictures are in two splits", leaks)
+	}
 	return err
 }

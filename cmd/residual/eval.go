@@ -48,7 +48,7 @@ is one, else validation.`,
 	f.SortFlags = false
 	choiceFlag(f, &o.format, "format", "", "text", "json")
 	choiceFlag(f, &o.split, "split", "which images", "auto", "test", "validation", "train")
-	f.StringVar(&o.checkpoint, "checkpoint", "last", "which weights")
+	f.StringVar(&o.checkpoint, "checkpoint", "", "which weights: last, best, … (default: the run's result)")
 	f.IntVar(&o.batchSize, "batch-size", 32, "images at a time")
 	f.IntVar(&o.limit, "limit", 0, "use only so many images, stratified")
 	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
@@ -60,7 +60,7 @@ is one, else validation.`,
 // evaluation is the outcome of "residual eval".
 type evaluation struct {
 	Run        string     `json:"run"`
-	Checkpoint string     `json:"checkpoint"`
+	Checkpoint string     `json:"checkpoint,omitempty"`
 	Data       string     `json:"data"`
 	Split      string     `json:"split"`
 	Images     int        `json:"images"`
@@ -112,8 +112,12 @@ func runEval(ctx context.Context, o evalOptions, path string, stdout, stderr io.
 	}
 	defer eng.Close()
 	vars := eng.NewVariables()
-	if err := train.LoadWeights(run, o.checkpoint, cfg, vars); err != nil {
+	warning, err := train.LoadWeights(run, o.checkpoint, cfg, vars)
+	if err != nil {
 		return err
+	}
+	if warning != "" {
+		fmt.Fprintln(stderr, "warning: "+warning)
 	}
 
 	show := newProgress("auto", stderr, io.Discard)

@@ -16,31 +16,31 @@ import (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// Exit codes. Interrupted is the shell's code for SIGINT: work is saved and can
-// be continued.
+// Exit codes. After a signal, work is saved and can be continued: Interrupted is
+// the shell's code for SIGINT, and Requeue (EX_TEMPFAIL of sysexits.h) tells a
+// scheduler that sent SIGTERM or SIGUSR1 to start the same command again.
 const (
 	exitOK          = 0
 	exitError       = 1
 	exitUsage       = 2
+	exitRequeue     = 75
 	exitInterrupted = 130
 )
 
 // usageError marks mistakes in the command line itself.
 type usageError struct{ error }
 
-// interrupted is returned by commands that were stopped after saving.
-var errInterrupted = errors.New("interrupted")
-
 // run is main without the process: it returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	root := newRoot(stdout, stderr)
 	root.SetArgs(args)
 	err := root.ExecuteContext(context.Background())
+	var stopped stoppedBy
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.Is(err, errInterrupted):
-		return exitInterrupted
+	case errors.As(err, &stopped):
+		return stopped.exitCode()
 	}
 	fmt.Fprintf(stderr, "residual: error: %v\n", err)
 	if h := hint.Of(err); h != "" {
@@ -77,7 +77,7 @@ evaluates and uses them. It is one static binary: no Python, nothing to install.
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return hint.Wrap(usageError{err}, "see: "+c.CommandPath()+" --help")
 	})
-	root.AddCommand(newTrain(), newSummary(), newEval(), newPredict(), newData())
+	root.AddCommand(newTrain(), newSummary(), newEval(), newPredict(), newData(), newReplay(), newReproduce())
 	return root
 }
 

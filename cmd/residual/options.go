@@ -58,10 +58,25 @@ type trainOptions struct {
 	classWeights, sampler                                         string
 	seed                                                          uint64
 
+	schedule               string
+	warmup, floor          float64
+	padCrop                int
+	flip                   bool
+	monitor                string
+	patience, plateauEvery int
+	minDelta, plateauRate  float64
+	restoreBest, dryRun    bool
+	maxTime                time.Duration
+	onNaN, onSaveError     string
+	saveEvery, keep        int
+	proveResume            int
+
 	engine  string
 	threads int
 
 	out, runs, resume, config, progress, format string
+
+	repeat string // run whose configuration is used, of "residual reproduce"
 }
 
 func (o *trainOptions) addFlags(f *pflag.FlagSet) {
@@ -89,6 +104,21 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	choiceFlag(f, &o.sampler, "sampler", "draw images; balanced: with replacement, every class alike", "uniform", "balanced")
 	f.Uint64Var(&o.seed, "seed", 0, "of initial weights, order and splits")
 
+	choiceFlag(f, &o.schedule, "schedule", "of the learning rate over the run", "constant", "cosine")
+	f.Float64Var(&o.warmup, "warmup", 0, "share of the run in which the learning rate rises from 0")
+	f.Float64Var(&o.floor, "floor", 0, "factor that the cosine ends with")
+	f.IntVar(&o.padCrop, "pad-crop", 0, "augment: pad with so many pixels and cut a random window out")
+	f.BoolVar(&o.flip, "flip", false, "augment: mirror every second picture, at random")
+
+	choiceFlag(f, &o.monitor, "monitor", "what early stopping, plateau and the best checkpoint watch", train.MonitorLoss, train.MonitorAccuracy)
+	f.IntVar(&o.patience, "patience", 0, "stop after so many epochs without improvement")
+	f.Float64Var(&o.minDelta, "min-delta", 0, "what counts as an improvement")
+	f.BoolVar(&o.restoreBest, "restore-best", false, "with --patience: the best epoch is the result, not the last")
+	f.IntVar(&o.plateauEvery, "plateau-patience", 0, "lower the learning rate after so many epochs without improvement")
+	f.Float64Var(&o.plateauRate, "plateau-factor", 0.1, "by this factor")
+	f.DurationVar(&o.maxTime, "max-time", 0, "fit the run, schedule included, into so much time, such as 90m")
+	f.BoolVar(&o.dryRun, "dry-run", false, "check everything, time a few steps, write nothing")
+
 	f.IntVar(&o.limitTrain, "limit-train", 0, "use only so many training images, stratified")
 	f.IntVar(&o.limitVal, "limit-val", 0, "use only so many validation images, stratified")
 	f.IntVar(&o.valImages, "val-images", 0, "hold so many training images out for validation")
@@ -100,6 +130,11 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVarP(&o.out, "out", "o", "", "run directory (default: RUNS/<date>-<model>-<data>)")
 	f.StringVar(&o.runs, "runs", "runs", "where run directories are made")
 	f.StringVar(&o.resume, "resume", "", "continue the run in this directory")
+	f.IntVar(&o.saveEvery, "save-every", 0, "also save every so many steps")
+	f.IntVar(&o.keep, "keep", 0, "keep the checkpoints of the last so many epochs too")
+	choiceFlag(f, &o.onNaN, "on-nan", "when a loss or gradient is not finite: stop, or go on from the last checkpoint without that batch", train.Stop, train.RollBack)
+	choiceFlag(f, &o.onSaveError, "on-save-error", "when the run directory cannot be written", train.Stop, train.KeepTraining)
+	f.IntVar(&o.proveResume, "prove-resume", 0, "train twice, once killed (SIGKILL) so many times and resumed, and compare the weights")
 	f.StringVar(&o.config, "config", "", "JSON file with options")
 	choiceFlag(f, &o.progress, "progress", "on standard error: live bar on a terminal, lines otherwise", "auto", "plain", "json", "none")
 	choiceFlag(f, &o.format, "format", "of the result on standard output", "text", "json")
@@ -107,41 +142,49 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 
 // mayChange are the options that --resume accepts beside it: none of them
 // changes what a step computes.
-var mayChange = []string{"resume", "epochs", "threads", "progress", "format", "data-dir", "mirror", "no-download", "runs"}
+var mayChange = []string{"resume", "epochs", "threads", "progress", "format", "data-dir", "mirror", "no-download", "runs",
+	"save-every", "keep", "on-nan", "on-save-error"}
 
-// resumedConfig reads the configuration of the run to continue and refuses
-// options that would change it.
+// resumedConfig reads the configuration of the run to continue or repeat and
+// refuses options that would change it.
 func resumedConfig(o *trainOptions) (cfg train.Config, err error) {
-	run, err := rundir.Open(o.resume)
+	path := o.resume + o.repeat
+	run, cfg, err := train.Open(path)
 	if err != nil {
 		return cfg, err
 	}
-	if err := run.ReadConfig(&cfg); err != nil {
-		return cfg, err
-	}
 	for _, flag := range trainFlagNames() {
-		if o.set(flag) && !slices.Contains(mayChange, flag) {
+		if o.repeat == "" && o.set(flag) && !slices.Contains(mayChange, flag) {
 			return cfg, hint.Wrap(usageError{fmt.Errorf("--%s cannot change when a run is continued", flag)},
 				"options that may change: --"+strings.Join(mayChange[1:], ", --"))
 		}
 	}
 	if o.data != "shapes" && o.data != cfg.Data.Source {
-		return cfg, usageError{fmt.Errorf("%s was trained on %s, not on %s", o.resume, cfg.Data.Source, o.data)}
+		return cfg, usageError{fmt.Errorf("%s was trained on %s, not on %s", path, cfg.Data.Source, o.data)}
 	}
 	o.data, o.classMap, o.onBadImage, o.seed = cfg.Data.Source, cfg.Data.ClassMap, cfg.Data.OnBadImage, cfg.Seed
 	if o.dataDir == "" {
 		o.dataDir = cfg.Data.Dir
 	}
-	if o.set("epochs") {
-		if o.epochs < cfg.Epochs {
-			return cfg, usageError{fmt.Errorf("--epochs %d: the run is configured for %d, want at least as many", o.epochs, cfg.Epochs)}
-		}
-		cfg.Epochs = o.epochs
-		if err := run.WriteConfig(cfg); err != nil {
-			return cfg, err
-		}
+	if o.repeat != "" {
+		return cfg, nil
 	}
-	return cfg, nil
+	if o.set("epochs") && o.epochs < cfg.Epochs {
+		return cfg, usageError{fmt.Errorf("--epochs %d: the run is configured for %d, want at least as many", o.epochs, cfg.Epochs)}
+	}
+	before := cfg
+	overrideInto(o.set, "epochs", &cfg.Epochs, o.epochs)
+	overrideInto(o.set, "save-every", &cfg.SaveEvery, o.saveEvery)
+	overrideInto(o.set, "keep", &cfg.Keep, o.keep)
+	overrideInto(o.set, "on-nan", &cfg.OnNaN, o.onNaN)
+	overrideInto(o.set, "on-save-error", &cfg.OnSaveError, o.onSaveError)
+	if err := cfg.Check(); err != nil {
+		return cfg, err
+	}
+	if cfg.Epochs != before.Epochs || cfg.SaveEvery != before.SaveEvery || cfg.Keep != before.Keep || cfg.OnNaN != before.OnNaN || cfg.OnSaveError != before.OnSaveError {
+		err = run.WriteConfig(cfg)
+	}
+	return cfg, err
 }
 
 func trainFlagNames() []string {
@@ -184,7 +227,12 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	c := train.Config{
 		Recipe: recipe.Name, Classes: data.Classes, Optimizer: recipe.Optimizer, L2: recipe.L2,
 		LabelSmoothing: o.labelSmoothing, Epochs: recipe.Epochs, BatchSize: recipe.BatchSize,
-		Seed: o.seed, EvalEvery: o.evalEvery, Engine: o.engine, Precision: precisionOf(o.engine),
+		Schedule: optim.Schedule{Name: o.schedule, Warmup: o.warmup, Floor: o.floor},
+		Augment:  loader.Augment{PadCrop: o.padCrop, Flip: o.flip},
+		Seed:     o.seed, EvalEvery: o.evalEvery, Monitor: o.monitor,
+		EarlyStop: train.EarlyStop{Patience: o.patience, MinDelta: o.minDelta, RestoreBest: o.restoreBest},
+		Plateau:   train.Plateau{Patience: o.plateauEvery, Factor: o.plateauRate, MinDelta: o.minDelta},
+		MaxTime:   o.maxTime, OnNaN: o.onNaN, OnSaveError: o.onSaveError, SaveEvery: o.saveEvery, Keep: o.keep, Engine: o.engine, Precision: precisionOf(o.engine),
 		Data: train.DataConfig{
 			Source: o.data, Dir: o.dataDir, ValImages: o.valImages, LimitTrain: o.limitTrain, LimitVal: o.limitVal,
 			ClassMap: o.classMap, OnBadImage: o.onBadImage,
@@ -200,6 +248,8 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	default:
 		c.Data.Validation = "none"
 	}
+
+	c.KeepBest = c.Data.Validation == "validation" || c.Data.Validation == "held-out"
 
 	height, width := data.Height, data.Width
 	if o.set("image-size") {
@@ -316,8 +366,13 @@ func limited(d dataset.Dataset, n, classes int, seed uint64, flag string) (datas
 	return some, nil
 }
 
-// checkSameData refuses to continue a run on data that are not what it began on.
-func checkSameData(run *rundir.Dir, data *dataset.Data) error {
+// checkSameOrigin refuses to continue or repeat a run on data that are not what
+// it began on, and says when program or engine is another one.
+func checkSameOrigin(path string, data *dataset.Data, eng engine.Engine, show *progress) error {
+	run, err := rundir.Open(path)
+	if err != nil {
+		return err
+	}
 	var was origin
 	if err := run.ReadOrigin(&was); err != nil {
 		return err
@@ -325,6 +380,10 @@ func checkSameData(run *rundir.Dir, data *dataset.Data) error {
 	if was.DataHash != data.Origin.Hash {
 		return hint.Wrap(fmt.Errorf("%s was trained on data with the hash %s, %s has %s", run.Path(), was.DataHash, data.Name, data.Origin.Hash),
 			"bring the old data back, or start a new run")
+	}
+	if was.Engine != eng.Name() || was.Version != version() {
+		show.notice(fmt.Sprintf("note: %s began on %s with version %s, this is %s with %s: bits may differ from those of one run in one piece",
+			path, was.Engine, was.Version, eng.Name(), version()))
 	}
 	return nil
 }

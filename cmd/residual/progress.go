@@ -78,7 +78,7 @@ func (p *progress) notice(text string) {
 
 // interrupted answers the first Ctrl-C.
 func (p *progress) interrupted() {
-	p.notice("finishing this step, then saving; Ctrl-C again quits at once and loses what is not saved")
+	p.notice("finishing this step, then saving; a second signal (Ctrl-C) quits at once and loses what is not saved")
 }
 
 // done removes the bar.
@@ -139,6 +139,16 @@ func (p *progress) event(e train.Event) {
 		p.line(fmt.Sprintf("step %d: val_loss %.4f, val_accuracy %.4f", e.Step, e.Loss, e.Accuracy))
 	case train.EpochEnded:
 		p.epochEnded(e)
+	case train.Planned:
+		p.line(fmt.Sprintf("the time budget of %s allows %d of %d steps; the schedule is fitted to these", roundly(e.Budget), e.Steps, e.AllSteps))
+	case train.Captured:
+		p.line(fmt.Sprintf("step %d is not finite, first at %s; everything about it is in %s", e.Step, e.Layer, e.Capsule))
+	case train.RolledBack:
+		p.line(fmt.Sprintf("rolled back to step %d; batch %d of epoch %d is left out", e.Step, e.Batch, e.Epoch))
+	case train.SaveFailed:
+		p.line(fmt.Sprintf("warning: cannot save, training goes on: %v", e.Err))
+	case train.FellBack:
+		p.line("warning: " + e.Text)
 	case train.Saved: // said by the epoch's line, or by the last line of the run
 	}
 }
@@ -187,10 +197,13 @@ func (p *progress) epochEnded(e train.EpochEnded) {
 	if p.mode == "json" {
 		fmt.Fprintln(p.log, text)
 		p.object("epoch", jsonRow(r))
-		return
+	} else {
+		p.line(text)
+		p.shown = time.Now()
 	}
-	p.line(text)
-	p.shown = time.Now()
+	if e.Stopping != "" {
+		p.line(e.Stopping)
+	}
 }
 
 // bar redraws the bar; what does not fit the terminal's width is left out.

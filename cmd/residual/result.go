@@ -18,6 +18,8 @@ type result struct {
 	Epochs  int                       `json:"epochs"`
 	Seconds float64                   `json:"seconds"` // of this process, without what came before a resume
 	History map[string][]rundir.Float `json:"history"`
+	// Checkpoint is the one that is the run's result.
+	Checkpoint string `json:"checkpoint"`
 }
 
 // historyKeys are Keras's names, in its order.
@@ -31,8 +33,8 @@ var historyKeys = []struct {
 	{"val_sparse_categorical_accuracy", func(e rundir.Epoch) float64 { return e.ValAccuracy }},
 }
 
-func newResult(run *rundir.Dir, history rundir.History, took time.Duration) result {
-	r := result{Run: run.Path(), Epochs: len(history), Seconds: took.Seconds(), History: map[string][]rundir.Float{}}
+func newResult(run *rundir.Dir, history rundir.History, checkpoint string, took time.Duration) result {
+	r := result{Run: run.Path(), Epochs: len(history), Seconds: took.Seconds(), History: map[string][]rundir.Float{}, Checkpoint: checkpoint}
 	for _, k := range historyKeys {
 		values := make([]rundir.Float, len(history))
 		missing := 0

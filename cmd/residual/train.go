@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/report"
 	"github.com/residual-ml/residual/rundir"
@@ -29,7 +29,11 @@ trains on shapes: generated pictures, no download.
 
 Every option can also be set by the environment (RESIDUAL_BATCH_SIZE=64) or in a
 JSON file given to --config ({"batch-size": 64}); what nothing sets, the recipe
-decides. Ctrl-C finishes the step, saves, and tells how to continue.`,
+decides.
+
+Ctrl-C finishes the step, saves, tells how to continue, and exits with 130;
+SIGTERM and SIGUSR1 do the same and exit with 75, for schedulers that start the
+command again with --resume.`,
 		Example: `  residual train
   residual train cifar10
   residual train cifar10 --limit-train 5000 --epochs 2
@@ -44,7 +48,10 @@ decides. Ctrl-C finishes the step, saves, and tells how to continue.`,
 				return err
 			}
 			o.set = func(flag string) bool { return c.Flags().Changed(flag) }
-			return runTrain(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr())
+			if o.proveResume > 0 {
+				return proveResume(c.Context(), o, c.Flags(), c.OutOrStdout(), c.ErrOrStderr())
+			}
+			return runTrain(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr(), new(string))
 		},
 	}
 	o.addFlags(c.Flags())
@@ -53,11 +60,21 @@ decides. Ctrl-C finishes the step, saves, and tells how to continue.`,
 
 // runTrain is the whole of "residual train". Read it top to bottom to see how
 // the packages meet.
-func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer) (err error) {
+// With repeat, configuration and data are those of another run; the path of the
+// run it makes is stored in path.
+func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, path *string) (err error) {
+	show := newProgress(o.progress, stderr, io.Discard)
+	ctx, stop := stopOnSignal(ctx, show.interrupted)
+	defer stop()
+	defer func() {
+		if errors.Is(err, context.Canceled) {
+			err = context.Cause(ctx) // stopped before there was anything to save
+		}
+	}()
 	var cfg train.Config
-	if o.resume != "" {
-		cfg, err = resumedConfig(&o)
-		if err != nil {
+	given := o.resume != "" || o.repeat != "" // is the configuration another run's
+	if given {
+		if cfg, err = resumedConfig(&o); err != nil {
 			return err
 		}
 	}
@@ -65,7 +82,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer) (er
 	if err != nil {
 		return err
 	}
-	if o.resume == "" {
+	if !given {
 		if cfg, err = o.resolve(data); err != nil {
 			return err
 		}
@@ -82,7 +99,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer) (er
 	defer eng.Close()
 	fitLoader, err := loader.New(fit, loader.Options{
 		BatchSize: cfg.BatchSize, Shuffle: true, Seed: cfg.Seed, Preprocess: cfg.Preprocess,
-		ClassWeights: cfg.ClassWeights, SampleWeights: cfg.SampleWeights,
+		Augment: cfg.Augment, ClassWeights: cfg.ClassWeights, SampleWeights: cfg.SampleWeights,
 	})
 	if err != nil {
 		return err
@@ -95,13 +112,17 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer) (er
 		}
 	}
 
+	if o.dryRun {
+		return dryRun(ctx, cfg, eng, fitLoader, valLoader, stdout)
+	}
 	run, err := openRun(o, cfg)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, run.Close()) }()
-	if o.resume != "" {
-		if err := checkSameData(run, data); err != nil {
+	*path = run.Path()
+	if given {
+		if err := checkSameOrigin(o.resume+o.repeat, data, eng, show); err != nil {
 			return err
 		}
 	}
@@ -115,7 +136,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer) (er
 			return err
 		}
 	}
-	show := newProgress(o.progress, stderr, run.Log())
+	show.log = run.Log()
 	show.notice(fmt.Sprintf("%s on %s (%s), validated on its %s; recipe %s, %s, run directory %s",
 		cfg.Model.Name, data.Name, countsOf(fit, val), validationOf(cfg), cfg.Recipe, eng.Name()+" "+cfg.Precision, run.Path()))
 	if cfg.Data.Validation == "test" {
@@ -136,8 +157,6 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer) (er
 		return err
 	}
 
-	ctx, stop := stopOnInterrupt(ctx, show)
-	defer stop()
 	began := time.Now()
 	err = trainer.Run(ctx)
 	show.done()
@@ -146,39 +165,16 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer) (er
 	}
 	if errors.Is(err, train.ErrStopped) {
 		show.notice("stopped and saved; continue with: residual train --resume " + run.Path())
-		return errors.Join(errInterrupted, err)
+		return errors.Join(context.Cause(ctx), err)
 	}
 	if err != nil {
 		return err
 	}
-	result := newResult(run, trainer.History(), time.Since(began))
+	result := newResult(run, trainer.History(), trainer.ResultCheckpoint(), time.Since(began))
 	if err := run.WriteResult(result); err != nil {
 		return err
 	}
 	return result.write(stdout, o.format)
-}
-
-// stopOnInterrupt cancels the context at the first Ctrl-C and ends the process
-// at the second.
-func stopOnInterrupt(ctx context.Context, show *progress) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt)
-	go func() {
-		if _, ok := <-signals; !ok {
-			return
-		}
-		show.interrupted()
-		cancel()
-		if _, ok := <-signals; ok {
-			os.Exit(exitInterrupted)
-		}
-	}()
-	return ctx, func() {
-		signal.Stop(signals)
-		close(signals)
-		cancel()
-	}
 }
 
 // openRun makes the run directory, or opens and locks the one to continue.
@@ -230,4 +226,34 @@ func validationOf(cfg train.Config) string {
 		return "held-out training images"
 	}
 	return cfg.Data.Validation + " split"
+}
+
+// dryRun compiles the network, times a few steps and says what a run would be.
+// It writes nothing.
+func dryRun(ctx context.Context, cfg train.Config, eng engine.Engine, fit, val *loader.Loader, stdout io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var estimate train.Estimated
+	trainer, err := train.New(cfg, eng, fit, val, nil, func(e train.Event) {
+		switch e := e.(type) {
+		case train.Estimated:
+			estimate = e
+			cancel()
+		case train.EpochEnded: // of fewer steps than an estimate takes
+			cancel()
+		}
+	})
+	if err != nil {
+		return err
+	}
+	defer trainer.Close()
+	if err := trainer.Run(ctx); err != nil && !errors.Is(err, train.ErrStopped) {
+		return err
+	}
+	_, err = fmt.Fprintf(stdout, "%s, %d epochs of %d steps on %s: everything fits together", cfg.Model.Name, cfg.Epochs, fit.Steps(), eng.Name())
+	if estimate.Remaining > 0 {
+		_, err = fmt.Fprintf(stdout, "; about %s at %.0f images/s", roundly(estimate.Remaining), estimate.ImagesPerSecond)
+	}
+	fmt.Fprintln(stdout)
+	return err
 }

@@ -1,0 +1,243 @@
+package train
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"path/filepath"
+	"slices"
+
+	"github.com/residual-ml/residual/engine"
+	"github.com/residual-ml/residual/format/safetensors"
+	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/internal/hint"
+	"github.com/residual-ml/residual/loader"
+	"github.com/residual-ml/residual/model"
+	"github.com/residual-ml/residual/tensor"
+)
+
+// A capsule is one file, in safetensors, with everything that reproduces a step
+// whose loss or gradient was not finite: configuration, position, variables as
+// they were before it, the batch, and statistics of every value computed.
+
+// Capsule is what a capsule says besides its tensors.
+type Capsule struct {
+	Config          Config        `json:"config"`
+	Epoch           int           `json:"epoch"` // from 1
+	Step            int           `json:"step"`  // the update that was not made, from 1
+	Batch           int           `json:"batch"` // within the epoch, from 1
+	Indices         []int         `json:"indices"`
+	LearningRate    float64       `json:"learning_rate"`
+	Loss            string        `json:"loss"` // as text: JSON has no NaN
+	GradientSquares string        `json:"gradient_squares"`
+	Engine          string        `json:"engine"`
+	First           *LayerValues  `json:"first_not_finite"` // nil when a second run found none
+	Layers          []LayerValues `json:"layers"`
+}
+
+// LayerValues are statistics of one value of a step, in the order of computing.
+type LayerValues struct {
+	Layer string       `json:"layer"` // such as layer1.0.conv1, or a variable's name
+	Op    string       `json:"op"`
+	Shape tensor.Shape `json:"shape"`
+	NaN   int          `json:"nan"`
+	Inf   int          `json:"inf"`
+	// Of the finite elements; 0 where there are none.
+	Min     float64 `json:"min"`
+	Max     float64 `json:"max"`
+	MeanAbs float64 `json:"mean_abs"`
+}
+
+func (v LayerValues) String() string { return fmt.Sprintf("%s (%s)", v.Layer, v.Op) }
+
+// nonFinite is the error of a step that was not applied.
+type nonFinite struct {
+	batch   batchID
+	step    int
+	message string
+	capsule string
+}
+
+func (e *nonFinite) Error() string { return e.message }
+
+const (
+	capsuleKey     = "capsule"
+	variablePrefix = "variable/"
+	imagesTensor   = "batch/images"
+	labelsTensor   = "batch/labels"
+	weightsTensor  = "batch/weights"
+)
+
+// capture writes the capsule of a step that was not applied and returns the
+// error that says so.
+func (t *Trainer) capture(b loader.Batch, loss, gradientSquares, rate float64) error {
+	layers, first, err := probe(t.config, t.engine, t.vars, b)
+	if err != nil {
+		return err
+	}
+	what := "the loss is " + fmt.Sprint(loss)
+	if finite(loss) {
+		what = "a gradient is not finite"
+	}
+	bad := &nonFinite{batch: batchID{t.at.Epoch, t.at.Step}, step: t.at.GlobalStep + 1}
+	bad.message = fmt.Sprintf("step %d (epoch %d): %s; the step was not applied", bad.step, t.at.Epoch+1, what)
+	layer := "none when computed again"
+	if first != nil {
+		layer = first.String()
+		bad.message += "; the first value that is not finite is " + layer
+	}
+	if t.run == nil {
+		return bad
+	}
+	c := Capsule{
+		Config: t.config, Epoch: t.at.Epoch + 1, Step: bad.step, Batch: t.at.Step + 1, Indices: b.Indices, LearningRate: rate,
+		Loss: fmt.Sprint(loss), GradientSquares: fmt.Sprint(gradientSquares), Engine: t.engine.Name(), First: first, Layers: layers,
+	}
+	name := fmt.Sprintf("capsule-step-%08d.safetensors", bad.step)
+	bad.capsule = filepath.Join(t.run.Path(), name)
+	if err := t.keepGoing(t.run.WriteFile(name, func(w io.Writer) error { return writeCapsule(w, c, t.graph, t.vars, b) })); err != nil {
+		return err
+	}
+	t.observe(Captured{Step: bad.step, Layer: layer, Capsule: bad.capsule})
+	return hint.Wrap(bad, fmt.Sprintf("look into it with: residual replay %s; then try a lower learning rate than %g, or --on-nan rollback", bad.capsule, rate))
+}
+
+func writeCapsule(w io.Writer, c Capsule, g *graph.Graph, vars engine.Variables, b loader.Batch) error {
+	text, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	tensors := []safetensors.Named{{Name: imagesTensor, Tensor: b.Images}, {Name: labelsTensor, Tensor: b.Labels}, {Name: weightsTensor, Tensor: b.Weights}}
+	for _, v := range g.Variables {
+		value, err := vars.Get(v.Name)
+		if err != nil {
+			return err
+		}
+		tensors = append(tensors, safetensors.Named{Name: variablePrefix + v.Name, Tensor: model.ToFile(value)})
+	}
+	return safetensors.Write(w, tensors, map[string]string{capsuleKey: string(text)})
+}
+
+// probe computes a step's forward and backward pass once more, without its
+// update, and looks at every value.
+func probe(c Config, eng engine.Engine, vars engine.Variables, batch loader.Batch) (layers []LayerValues, first *LayerValues, err error) {
+	b := graph.NewBuilder()
+	loss, _ := lossNodes(b, c, len(batch.Indices), true)
+	outputs := append([]*graph.Node{loss}, b.Gradients(loss, b.Variables(graph.Parameter)...)...)
+	g, err := b.Build(outputs...)
+	if err != nil {
+		return nil, nil, err
+	}
+	g.Updates = nil
+	g.Outputs = slices.DeleteFunc(slices.Clone(g.Nodes), func(n *graph.Node) bool {
+		return n.Kind != graph.Real || n.Op == graph.OpConstant || n.Op == graph.OpInput || n.Op == graph.OpVariable
+	})
+	for _, v := range g.Variables {
+		value, err := vars.Get(v.Name)
+		if err != nil {
+			return nil, nil, err
+		}
+		layers = append(layers, look(v, value))
+	}
+	layers = append(layers, look(g.Inputs[0], batch.Images))
+	p, err := eng.Compile(g, vars)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer p.Close()
+	out, err := p.Run(context.Background(), batch.Images, batch.Labels, batch.Weights)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, n := range g.Outputs {
+		layers = append(layers, look(n, out[i]))
+	}
+	for i := range layers {
+		if layers[i].NaN+layers[i].Inf > 0 {
+			return layers, &layers[i], nil
+		}
+	}
+	return layers, nil, nil
+}
+
+func look(n *graph.Node, t tensor.Tensor) LayerValues {
+	v := LayerValues{Layer: n.Name, Op: n.Op.String(), Shape: t.Shape(), Min: math.Inf(1), Max: math.Inf(-1)}
+	count := 0
+	for _, x := range t.Convert(tensor.Float64).Float64s() {
+		switch {
+		case math.IsNaN(x):
+			v.NaN++
+		case math.IsInf(x, 0):
+			v.Inf++
+		default:
+			v.Min, v.Max = min(v.Min, x), max(v.Max, x)
+			v.MeanAbs += math.Abs(x)
+			count++
+		}
+	}
+	if count == 0 {
+		v.Min, v.Max = 0, 0
+	} else {
+		v.MeanAbs /= float64(count)
+	}
+	return v
+}
+
+// Replay computes the step of a capsule again and says what it found.
+func Replay(path string, eng engine.Engine) (recorded Capsule, layers []LayerValues, first *LayerValues, err error) {
+	fail := func(err error) (Capsule, []LayerValues, *LayerValues, error) {
+		return recorded, nil, nil, fmt.Errorf("capsule %s: %w", path, err)
+	}
+	f, err := safetensors.ReadFile(path)
+	if err != nil {
+		return fail(err)
+	}
+	if f.Metadata[capsuleKey] == "" {
+		return fail(fmt.Errorf("the file is no capsule: its metadata has no %q", capsuleKey))
+	}
+	if err := json.Unmarshal([]byte(f.Metadata[capsuleKey]), &recorded); err != nil {
+		return fail(err)
+	}
+	if err := recorded.Config.Check(); err != nil {
+		return fail(err)
+	}
+	batch := loader.Batch{Indices: recorded.Indices}
+	m, n := recorded.Config.Model, len(recorded.Indices)
+	for _, want := range []struct {
+		name  string
+		into  *tensor.Tensor
+		dtype tensor.DType
+		shape tensor.Shape
+	}{
+		{imagesTensor, &batch.Images, tensor.Float32, tensor.Shape{n, m.Height, m.Width, m.Channels}},
+		{labelsTensor, &batch.Labels, tensor.Int32, tensor.Shape{n}},
+		{weightsTensor, &batch.Weights, tensor.Float32, tensor.Shape{n}},
+	} {
+		t, ok := f.Tensor(want.name)
+		if !ok || t.DType() != want.dtype || !t.Shape().Equal(want.shape) {
+			return fail(fmt.Errorf("tensor %s is missing or not %v %v", want.name, want.dtype, want.shape))
+		}
+		*want.into = t
+	}
+	g, err := stepGraph(recorded.Config, n)
+	if err != nil {
+		return fail(err)
+	}
+	vars := eng.NewVariables()
+	var tensors []safetensors.Named
+	for _, v := range g.Variables {
+		if t, ok := f.Tensor(variablePrefix + v.Name); ok {
+			tensors = append(tensors, safetensors.Named{Name: v.Name, Tensor: t})
+		}
+	}
+	if err := setAll(vars, g, tensors, true); err != nil {
+		return fail(err)
+	}
+	layers, first, err = probe(recorded.Config, eng, vars, batch)
+	if err != nil {
+		return fail(err)
+	}
+	return recorded, layers, first, nil
+}
