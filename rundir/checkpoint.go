@@ -1,7 +1,6 @@
 package rundir
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,9 +19,13 @@ import (
 
 const (
 	checkpoints = "checkpoints"
-	indexFile   = "index.json"
 	modelFile   = "model.safetensors"
 	stateFile   = "state.safetensors"
+
+	// lastName is the checkpoint to continue from, previousName the one that had
+	// that name before: should the last be damaged, the work of one save is lost.
+	lastName     = "last"
+	previousName = "previous"
 
 	// Keys in the metadata of both files, so that each says by itself where it
 	// belongs.
@@ -42,75 +45,36 @@ type Checkpoint struct {
 	// used: names of the classes, preprocessing. Keys starting with "residual." are
 	// taken.
 	Metadata map[string]string
+
+	// Fallback is set by a load that found damage: a sentence for the user that
+	// names the damaged file, what is wrong with it, and the step used instead.
+	Fallback string
 }
 
-// CheckpointInfo says where a checkpoint lies.
-type CheckpointInfo struct {
-	Name string `json:"-"`
-	// Dir is the directory below checkpoints/.
-	Dir       string `json:"dir"`
-	Step      int    `json:"step"`
-	Epoch     int    `json:"epoch"`
-	HasState  bool   `json:"has_state"`
-	ModelPath string `json:"-"` // of model.safetensors
-}
-
-// Checkpoints lists the checkpoints, sorted by step, then by name.
+// Checkpoints lists the checkpoints, sorted by step, then by name. Whether their
+// files are whole shows when one is loaded.
 func (d *Dir) Checkpoints() ([]CheckpointInfo, error) {
-	index, err := d.readIndex()
+	index, _, err := d.readIndex()
 	if err != nil {
 		return nil, err
 	}
-	all := slices.Collect(maps.Values(index))
-	slices.SortFunc(all, func(a, b CheckpointInfo) int {
-		if a.Step != b.Step {
-			return a.Step - b.Step
-		}
-		return strings.Compare(a.Name, b.Name)
-	})
-	return all, nil
+	return slices.SortedFunc(maps.Values(index), byStep), nil
 }
 
 func (d *Dir) checkpointPath(parts ...string) string {
 	return filepath.Join(append([]string{d.path, checkpoints}, parts...)...)
 }
 
-// readIndex returns the checkpoints by name, none when there is no index yet.
-func (d *Dir) readIndex() (map[string]CheckpointInfo, error) {
-	path := d.checkpointPath(indexFile)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return map[string]CheckpointInfo{}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var index map[string]CheckpointInfo
-	if err := json.Unmarshal(b, &index); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	for name, info := range index {
-		if info.Dir == "" || info.Dir != filepath.Base(info.Dir) || info.Dir == ".." || info.Dir == "." {
-			return nil, fmt.Errorf("%s: checkpoint %q lies in %q, want the name of a directory", path, name, info.Dir)
-		}
-		info.Name = name
-		info.ModelPath = d.checkpointPath(info.Dir, modelFile)
-		index[name] = info
-	}
-	return index, nil
-}
-
-func (d *Dir) writeIndex(index map[string]CheckpointInfo) error {
-	return d.writeJSON(filepath.Join(checkpoints, indexFile), index)
-}
-
 // SaveCheckpoint saves c under a name such as "last", "best" or "epoch-0003",
-// instead of what had the name before.
+// instead of what had the name before. What was "last" becomes "previous", a name
+// that cannot be given otherwise: from the second save on there are at every
+// moment two checkpoints that load.
 //
 // The files are written and flushed in a directory of their own; then the index,
 // which gives the names, is replaced. So a crash at any point leaves the name
-// with the old checkpoint or the new one, complete. Directories without a name
-// are removed.
+// with the old checkpoint or the new one, complete. After an error the
+// checkpoints are as before and a later save works; that of a full disk wraps
+// syscall.ENOSPC. Directories without a name are removed.
 func (d *Dir) SaveCheckpoint(name string, c Checkpoint) error {
 	if err := d.saveCheckpoint(name, c); err != nil {
 		return fmt.Errorf("checkpoint %q of step %d: %w", name, c.Step, err)
@@ -119,8 +83,11 @@ func (d *Dir) SaveCheckpoint(name string, c Checkpoint) error {
 }
 
 func (d *Dir) saveCheckpoint(name string, c Checkpoint) error {
-	if name == "" || name != plain(name) {
-		return errors.New("want a name of letters, digits, dots and dashes")
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if c.Step < 0 || c.Epoch < 0 {
+		return fmt.Errorf("step %d and epoch %d, want none below 0", c.Step, c.Epoch)
 	}
 	metadata := maps.Clone(c.Metadata)
 	if metadata == nil {
@@ -136,7 +103,7 @@ func (d *Dir) saveCheckpoint(name string, c Checkpoint) error {
 
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	index, err := d.readIndex()
+	index, _, err := d.readIndex()
 	if err != nil {
 		return err
 	}
@@ -147,61 +114,83 @@ func (d *Dir) saveCheckpoint(name string, c Checkpoint) error {
 		}
 	}
 
-	dir, err := d.newStepDir(c.Step)
+	dir, err := d.newStepDir(c)
 	if err != nil {
 		return err
 	}
-	info := CheckpointInfo{Dir: dir, Step: c.Step, Epoch: c.Epoch, HasState: c.State != nil}
-	err = d.WriteFile(filepath.Join(checkpoints, dir, modelFile), func(w io.Writer) error {
-		return safetensors.Write(w, c.Weights, metadata)
-	})
+	info := CheckpointInfo{Name: name, Dir: dir, Step: c.Step, Epoch: c.Epoch, HasState: c.State != nil}
+	info.Model, err = d.writeTensors(filepath.Join(checkpoints, dir, modelFile), c.Weights, metadata)
 	if err == nil && info.HasState {
-		err = d.WriteFile(filepath.Join(checkpoints, dir, stateFile), func(w io.Writer) error {
-			return safetensors.Write(w, c.State, place)
-		})
+		info.State, err = d.writeTensors(filepath.Join(checkpoints, dir, stateFile), c.State, place)
+	}
+	if err == nil {
+		err = d.writeNote(info, name)
 	}
 	if err == nil {
 		err = atomicfile.SyncDir(d.checkpointPath())
 	}
+	after := maps.Clone(index)
 	if err == nil {
-		index[name] = info
-		err = d.writeIndex(index)
+		d.setName(after, name, info)
+		err = d.writeIndex(after)
 	}
 	if err != nil {
-		if index, rerr := d.readIndex(); rerr == nil {
-			d.prune(index)
+		// The index on the disk is one of the two, and after a power cut may be the
+		// other one: what either names stays.
+		if now, _, rerr := d.readIndex(); rerr == nil {
+			d.prune(index, now)
 		}
 		return err
 	}
-	d.prune(index)
+	d.prune(after)
 	return nil
+}
+
+// writeTensors writes one file of a checkpoint and computes its sum on the way.
+func (d *Dir) writeTensors(name string, tensors []safetensors.Named, metadata map[string]string) (FileSum, error) {
+	s := newSummer()
+	err := d.WriteFile(name, func(w io.Writer) error {
+		return safetensors.Write(io.MultiWriter(w, s), tensors, metadata)
+	})
+	return s.sum(), err
 }
 
 // newStepDir makes checkpoints/step-<step>, or with -2, -3 … when a checkpoint
 // of that step exists, which must stay until the index names the new one.
-func (d *Dir) newStepDir(step int) (string, error) {
+func (d *Dir) newStepDir(c Checkpoint) (string, error) {
 	if err := d.at("mkdir"); err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(d.checkpointPath(), 0o777); err != nil {
+	if err := atomicfile.MkdirAll(d.checkpointPath()); err != nil {
 		return "", err
 	}
-	name := fmt.Sprintf("step-%08d", step)
+	need := int64(1 << 16) // headers, index
+	for _, n := range slices.Concat(c.Weights, c.State) {
+		if n.Tensor.Valid() { // otherwise Write says what is wrong
+			need += int64(n.Tensor.Len()) * int64(n.Tensor.DType().Size())
+		}
+	}
+	if err := atomicfile.CheckSpace(d.checkpointPath(), need+need/10); err != nil {
+		return "", hint.Wrap(err, "free some space there; the checkpoints saved before are as they were")
+	}
+	name := fmt.Sprintf("step-%08d", c.Step)
 	for n := 2; ; n++ {
 		err := os.Mkdir(d.checkpointPath(name), 0o777)
 		if !errors.Is(err, fs.ErrExist) {
 			return name, err
 		}
-		name = fmt.Sprintf("step-%08d-%d", step, n)
+		name = fmt.Sprintf("step-%08d-%d", c.Step, n)
 	}
 }
 
-// prune removes the step directories that the index does not name. What cannot
-// be removed harms nobody and is tried again with the next checkpoint.
-func (d *Dir) prune(index map[string]CheckpointInfo) {
+// prune removes the step directories that no index names. What cannot be removed
+// harms nobody and is tried again with the next checkpoint.
+func (d *Dir) prune(indexes ...map[string]CheckpointInfo) {
 	named := map[string]bool{}
-	for _, info := range index {
-		named[info.Dir] = true
+	for _, index := range indexes {
+		for _, info := range index {
+			named[info.Dir] = true
+		}
 	}
 	entries, _ := os.ReadDir(d.checkpointPath())
 	for _, e := range entries {
@@ -213,12 +202,34 @@ func (d *Dir) prune(index map[string]CheckpointInfo) {
 	}
 }
 
+// setName gives info a name in the index. The former last becomes the previous
+// one, unless it is known to be damaged: then the older one is worth more.
+func (d *Dir) setName(index map[string]CheckpointInfo, name string, info CheckpointInfo) {
+	last, ok := index[lastName]
+	if name == lastName && ok && last.Dir != info.Dir && !d.damaged[last.Dir] && d.sizesFit(last) {
+		index[previousName] = last
+	}
+	index[name] = info
+}
+
+// checkName refuses names that would need quoting, and the one that is not given
+// from outside.
+func checkName(name string) error {
+	if name == "" || name != plain(name) {
+		return errors.New("want a name of letters, digits, dots and dashes")
+	}
+	if name == previousName {
+		return errors.New("what was last before gets this name by itself")
+	}
+	return nil
+}
+
 // NameCheckpoint gives the checkpoint called name another name too, such as
 // "best" to "last", without writing its weights again.
 func (d *Dir) NameCheckpoint(name, also string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	index, err := d.readIndex()
+	index, _, err := d.readIndex()
 	if err != nil {
 		return err
 	}
@@ -226,10 +237,13 @@ func (d *Dir) NameCheckpoint(name, also string) error {
 	if !ok {
 		return d.noCheckpoint(name, index)
 	}
-	if also == "" || also != plain(also) {
-		return fmt.Errorf("checkpoint %q: want a name of letters, digits, dots and dashes", also)
+	if err := checkName(also); err != nil {
+		return fmt.Errorf("checkpoint %q: %w", also, err)
 	}
-	index[also] = info
+	d.setName(index, also, info)
+	if err := d.writeNote(info, namesOf(index, info.Dir)...); err != nil {
+		return fmt.Errorf("checkpoint %q: %w", also, err)
+	}
 	if err := d.writeIndex(index); err != nil {
 		return fmt.Errorf("checkpoint %q: %w", also, err)
 	}
@@ -237,97 +251,90 @@ func (d *Dir) NameCheckpoint(name, also string) error {
 	return nil
 }
 
-func (d *Dir) noCheckpoint(name string, index map[string]CheckpointInfo) error {
-	if len(index) == 0 {
-		return hint.Wrap(fmt.Errorf("run directory %s: no checkpoint %q: nothing was saved yet", d.path, name),
-			"the first checkpoint is saved after the first epoch")
-	}
-	return fmt.Errorf("run directory %s: no checkpoint %q, there are: %s",
-		d.path, name, strings.Join(slices.Sorted(maps.Keys(index)), ", "))
-}
-
-// LoadCheckpoint reads the checkpoint of that name, complete.
-func (d *Dir) LoadCheckpoint(name string) (Checkpoint, error) { return d.load(name, true) }
-
-// LoadWeights is LoadCheckpoint without State: all that a prediction needs.
-func (d *Dir) LoadWeights(name string) (Checkpoint, error) { return d.load(name, false) }
-
-func (d *Dir) load(name string, state bool) (Checkpoint, error) {
-	for tries := 1; ; tries++ {
-		index, err := d.readIndex()
-		if err != nil {
-			return Checkpoint{}, err
-		}
-		info, ok := index[name]
-		if !ok {
-			return Checkpoint{}, d.noCheckpoint(name, index)
-		}
-		c, err := d.loadDir(info, state)
-		if errors.Is(err, fs.ErrNotExist) && tries < 5 {
-			continue // a run in progress replaced and removed it; the index names the new one
-		}
-		if err != nil {
-			return Checkpoint{}, fmt.Errorf("checkpoint %q: %w", name, err)
-		}
-		return c, nil
-	}
-}
-
-func (d *Dir) loadDir(info CheckpointInfo, state bool) (Checkpoint, error) {
-	c := Checkpoint{Step: info.Step, Epoch: info.Epoch, Metadata: map[string]string{}}
-	model, err := readPlaced(info.ModelPath, info)
-	if err != nil {
-		return c, err
-	}
-	c.Weights = model.Tensors()
-	for key, value := range model.Metadata {
-		if !strings.HasPrefix(key, "residual.") {
-			c.Metadata[key] = value
-		}
-	}
-	if state && info.HasState {
-		file, err := readPlaced(d.checkpointPath(info.Dir, stateFile), info)
-		if err != nil {
-			return c, err
-		}
-		c.State = file.Tensors()
-	}
-	return c, nil
-}
-
-// readPlaced reads a file and checks that it is of the step that the index says.
-func readPlaced(path string, info CheckpointInfo) (*safetensors.File, error) {
-	f, err := safetensors.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	if got, want := f.Metadata[stepKey], strconv.Itoa(info.Step); got != want {
-		return nil, fmt.Errorf("%s: %s is %q, the index says %s", path, stepKey, got, want)
-	}
-	return f, nil
-}
-
-// truncateCheckpoints takes the names from checkpoints beyond step.
-func (d *Dir) truncateCheckpoints(step int) error {
-	index, err := d.readIndex()
+// Drop takes a name away. The checkpoint goes when it has no other.
+func (d *Dir) Drop(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	index, _, err := d.readIndex()
 	if err != nil {
 		return err
 	}
-	_, hadLast := index["last"]
-	before := len(index)
-	var newest *CheckpointInfo
+	if _, ok := index[name]; !ok {
+		return d.noCheckpoint(name, index)
+	}
+	delete(index, name)
+	if err := d.writeIndex(index); err != nil {
+		return fmt.Errorf("dropping checkpoint %q: %w", name, err)
+	}
+	d.prune(index)
+	return nil
+}
+
+// Keep keeps the n newest checkpoints of epochs, those with a name such as
+// "epoch-0003", and drops that name from older ones. Other names stay, so "last",
+// "previous" and "best" are kept beside them.
+func (d *Dir) Keep(n int) error {
+	if n < 0 {
+		return fmt.Errorf("keeping %d checkpoints, want none or more", n)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	index, _, err := d.readIndex()
+	if err != nil {
+		return err
+	}
+	var epochs []CheckpointInfo
 	for name, info := range index {
-		if info.Step > step {
-			delete(index, name)
-		} else if newest == nil || info.Step > newest.Step {
-			newest = &info
+		number, ok := strings.CutPrefix(name, "epoch-")
+		if _, err := strconv.ParseUint(number, 10, 64); ok && err == nil {
+			epochs = append(epochs, info)
 		}
 	}
-	if len(index) == before {
+	if len(epochs) <= n {
 		return nil
 	}
-	if _, has := index["last"]; hadLast && !has && newest != nil {
-		index["last"] = *newest
+	slices.SortFunc(epochs, byStep)
+	for _, info := range epochs[:len(epochs)-n] {
+		delete(index, info.Name)
+	}
+	if err := d.writeIndex(index); err != nil {
+		return fmt.Errorf("dropping checkpoints of old epochs: %w", err)
+	}
+	d.prune(index)
+	return nil
+}
+
+// truncateCheckpoints takes the names from checkpoints beyond step, and from
+// those that a load has found damaged. "last" and "previous" go to the newest two
+// that stay.
+func (d *Dir) truncateCheckpoints(step int) error {
+	index, rebuilt, err := d.readIndex()
+	if err != nil {
+		return err
+	}
+	_, hadLast := index[lastName]
+	before := len(index)
+	maps.DeleteFunc(index, func(_ string, info CheckpointInfo) bool { return info.Step > step || d.damaged[info.Dir] })
+	if len(index) == before && rebuilt == nil {
+		return nil
+	}
+	if hadLast && len(index) > 0 {
+		newest := slices.SortedFunc(maps.Values(index), byStep)
+		slices.Reverse(newest)
+		last, ok := index[lastName]
+		if !ok {
+			last = newest[0]
+			index[lastName] = last
+			if err := d.writeNote(last, namesOf(index, last.Dir)...); err != nil {
+				return err
+			}
+		}
+		if previous, ok := index[previousName]; !ok || previous.Dir == last.Dir {
+			delete(index, previousName)
+			if i := slices.IndexFunc(newest, func(c CheckpointInfo) bool { return c.Dir != last.Dir }); i >= 0 {
+				index[previousName] = newest[i]
+			}
+		}
 	}
 	if err := d.writeIndex(index); err != nil {
 		return err

@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -92,14 +91,21 @@ func (e Epoch) line() string {
 // that is being written is left out, columns are found by their names.
 func (d *Dir) History() (History, error) {
 	path := filepath.Join(d.path, historyFile)
-	b, err := os.ReadFile(path)
+	b, err := readSmall(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	text := string(b)
+	history, err := parseHistory(string(b))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return history, nil
+}
+
+func parseHistory(text string) (History, error) {
 	lines := strings.Split(text[:strings.LastIndexByte(text, '\n')+1], "\n")
 	lines = lines[:len(lines)-1] // after the last newline comes nothing
 	if len(lines) == 0 {
@@ -107,13 +113,13 @@ func (d *Dir) History() (History, error) {
 	}
 	header := strings.Split(lines[0], ",")
 	if !slices.Contains(header, "epoch") {
-		return nil, fmt.Errorf("%s: header %q has no column epoch", path, lines[0])
+		return nil, fmt.Errorf("header %q has no column epoch", lines[0])
 	}
 	var history History
 	for i, line := range lines[1:] {
 		e, err := parseEpoch(header, strings.Split(line, ","))
 		if err != nil {
-			return nil, fmt.Errorf("%s: line %d: %w", path, i+2, err)
+			return nil, fmt.Errorf("line %d: %w", i+2, err)
 		}
 		history = append(history, e)
 	}
@@ -157,11 +163,17 @@ func (d *Dir) truncateHistory(epoch int) error {
 		return nil
 	}
 	return d.WriteFile(historyFile, func(w io.Writer) error {
-		text := headerLine()
-		for _, e := range keep {
-			text += e.line()
-		}
-		_, err := io.WriteString(w, text)
+		_, err := io.WriteString(w, keep.text())
 		return err
 	})
+}
+
+// text is history.csv.
+func (h History) text() string {
+	var b strings.Builder
+	b.WriteString(headerLine())
+	for _, e := range h {
+		b.WriteString(e.line())
+	}
+	return b.String()
 }

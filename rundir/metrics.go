@@ -150,18 +150,29 @@ func (f *Follower) Poll() (lines []json.RawMessage, restarted bool, err error) {
 	if err != nil {
 		return nil, restarted, err
 	}
+	lines, n, err := splitLines(b)
+	if err != nil {
+		err = fmt.Errorf("%s: from byte %d: %w", f.path, f.offset, err)
+	}
+	f.offset += n
+	return lines, restarted, err
+}
+
+// splitLines returns the complete lines of b that are JSON, and their length with
+// those that are not, of which the first is in the error.
+func splitLines(b []byte) (lines []json.RawMessage, length int64, err error) {
 	for {
 		n := bytes.IndexByte(b, '\n')
 		if n < 0 {
-			return lines, restarted, err
+			return lines, length, err
 		}
 		if json.Valid(b[:n]) {
 			lines = append(lines, json.RawMessage(b[:n:n]))
 		} else if err == nil {
-			err = fmt.Errorf("%s: byte %d: %w: %.40q", f.path, f.offset, errNotJSON, b[:n])
+			err = fmt.Errorf("%w: %.40q", errNotJSON, b[:n])
 		}
 		b = b[n+1:]
-		f.offset += int64(n) + 1
+		length += int64(n) + 1
 	}
 }
 
@@ -202,15 +213,7 @@ func (d *Dir) truncateMetrics(epoch, step int) error {
 	}
 	var kept bytes.Buffer
 	for _, line := range lines {
-		var at struct{ Step, Epoch *float64 }
-		if err := json.Unmarshal(line, &at); err != nil {
-			return fmt.Errorf("%s: %s: %w", filepath.Join(d.path, metricsFile), line, err)
-		}
-		later := at.Epoch != nil && *at.Epoch > float64(epoch)
-		if at.Step != nil {
-			later = *at.Step > float64(step)
-		}
-		if later {
+		if !staysAfter(line, epoch, step) {
 			changed = true
 			continue
 		}
@@ -224,4 +227,18 @@ func (d *Dir) truncateMetrics(epoch, step int) error {
 		_, err := w.Write(kept.Bytes())
 		return err
 	})
+}
+
+// staysAfter reports whether a line of metrics.jsonl is of the time up to step,
+// or without one up to epoch. One that damage made something else than AppendMetrics
+// writes does not stay.
+func staysAfter(line []byte, epoch, step int) bool {
+	var at *struct{ Step, Epoch *float64 }
+	if err := json.Unmarshal(line, &at); err != nil || at == nil {
+		return false
+	}
+	if at.Step != nil {
+		return *at.Step <= float64(step)
+	}
+	return at.Epoch == nil || *at.Epoch <= float64(epoch)
 }

@@ -7,7 +7,7 @@
 //	  metrics.jsonl    append-only, one object per line, units in the names
 //	  history.csv      one line per epoch
 //	  curves.png/.svg  accuracy and loss, training and validation
-//	  checkpoints/     index.json and step-00000500/{model,state}.safetensors
+//	  checkpoints/     index.json and step-00000500/{model,state}.safetensors, checkpoint.json
 //	  evaluations/     what other commands found out about the run
 //	  lock             held while a process trains here
 //	  result.json      written last: its presence means "finished"
@@ -50,9 +50,10 @@ type Dir struct {
 	path string
 
 	mu      sync.Mutex
-	log     *os.File // log.txt, nil until something is logged
-	metrics *os.File // metrics.jsonl, nil until something is appended
-	lock    *os.File // nil while not locked
+	log     *os.File        // log.txt, nil until something is logged
+	metrics *os.File        // metrics.jsonl, nil until something is appended
+	lock    *os.File        // nil while not locked
+	damaged map[string]bool // step directories that a load found damaged
 
 	// fault, set by tests, is told before each change of the disk what comes; its
 	// error makes the change fail.
@@ -94,7 +95,7 @@ func plain(s string) string {
 // Create makes a run directory and its parents. A directory that exists must be
 // empty. It becomes a run directory for Open with WriteConfig.
 func Create(path string) (*Dir, error) {
-	if err := os.MkdirAll(path, 0o777); err != nil {
+	if err := atomicfile.MkdirAll(path); err != nil {
 		return nil, fmt.Errorf("run directory %s: %w", path, err)
 	}
 	entries, err := os.ReadDir(path)
@@ -274,9 +275,26 @@ func (d *Dir) writeJSON(name string, v any) error {
 	})
 }
 
+// maxSmall bounds the files that are read at once, all but tensors and metrics:
+// the index of a million checkpoints is smaller.
+const maxSmall = 1 << 29
+
+// readSmall reads a file that a run directory from elsewhere may have made huge,
+// or a pipe that never ends.
+func readSmall(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxSmall {
+		return nil, fmt.Errorf("%s: %v of %d bytes, want a regular file of %d at most", path, info.Mode().Type(), info.Size(), maxSmall)
+	}
+	return os.ReadFile(path)
+}
+
 func (d *Dir) readJSON(name string, v any) error {
 	path := filepath.Join(d.path, name)
-	b, err := os.ReadFile(path)
+	b, err := readSmall(path)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, reason(err))
 	}
@@ -318,11 +336,11 @@ func (d *Dir) Lock() error {
 	if err := f.Truncate(0); err == nil {
 		f.WriteAt([]byte(holder), 0) // a courtesy to whoever is refused; the lock holds without it
 	}
-	for _, dir := range []string{d.path, filepath.Join(d.path, checkpoints)} {
-		entries, _ := os.ReadDir(dir)
-		for _, e := range entries {
-			if atomicfile.IsTemp(e.Name()) {
-				os.Remove(filepath.Join(dir, e.Name()))
+	for _, dir := range []string{".", checkpoints, checkpoints + "/step-*"} { // evaluations/ is open to other processes
+		left, _ := fs.Glob(os.DirFS(d.path), dir+"/.*")
+		for _, name := range left {
+			if atomicfile.IsTemp(filepath.Base(name)) {
+				os.Remove(filepath.Join(d.path, name))
 			}
 		}
 	}
