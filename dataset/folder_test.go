@@ -372,3 +372,27 @@ func TestCancelled(t *testing.T) {
 		t.Error("opened after cancellation")
 	}
 }
+
+// A picture that is replaced while a run reads the folder is noticed when it is
+// read, and the others are not affected.
+func TestFileChangesAfterOpening(t *testing.T) {
+	dir := t.TempDir()
+	photos(t, dir, 3, "cat", "dog")
+	data, err := Open(t.Context(), dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := data.Train.Name(2)
+	write(t, changed, plain(t, 5, 5, color.White))
+	var m Image
+	wantError(t, data.Train.Image(2, &m), filepath.Base(changed), "has changed since the data set was opened")
+	for _, i := range []int{0, 1, 3} {
+		if err := data.Train.Image(i, &m); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := os.Remove(changed); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, data.Train.Image(2, &m), filepath.Base(changed))
+}

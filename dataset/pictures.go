@@ -32,13 +32,19 @@ func (p *pictures) Label(i int) int   { return p.files[i].label }
 func (p *pictures) Name(i int) string { return p.files[i].path }
 func (p *pictures) key(i int) key     { return p.files[i].key }
 
-// Image decodes picture i. All pictures have three channels, grey ones too.
+// Image decodes picture i. All pictures have three channels, grey ones too. A
+// file that is not what it was when the data set was opened is an error.
 func (p *pictures) Image(i int, dst *Image) error {
 	if i < 0 || i >= len(p.files) {
 		return fmt.Errorf("dataset: picture %d of %d", i, len(p.files))
 	}
 	path := p.files[i].path
 	data, err := readPicture(path)
+	if err == nil && shorten(sha256.Sum256(data)) != p.files[i].key {
+		// Training on would give a result that its recorded origin does not explain.
+		return hint.Wrap(fmt.Errorf("dataset: %s: the file has changed since the data set was opened", path),
+			"bring the old file back and resume, or start a new run")
+	}
 	if err == nil {
 		err = DecodeImage(data, dst)
 	}
