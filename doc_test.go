@@ -219,11 +219,28 @@ func TestMain(m *testing.M) {
 func help(t *testing.T, binary string, command ...string) string {
 	t.Helper()
 	out, err := exec.Command(binary, append(command, "--help")...).Output()
-	usage := "\n  residual " + strings.Join(command, " ")
+	usage := "\n  " + strings.Join(append([]string{"residual"}, command...), " ")
 	if err != nil || !bytes.Contains(out, []byte(usage+" ")) && !bytes.Contains(out, []byte(usage+"\n")) {
 		return ""
 	}
 	return string(out)
+}
+
+// subcommands lists the commands that do something, such as "data get".
+func subcommands(t *testing.T, binary string, parent ...string) []string {
+	t.Helper()
+	_, list, isGroup := strings.Cut(help(t, binary, parent...), "Available Commands:\n")
+	if !isGroup {
+		return []string{strings.Join(parent, " ")}
+	}
+	list, _, _ = strings.Cut(list, "\n\n")
+	var found []string
+	for line := range strings.Lines(list) {
+		if name := strings.Fields(line)[0]; name != "completion" && name != "help" { // cobra's own
+			found = append(found, subcommands(t, binary, append(slices.Clone(parent), name)...)...)
+		}
+	}
+	return found
 }
 
 func hasFlag(help, flag string) bool {
@@ -270,10 +287,22 @@ func TestCommands(t *testing.T) {
 		}
 	}
 
-	// Flags that stand alone in the prose belong to some command.
+	// Every command of the program is shown, and flags that stand alone in the
+	// prose belong to one of them.
+	every := subcommands(t, binary)
+	if len(every) < 5 {
+		t.Errorf("the program has the commands %v: is the pattern right?", every)
+	}
 	var all strings.Builder
-	for _, command := range []string{"train", "summary", "eval", "predict", "data get", "data info"} {
+	for _, command := range every {
 		all.WriteString(helpOf(strings.Fields(command)))
+		for _, name := range readmes {
+			if !slices.ContainsFunc(commands(pages[name]), func(line string) bool {
+				return strings.HasPrefix(line+" ", "residual "+command+" ")
+			}) {
+				t.Errorf("%s does not show residual %s", name, command)
+			}
+		}
 	}
 	for _, name := range readmes {
 		_, prose := parts(pages[name])
