@@ -221,7 +221,7 @@ func Replay(path string, eng engine.Engine) (recorded Capsule, layers []LayerVal
 		}
 		*want.into = t
 	}
-	g, err := stepGraph(recorded.Config, n)
+	g, err := StepGraph(recorded.Config, n)
 	if err != nil {
 		return fail(err)
 	}

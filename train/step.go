@@ -4,13 +4,13 @@ import (
 	"github.com/residual-ml/residual/graph"
 )
 
-// stepGraph is one whole training step: forward pass, loss, gradients, update.
+// StepGraph is one whole training step: forward pass, loss, gradients, update.
 //
 //	inputs:  images [N,H,W,C], labels [N], weights [N], the optimizer's scalars
 //	outputs: loss (scalar, with penalty), logits [N,K], Σ of all gradients' squares (scalar)
 //
 // The updates are withheld when the loss or a gradient is not finite.
-func stepGraph(c Config, batch int) (*graph.Graph, error) {
+func StepGraph(c Config, batch int) (*graph.Graph, error) {
 	b := graph.NewBuilder()
 	loss, logits := lossNodes(b, c, batch, true)
 	parameters := b.Variables(graph.Parameter)

@@ -76,13 +76,13 @@ func New(c Config, e engine.Engine, fit, val *loader.Loader, run *rundir.Dir, ob
 		observe = func(Event) {}
 	}
 	t := &Trainer{config: c, engine: e, vars: e.NewVariables(), fit: fit, val: val, run: run, observe: observe}
-	g, err := stepGraph(c, c.BatchSize)
+	g, err := StepGraph(c, c.BatchSize)
 	if err != nil {
 		return nil, err
 	}
 	t.graph = g
 	t.programs.compile = func(batch int) (engine.Program, error) {
-		g, err := stepGraph(c, batch)
+		g, err := StepGraph(c, batch)
 		if err != nil {
 			return nil, err
 		}
@@ -311,7 +311,7 @@ func (t *Trainer) step(b loader.Batch) error {
 	return nil
 }
 
-// stepInputs are the inputs of stepGraph for one batch. Steps count from 1.
+// stepInputs are the inputs of StepGraph for one batch. Steps count from 1.
 func stepInputs(c Config, b loader.Batch, step int, rate float64) []tensor.Tensor {
 	inputs := []tensor.Tensor{b.Images, b.Labels, b.Weights}
 	for _, s := range c.Optimizer.Scalars(int64(step), rate) {

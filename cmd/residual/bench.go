@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime/pprof"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/residual-ml/residual/engine"
+	"github.com/residual-ml/residual/engine/cpu"
+	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/loader"
+	"github.com/residual-ml/residual/model"
+	"github.com/residual-ml/residual/tensor"
+	"github.com/residual-ml/residual/train"
+)
+
+type benchOptions struct {
+	model, convention, format, profile        string
+	batch, height, width, classes, threads, n int
+	layers                                    bool
+}
+
+func newBench() *cobra.Command {
+	var o benchOptions
+	c := &cobra.Command{
+		Use:   "bench [MODEL]",
+		Short: "measure this machine: images/s, GFLOP/s of every layer, share of the peak",
+		Long: `Measure training and inference of a network on synthetic images, and every
+convolution's three passes by themselves, next to the peak that the kernel reaches
+from the first-level cache at the same moment. Figures are medians.`,
+		Example: `  residual bench
+  residual bench resnet50 --height 224 --width 224 --classes 1000 --layers=false
+  residual bench --batch-size 128 --format json`,
+		Args: argsBetween(0, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := layerOptions(c, ""); err != nil {
+				return err
+			}
+			o.model = "resnet18"
+			if len(args) > 0 {
+				o.model = args[0]
+			}
+			return runBench(c.Context(), o, c.OutOrStdout())
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.IntVar(&o.batch, "batch-size", 32, "images in a step")
+	f.IntVar(&o.height, "height", 32, "of the images")
+	f.IntVar(&o.width, "width", 32, "of the images")
+	f.IntVar(&o.classes, "classes", 10, "number of classes")
+	choiceFlag(f, &o.convention, "convention", "whose padding and batch norm", "keras", "torch")
+	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
+	f.IntVar(&o.n, "runs", 5, "measurements of each figure, of which the median counts")
+	f.BoolVar(&o.layers, "layers", true, "measure every convolution too")
+	f.StringVar(&o.profile, "profile", "", "write a processor profile for pprof to this file")
+	choiceFlag(f, &o.format, "format", "", "text", "json")
+	return c
+}
+
+// benchReport is what "residual bench" tells.
+type benchReport struct {
+	Model     string       `json:"model"`
+	Engine    string       `json:"engine"`
+	Threads   int          `json:"threads"`
+	Batch     int          `json:"batch_size"`
+	Runs      int          `json:"runs"`
+	Peak      float64      `json:"peak_gflops"`
+	Training  throughput   `json:"training"`
+	Inference []throughput `json:"inference"`
+	Layers    []layerSpeed `json:"layers,omitempty"`
+}
+
+// throughput is the speed of whole steps.
+type throughput struct {
+	Batch      int     `json:"batch_size"`
+	Seconds    float64 `json:"step_seconds"`
+	ImagesPerS float64 `json:"images_per_second"`
+	GFLOPs     float64 `json:"gflops"` // nominal: padding counts as if it were computed
+	OfPeak     float64 `json:"share_of_peak"`
+}
+
+// layerSpeed is the speed of one shape of convolution, with nominal operations.
+type layerSpeed struct {
+	Layers          []string     `json:"layers"` // that have it
+	Input           tensor.Shape `json:"input"`
+	Kernel          tensor.Shape `json:"kernel"`
+	Stride          int          `json:"stride"`
+	Forward         float64      `json:"forward_gflops"`
+	BackwardData    float64      `json:"backward_data_gflops"`
+	BackwardWeights float64      `json:"backward_weights_gflops"`
+}
+
+func runBench(ctx context.Context, o benchOptions, stdout io.Writer) error {
+	if o.n < 1 || o.batch < 1 {
+		return usageError{fmt.Errorf("--runs %d, --batch-size %d: want numbers from 1", o.n, o.batch)}
+	}
+	m, err := model.Named(o.model, model.Convention(o.convention), o.height, o.width, 3, o.classes)
+	if err != nil {
+		return err
+	}
+	eng, err := cpu.New(cpu.Options{Threads: o.threads})
+	if err != nil {
+		return err
+	}
+	defer eng.Close()
+	if o.profile != "" {
+		f, err := os.Create(o.profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	r := benchReport{Model: m.Name, Engine: eng.Name(), Threads: eng.Threads(), Batch: o.batch, Runs: o.n}
+	const calibration = 300 * time.Millisecond
+	peaks := []float64{eng.Peak(calibration)}
+
+	recipe, err := train.RecipeNamed("tutorial")
+	if err != nil {
+		return err
+	}
+	cfg := train.Config{
+		Model: m, Classes: make([]string, o.classes), Optimizer: recipe.Optimizer, L2: recipe.L2, Epochs: 1, BatchSize: o.batch,
+		Preprocess: loader.Preprocess{Height: o.height, Width: o.width, Channels: 3, Resize: loader.Squash, Scale: 1},
+	}
+	step, err := train.StepGraph(cfg, o.batch)
+	if err != nil {
+		return err
+	}
+	if r.Training, err = measure(ctx, eng, step, o.n); err != nil {
+		return err
+	}
+	peaks = append(peaks, eng.Peak(calibration))
+	for _, batch := range []int{1, o.batch} {
+		g, err := m.Graph(batch)
+		if err != nil {
+			return err
+		}
+		t, err := measure(ctx, eng, g, o.n)
+		if err != nil {
+			return err
+		}
+		r.Inference = append(r.Inference, t)
+	}
+	peaks = append(peaks, eng.Peak(calibration))
+	if o.layers {
+		if r.Layers, err = measureLayers(ctx, eng, m, o); err != nil {
+			return err
+		}
+		peaks = append(peaks, eng.Peak(calibration))
+	}
+	r.Peak = median(peaks)
+	for _, t := range append([]*throughput{&r.Training}, &r.Inference[0], &r.Inference[1]) {
+		t.OfPeak = t.GFLOPs / r.Peak
+	}
+	if o.format == "json" {
+		return writeJSON(stdout, r)
+	}
+	return r.writeText(stdout)
+}
+
+func median(values []float64) float64 {
+	s := slices.Sorted(slices.Values(values))
+	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
+}
+
+// measure times runs of a graph on inputs that are all one half, after two that
+// do not count.
+func measure(ctx context.Context, eng engine.Engine, g *graph.Graph, runs int) (throughput, error) {
+	t := throughput{Batch: g.Inputs[0].Shape[0]}
+	vars := eng.NewVariables()
+	p, err := eng.Compile(g, vars)
+	if err != nil {
+		return t, err
+	}
+	defer p.Close()
+	for _, v := range g.Variables {
+		if err := vars.Set(v.Name, model.Initial(v, 0)); err != nil {
+			return t, err
+		}
+	}
+	var inputs []tensor.Tensor
+	for _, in := range g.Inputs {
+		x := tensor.New(tensor.Float32, in.Shape...)
+		if in.Kind == graph.Integer {
+			x = tensor.New(tensor.Int32, in.Shape...)
+		} else {
+			for i := range x.Float32s() {
+				x.Float32s()[i] = 0.5
+			}
+		}
+		inputs = append(inputs, x)
+	}
+	var seconds []float64
+	for i := range runs + 2 {
+		began := time.Now()
+		if _, err := p.Run(ctx, inputs...); err != nil {
+			return t, err
+		}
+		if i >= 2 {
+			seconds = append(seconds, time.Since(began).Seconds())
+		}
+	}
+	var macs int64
+	for _, n := range g.Nodes {
+		macs += graph.MACs(n)
+	}
+	t.Seconds = median(seconds)
+	t.ImagesPerS = float64(t.Batch) / t.Seconds
+	t.GFLOPs = 2 * float64(macs) / t.Seconds / 1e9
+	return t, nil
+}
+
+// measureLayers times each shape of convolution in the network alone.
+func measureLayers(ctx context.Context, eng engine.Engine, m model.Config, o benchOptions) ([]layerSpeed, error) {
+	b := graph.NewBuilder()
+	net := m.Build(b, b.Input("images", graph.Real, o.batch, m.Height, m.Width, m.Channels), false)
+	g, err := b.Build(net.Logits)
+	if err != nil {
+		return nil, err
+	}
+	var speeds []layerSpeed
+	at := map[string]int{}
+	for _, n := range g.Nodes {
+		if n.Op != graph.OpConv {
+			continue
+		}
+		x, w := n.Inputs[0].Shape, n.Inputs[1].Shape
+		shape := fmt.Sprint(x, w, n.Conv)
+		if i, ok := at[shape]; ok {
+			speeds[i].Layers = append(speeds[i].Layers, n.Name)
+			continue
+		}
+		at[shape] = len(speeds)
+		s := layerSpeed{Layers: []string{n.Name}, Input: x, Kernel: w, Stride: n.Conv.Stride}
+		for pass, into := range map[graph.Op]*float64{graph.OpConv: &s.Forward, graph.OpConvBackwardData: &s.BackwardData, graph.OpConvBackwardWeights: &s.BackwardWeights} {
+			g, err := passGraph(n, pass)
+			if err != nil {
+				return nil, err
+			}
+			t, err := measure(ctx, eng, g, o.n)
+			if err != nil {
+				return nil, err
+			}
+			*into = t.GFLOPs
+		}
+		speeds = append(speeds, s)
+	}
+	return speeds, nil
+}
+
+// passGraph is one pass of a convolution alone. The kernel is a variable, as it
+// is in a network.
+func passGraph(conv *graph.Node, pass graph.Op) (*graph.Graph, error) {
+	b := graph.NewBuilder()
+	x := b.Input("x", graph.Real, conv.Inputs[0].Shape...)
+	w := b.Variable("w", conv.Inputs[1].Variable, conv.Inputs[1].Shape...)
+	switch pass {
+	case graph.OpConvBackwardData:
+		dy := b.Input("dy", graph.Real, conv.Shape...)
+		return b.Build(b.ConvBackwardData(dy, w, x, conv.Conv))
+	case graph.OpConvBackwardWeights:
+		dy := b.Input("dy", graph.Real, conv.Shape...)
+		return b.Build(b.ConvBackwardWeights(x, dy, w, conv.Conv))
+	}
+	return b.Build(b.Conv(x, w, conv.Conv))
+}
+
+func (r benchReport) writeText(w io.Writer) error {
+	fmt.Fprintf(w, "%s on %s, %d threads; medians of %d; peak %.0f GFLOP/s\n", r.Model, r.Engine, r.Threads, r.Runs, r.Peak)
+	row := func(what string, t throughput) {
+		fmt.Fprintf(w, "%-10s batch %-4d %9.1f images/s  %9.2f ms  %7.0f GFLOP/s  %3.0f %% of peak\n",
+			what, t.Batch, t.ImagesPerS, 1000*t.Seconds, t.GFLOPs, 100*t.OfPeak)
+	}
+	row("training", r.Training)
+	for _, t := range r.Inference {
+		row("inference", t)
+	}
+	if len(r.Layers) == 0 {
+		return nil
+	}
+	fmt.Fprintf(w, "\n%-24s %-18s %-16s %8s %9s %14s %17s\n", "GFLOP/s, nominal", "input", "kernel", "stride", "forward", "backward data", "backward weights")
+	for _, l := range r.Layers {
+		name := l.Layers[0]
+		if more := len(l.Layers) - 1; more > 0 {
+			name += fmt.Sprintf(" +%d", more)
+		}
+		if _, err := fmt.Fprintf(w, "%-24s %-18v %-16v %8d %9.0f %14.0f %17.0f\n", name, l.Input, l.Kernel, l.Stride, l.Forward, l.BackwardData, l.BackwardWeights); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/residual-ml/residual/engine/cpu"
+	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/loader"
+	"github.com/residual-ml/residual/model"
+	"github.com/residual-ml/residual/train"
+)
+
+func newPlan() *cobra.Command {
+	var convention, format string
+	var batch, height, width, classes int
+	var inference, nodes bool
+	c := &cobra.Command{
+		Use:   "plan MODEL",
+		Short: "what the engine makes of a network: fused steps, kernels, memory",
+		Example: `  residual plan resnet18
+  residual plan resnet18 --inference --batch-size 1
+  residual plan resnet20 --graph`,
+		Args: argsBetween(1, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := layerOptions(c, ""); err != nil {
+				return err
+			}
+			m, err := model.Named(args[0], model.Convention(convention), height, width, 3, classes)
+			if err != nil {
+				return err
+			}
+			g, err := m.Graph(batch)
+			if !inference && err == nil {
+				recipe, rerr := train.RecipeNamed("tutorial")
+				if rerr != nil {
+					return rerr
+				}
+				g, err = train.StepGraph(train.Config{Model: m, Optimizer: recipe.Optimizer, L2: recipe.L2, BatchSize: batch, Preprocess: loader.Preprocess{}}, batch)
+			}
+			if err != nil {
+				return err
+			}
+			if nodes {
+				return g.Dump(c.OutOrStdout())
+			}
+			return writePlan(c.OutOrStdout(), g, format)
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.IntVar(&batch, "batch-size", 32, "images in a step")
+	f.IntVar(&height, "height", 32, "of the images")
+	f.IntVar(&width, "width", 32, "of the images")
+	f.IntVar(&classes, "classes", 10, "number of classes")
+	choiceFlag(f, &convention, "convention", "whose padding and batch norm", "keras", "torch")
+	f.BoolVar(&inference, "inference", false, "the forward pass alone, not a training step")
+	f.BoolVar(&nodes, "graph", false, "print the graph, a line per node, instead of the plan")
+	choiceFlag(f, &format, "format", "", "text", "json")
+	return c
+}
+
+func writePlan(w io.Writer, g *graph.Graph, format string) error {
+	eng, err := cpu.New(cpu.Options{})
+	if err != nil {
+		return err
+	}
+	defer eng.Close()
+	compiled, err := eng.Compile(g, eng.NewVariables())
+	if err != nil {
+		return err
+	}
+	defer compiled.Close()
+	p := compiled.(*cpu.Program) // Compile of this engine returns no other
+	var macs int64
+	for _, n := range g.Nodes {
+		macs += graph.MACs(n)
+	}
+	plan := struct {
+		Engine  string            `json:"engine"`
+		Nodes   int               `json:"nodes"`
+		Steps   []string          `json:"steps"`
+		Kernels map[string]string `json:"kernels"`
+		Arena   int               `json:"arena_bytes"`
+		MACs    int64             `json:"macs"`
+	}{eng.Name(), len(g.Nodes), p.Steps(), p.Kernels(), p.ArenaBytes(), macs}
+	if format == "json" {
+		return writeJSON(w, plan)
+	}
+	for i, s := range plan.Steps {
+		fmt.Fprintf(w, "%4d  %s\n", i+1, s)
+	}
+	_, err = fmt.Fprintf(w, "%s: %d nodes in %d steps, %.1f MiB of intermediate values, %.2f GMAC\n",
+		plan.Engine, plan.Nodes, len(plan.Steps), float64(plan.Arena)/(1<<20), float64(macs)/1e9)
+	return err
+}

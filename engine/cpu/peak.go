@@ -1,0 +1,45 @@
+package cpu
+
+import "time"
+
+// Peak measures what the convolution kernel reaches on all workers together when
+// its operands lie in the first-level cache, in GFLOP/s (a multiply and an add
+// are two operations): the ceiling against which layers are judged. It is
+// measured beside them because processors change their clock and share cores.
+// It takes about d.
+func (e *Engine) Peak(d time.Duration) float64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	const channels, taps = 64, 3
+	k := e.kernels
+	size := k.Rows + 2
+	began := time.Now()
+	products := make([]int64, e.pool.Threads())
+	e.pool.For(e.pool.Threads(), func(_, task int) {
+		dst := make([]float32, k.Rows*k.Cols)
+		src := make([]float32, k.Rows*channels)
+		wei := make([]float32, taps*channels*k.Cols)
+		offsets := make([]int32, k.Rows)
+		records := make([]int32, taps*size)
+		for r := range k.Rows {
+			offsets[r] = int32(r * k.Cols)
+			for t := range taps {
+				records[t*size] = int32(t * channels * k.Cols)
+				records[t*size+2+r] = int32(r * channels)
+			}
+		}
+		for time.Since(began) < d {
+			const repeat = 200
+			for range repeat {
+				k.ConvTile(dst, offsets, src, src, records, channels, wei, true)
+			}
+			products[task] += repeat * int64(k.Rows*k.Cols*taps*channels)
+		}
+	})
+	seconds := time.Since(began).Seconds()
+	var total int64
+	for _, n := range products {
+		total += n
+	}
+	return 2 * float64(total) / seconds / 1e9
+}
