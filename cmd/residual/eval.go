@@ -95,6 +95,10 @@ func runEval(ctx context.Context, o evalOptions, path string, stdout, stderr io.
 		return hint.Wrap(fmt.Errorf("data set %s has the classes %v, the run was trained on %v", data.Name, data.Classes, cfg.Classes),
 			"a file given to --class-map fixes the order of a folder's classes")
 	}
+	var was origin
+	if err := run.ReadOrigin(&was); err == nil && o.data == cfg.Data.Source && was.DataHash != data.Origin.Hash {
+		fmt.Fprintf(stderr, "note: %s is not what the run was trained on: its hash is %s, then it was %s\n", data.Name, data.Origin.Hash, was.DataHash)
+	}
 	set, split, err := splitToEvaluate(data, cfg, o.split)
 	if err != nil {
 		return err
@@ -127,7 +131,7 @@ func runEval(ctx context.Context, o evalOptions, path string, stdout, stderr io.
 	score, err := evaluator.Run(ctx, images, func(b loader.Batch, logits []float32) error {
 		seen += len(b.Indices)
 		if show.mode == "bar" {
-			show.bar("evaluating", seen, images.Len(), "")
+			show.bar("evaluating", seen, images.Len())
 		}
 		n, err := metric.CorrectTopK(logits, len(cfg.Classes), b.Labels.Int32s(), 5)
 		top5 += n

@@ -168,7 +168,8 @@ func (p *progress) stepped(e train.Stepped) {
 		}{e.Epoch, e.Step, e.Steps, rundir.Float(e.Loss), e.Accuracy, e.ImagesPerSecond, e.Remaining.Seconds()})
 	case "bar":
 		p.bar(fmt.Sprintf("epoch %d/%d", e.Epoch, e.Epochs), e.Step, e.Steps,
-			fmt.Sprintf("loss %.4f  accuracy %.4f  %.0f images/s  ETA %s", e.Loss, e.Accuracy, e.ImagesPerSecond, roundly(e.Remaining)))
+			fmt.Sprintf("loss %.4f", e.Loss), fmt.Sprintf("accuracy %.4f", e.Accuracy),
+			"ETA "+roundly(e.Remaining), fmt.Sprintf("%.0f images/s", e.ImagesPerSecond))
 	case "plain":
 		if time.Since(p.shown) < plainEvery {
 			return
@@ -183,7 +184,7 @@ func (p *progress) stepped(e train.Stepped) {
 
 func (p *progress) validating(e train.Validating) {
 	if p.mode == "bar" {
-		p.bar("validating", e.Done, e.Images, "")
+		p.bar("validating", e.Done, e.Images)
 	}
 }
 
@@ -206,8 +207,9 @@ func (p *progress) epochEnded(e train.EpochEnded) {
 	}
 }
 
-// bar redraws the bar; what does not fit the terminal's width is left out.
-func (p *progress) bar(title string, done, of int, text string) {
+// bar redraws the bar with as many of the fields behind it as the terminal's
+// width has room for.
+func (p *progress) bar(title string, done, of int, fields ...string) {
 	if time.Since(p.shown) < barEvery && done != of {
 		return
 	}
@@ -218,29 +220,32 @@ func (p *progress) bar(title string, done, of int, text string) {
 	if p.color {
 		on, dim, off = "\x1b[32m", "\x1b[2m", "\x1b[0m"
 	}
-	count := fmt.Sprintf("%*d/%d", len(fmt.Sprint(of)), done, of)
-	head := fmt.Sprintf("%s  ", title)
-	room := terminalWidth(p.out) - 1 - len(head) - cells - 2 - len(count) - 2
-	if len(text) > room {
-		text = text[:max(room, 0)]
+	count := fmt.Sprintf("  %*d/%d", len(fmt.Sprint(of)), done, of)
+	room := terminalWidth(p.out) - 1 - len(title) - 2 - cells - len(count)
+	for _, f := range fields {
+		if room -= 2 + len(f); room < 0 {
+			break
+		}
+		count += "  " + f
 	}
-	fmt.Fprintf(p.out, "\r\x1b[K%s%s%s%s%s%s  %s  %s", head, on, strings.Repeat("━", filled), off+dim, strings.Repeat("━", cells-filled), off, count, text)
+	fmt.Fprintf(p.out, "\r\x1b[K%s  %s%s%s%s%s%s", title, on, strings.Repeat("━", filled), off+dim, strings.Repeat("━", cells-filled), off, count)
 	p.drawn = true
 }
 
 // roundly prints a duration with two units: 850ms, 12s, 3m05s, 2h10m.
 func roundly(d time.Duration) string {
-	switch {
-	case d < time.Second:
+	if d < time.Second {
 		return fmt.Sprintf("%dms", d.Milliseconds())
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", int(d.Round(time.Second).Seconds()))
-	case d < time.Hour:
-		d = d.Round(time.Second)
-		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
 	}
-	d = d.Round(time.Minute)
-	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	s := int(d.Round(time.Second).Seconds())
+	switch {
+	case s < 60:
+		return fmt.Sprintf("%ds", s)
+	case s < 3600:
+		return fmt.Sprintf("%dm%02ds", s/60, s%60)
+	}
+	m := (s + 30) / 60
+	return fmt.Sprintf("%dh%02dm", m/60, m%60)
 }
 
 // downloadProgress shows downloads on a terminal, and a line per file elsewhere.

@@ -143,7 +143,14 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 		show.notice("note: the validation data are the official test split, as in the tutorial: choose nothing by this score")
 	}
 
-	trainer, err := train.New(cfg, eng, fitLoader, valLoader, run, show.event)
+	trainer, err := train.New(cfg, eng, fitLoader, valLoader, run, func(e train.Event) {
+		show.event(e)
+		if _, ok := e.(train.EpochEnded); ok { // whoever looks into the directory sees curves
+			if err := report.WriteCurves(run, caption(cfg, data.Name)); err != nil {
+				show.notice("warning: cannot draw the curves: " + err.Error())
+			}
+		}
+	})
 	if err != nil {
 		return err
 	}
@@ -160,9 +167,6 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 	began := time.Now()
 	err = trainer.Run(ctx)
 	show.done()
-	if len(trainer.History()) > 0 {
-		err = errors.Join(err, report.WriteCurves(run, caption(cfg, data.Name)))
-	}
 	if errors.Is(err, train.ErrStopped) {
 		show.notice("stopped and saved; continue with: residual train --resume " + run.Path())
 		return errors.Join(context.Cause(ctx), err)
