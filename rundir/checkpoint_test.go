@@ -15,13 +15,17 @@ import (
 
 // checkpoint returns one that is recognised by its step.
 func checkpoint(step int) Checkpoint {
-	weights := make([]float32, 20_000) // more than a buffer, so that it is written in pieces
+	return checkpointOf(step, 20_000) // more than a buffer, so that it is written in pieces
+}
+
+func checkpointOf(step, size int) Checkpoint {
+	weights := make([]float32, size)
 	for i := range weights {
 		weights[i] = float32(step*i) + 0.5
 	}
 	return Checkpoint{
 		Step: step, Epoch: step / 10,
-		Weights:  []safetensors.Named{{Name: "conv1.weight", Tensor: tensor.Of(weights, 20, 1000)}},
+		Weights:  []safetensors.Named{{Name: "conv1.weight", Tensor: tensor.Of(weights, 20, size/20)}},
 		State:    []safetensors.Named{{Name: "adam.m", Tensor: tensor.Of([]float32{float32(step)}, 1)}, {Name: "rng", Tensor: tensor.Of([]int64{int64(step)})}},
 		Metadata: map[string]string{"classes": `["a","b"]`},
 	}
@@ -167,6 +171,7 @@ var stories = []struct {
 	{"the first", func(*testing.T, *Dir) {}, 10, 0, 0},
 	{"the second", func(t *testing.T, d *Dir) { save(t, d, "last", 10) }, 20, 10, 0},
 	{"the same step", func(t *testing.T, d *Dir) { save(t, d, "last", 20) }, 20, 20, 0},
+	{"the third", func(t *testing.T, d *Dir) { save(t, d, "last", 10); save(t, d, "last", 20) }, 30, 20, 0},
 	{"beside the best", func(t *testing.T, d *Dir) {
 		save(t, d, "last", 10)
 		if err := d.NameCheckpoint("last", "best"); err != nil {
@@ -183,8 +188,8 @@ var stories = []struct {
 	}, 20, 10, 0},
 }
 
-// wantWhole checks that "last" is the checkpoint before or after the save, and
-// "best" untouched; it reports which.
+// wantWhole checks that "last" is the checkpoint before or after the save, it
+// reports which, "best" untouched, and every other name one that loads.
 func wantWhole(t *testing.T, d *Dir, last, step, best int) (saved bool) {
 	t.Helper()
 	c, err := d.LoadCheckpoint("last")
@@ -203,6 +208,13 @@ func wantWhole(t *testing.T, d *Dir, last, step, best int) (saved bool) {
 	}
 	if c.Fallback != "" && last != 0 {
 		t.Errorf("a failing save did damage: %s", c.Fallback)
+	}
+	all, err := d.Checkpoints()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, info := range all {
+		wantCheckpoint(t, d, info.Name, info.Step)
 	}
 	return saved
 }
@@ -410,4 +422,36 @@ func TestTruncateCheckpoints(t *testing.T) {
 	if got := stepDirs(t, d); len(got) != 2 {
 		t.Errorf("directories %q", got)
 	}
+	if err := os.Remove(d.checkpointPath(indexFile)); err != nil {
+		t.Fatal(err)
+	}
+	wantCheckpoint(t, d, "last", 20) // the step directory knows of its new name
+}
+
+// An index that was replaced, but perhaps not for ever, since flushing its name
+// failed: the checkpoints of both are kept until the next save.
+func TestSaveWhenTheIndexIsNotFlushed(t *testing.T) {
+	d := newRun(t)
+	for step := 10; step <= 20; step += 10 {
+		save(t, d, "last", step)
+	}
+	old := read(t, d, filepath.Join(checkpoints, indexFile))
+	planted := errors.New("planted")
+	d.fault = func(point string) error {
+		if point == "after checkpoints/index.json" {
+			return planted
+		}
+		return nil
+	}
+	if err := d.SaveCheckpoint("last", checkpoint(30)); !errors.Is(err, planted) {
+		t.Errorf("error %v", err)
+	}
+	d.fault = nil
+	wantCheckpoint(t, d, "last", 30)
+	wantCheckpoint(t, d, "previous", 20)
+	write(t, d.checkpointPath(indexFile), old) // a power cut
+	wantCheckpoint(t, d, "last", 20)
+	wantCheckpoint(t, d, "previous", 10)
+	save(t, d, "last", 30)
+	wantTidy(t, d, 30, 20, 0)
 }

@@ -143,6 +143,25 @@ func TestSaveAfterDamage(t *testing.T) {
 	}
 }
 
+// Two checkpoints of one step, of which the newer is damaged: going on from that
+// step takes the name from it.
+func TestDamagedAtTheSameStep(t *testing.T) {
+	d := newRun(t)
+	save(t, d, "last", 20)
+	save(t, d, "last", 20)
+	write(t, d.checkpointPath("step-00000020-2", modelFile), "x")
+	c, err := d.LoadCheckpoint("last")
+	if err != nil || c.Step != 20 || c.Fallback == "" {
+		t.Errorf("step %d, error %v, %q", c.Step, err, c.Fallback)
+	}
+	if err := d.TruncateAfter(2, 20); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := d.LoadCheckpoint("last"); err != nil || c.Fallback != "" {
+		t.Errorf("error %v, %q", err, c.Fallback)
+	}
+}
+
 // With ever more damage the newest whole checkpoint is found, and in the end
 // there is a clear error.
 func TestDamagedLastAndMore(t *testing.T) {

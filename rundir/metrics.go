@@ -105,6 +105,10 @@ func (d *Dir) AppendMetrics(v any) error {
 		}
 	}
 	_, err = d.metrics.Write(append(line, '\n')) // one call: readers see whole lines, nearly always
+	if err != nil {                              // the next call removes the half line that a full disk leaves
+		d.metrics.Close()
+		d.metrics = nil
+	}
 	return err
 }
 

@@ -64,6 +64,19 @@ func TestNewName(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// A clock that jumps, back or forth: every name is a new directory.
+	seen := map[string]bool{}
+	for _, jump := range []int{0, -50, 0, 1000, -50, -3000, 0} {
+		path := NewName(parent, "resnet18", "cifar10", now.AddDate(jump, 0, 0))
+		if _, err := Create(path); err != nil || seen[path] {
+			t.Errorf("after a jump of %d years: %s, error %v", jump, path, err)
+		}
+		seen[path] = true
+		write(t, filepath.Join(path, configFile), "{}")
+	}
+	if runs, err := List(parent); err != nil || len(runs) != len(seen) {
+		t.Errorf("List = %q, %v, want %d runs", runs, err, len(seen))
+	}
 	for data, want := range map[string]string{
 		"./photos":              "photos",
 		"/data/my photos/":      "my-photos",
