@@ -143,6 +143,7 @@ func groupImages(pixels, images, rows int) int {
 // product, which is a convolution of one tap over images of one pixel.
 type convPass struct {
 	p              *Program
+	tile           *kernel.ConvTile
 	src, wei, dst  slot
 	cSrc, cDst     int
 	srcStep        int // elements of one source image
@@ -161,9 +162,9 @@ type convPass struct {
 // lowerPass appends the steps of a convolution from src to dst through packed
 // weights.
 func (c *compiler) lowerPass(name string, m pixelMap, images, cSrc, cDst int, src, wei, dst slot) error {
-	k := c.k
+	k := c.k.ConvTileFor(cDst)
 	v := &convPass{
-		p: c.p, src: src, wei: wei, dst: dst, cSrc: cSrc, cDst: cDst,
+		p: c.p, tile: k, src: src, wei: wei, dst: dst, cSrc: cSrc, cDst: cDst,
 		srcStep: m.src * cSrc, dstStep: m.dst * cDst,
 		panelSize: m.taps * cSrc * k.Cols, panels: (cDst + k.Cols - 1) / k.Cols,
 	}
@@ -207,7 +208,7 @@ func (v *convPass) tasks() int {
 // run computes one task: some tiles of one group times some panels. Tasks of
 // the same panels follow each other, so that large weights are read once.
 func (v *convPass) run(worker, task int) {
-	p, k := v.p, v.p.engine.kernels
+	p, k := v.p, v.tile
 	perPanels := (v.groups-1)*v.chunks + v.lastCh
 	panel0 := task / perPanels * v.panelsPerTask
 	task %= perPanels
@@ -229,11 +230,11 @@ func (v *convPass) run(worker, task int) {
 			taps := t.taps[t.first[tile]:t.first[tile+1]]
 			at := t.dst[tile*rows:][:rows]
 			if valid == cols {
-				k.ConvTile(out, at, src, p.zero, taps, v.cSrc, w, false)
+				k.Run(out, at, src, p.zero, taps, v.cSrc, w, false)
 				continue
 			}
 			buf := p.scratch[worker][:rows*cols]
-			k.ConvTile(buf, v.tight, src, p.zero, taps, v.cSrc, w, false)
+			k.Run(buf, v.tight, src, p.zero, taps, v.cSrc, w, false)
 			for r, o := range at {
 				copy(out[o:][:valid], buf[r*cols:])
 			}
@@ -241,14 +242,12 @@ func (v *convPass) run(worker, task int) {
 	}
 }
 
-// packed returns the slot of weights in panels [n/cols][k][cols] of a matrix of
-// k rows and n columns, which pack fills in the given number of tasks. Packing
+// packed returns the slot of size weights, which pack fills in the given number of tasks. Packing
 // is repeated only when the weights have changed; weights that this graph does
 // not update keep their panels from run to run.
-func (c *compiler) packed(n *graph.Node, weights *graph.Node, k, cols, tasks int, pack func(dst, w []float32, task int)) slot {
+func (c *compiler) packed(n *graph.Node, weights *graph.Node, size, tasks int, pack func(dst, w []float32, task int)) slot {
 	p := c.p
 	src := c.slotOf[weights.ID]
-	size := (cols + c.k.Cols - 1) / c.k.Cols * k * c.k.Cols
 	name := "pack " + label(n)
 	if weights.Op != graph.OpVariable || c.updated[weights.Name] {
 		dst := c.temp(size)
@@ -272,25 +271,31 @@ func (c *compiler) packed(n *graph.Node, weights *graph.Node, k, cols, tasks int
 	return dst
 }
 
-// packedRows is packed for a row-major matrix [k,n].
+// panelsSize is the size of a matrix of k rows and n columns in panels
+// [n/cols][k][cols], the order that the passes read weights in.
+func (c *compiler) panelsSize(k, n int) int {
+	cols := c.k.ConvTileFor(n).Cols
+	return (n + cols - 1) / cols * k * cols
+}
+
+// packedRows packs a row-major matrix [k,n] in panels.
 func (c *compiler) packedRows(n *graph.Node, weights *graph.Node, k, cols int) slot {
 	const perTask, together = 64, 8 // rows; together share the lines that are read while these are near
-	width := c.k.Cols
-	return c.packed(n, weights, k, cols, (k+perTask-1)/perTask, func(dst, w []float32, task int) {
+	width := c.k.ConvTileFor(cols).Cols
+	return c.packed(n, weights, c.panelsSize(k, cols), (k+perTask-1)/perTask, func(dst, w []float32, task int) {
 		end := min((task+1)*perTask, k)
 		for row := task * perTask; row < end; row += together {
 			rows := min(together, end-row)
 			for panel := 0; panel*width < cols; panel++ {
-				packPanel(c.k, dst[(panel*k+row)*width:][:rows*width], w[row*cols:], cols, panel)
+				packPanel(c.k, width, dst[(panel*k+row)*width:][:rows*width], w[row*cols:], cols, panel)
 			}
 		}
 	})
 }
 
-// packPanel packs one panel of a row-major matrix of n columns:
+// packPanel packs one panel of cols columns of a row-major matrix of n:
 // dst[i*cols+j] = w[i*n+panel*cols+j], and 0 beyond the last column.
-func packPanel(k *kernel.Kernels, dst, w []float32, n, panel int) {
-	cols := k.Cols
+func packPanel(k *kernel.Kernels, cols int, dst, w []float32, n, panel int) {
 	at := panel * cols
 	if n-at >= cols {
 		k.Pack(dst, w[at:], cols, n)
@@ -301,12 +306,12 @@ func packPanel(k *kernel.Kernels, dst, w []float32, n, panel int) {
 	}
 }
 
-// packedColumns is packed for the transposes of taps matrices [n,k] that follow
-// each other: row tap·k+i, column j of the result is w[tap,j,i].
+// packedColumns packs the transposes of taps matrices [n,k] that follow
+// each other in panels: row tap·k+i, column j of the result is w[tap,j,i].
 func (c *compiler) packedColumns(n *graph.Node, weights *graph.Node, taps, cols, k int) slot {
-	width := c.k.Cols
+	width := c.k.ConvTileFor(cols).Cols
 	panels := (cols + width - 1) / width
-	return c.packed(n, weights, taps*k, cols, panels, func(dst, w []float32, panel int) {
+	return c.packed(n, weights, c.panelsSize(taps*k, cols), panels, func(dst, w []float32, panel int) {
 		packColumns(dst[panel*taps*k*width:][:taps*k*width], w, taps, cols, k, width, panel)
 	})
 }
@@ -333,8 +338,10 @@ func packColumns(dst, w []float32, taps, n, k, cols, panel int) {
 	}
 }
 
-func (c *compiler) igemm() string {
-	return fmt.Sprintf("float32 igemm %d×%d %v", c.k.Rows, c.k.Cols, c.k.Set)
+// igemm notes the implementation of an operation for the record.
+func (c *compiler) igemm(n *graph.Node) {
+	t := c.k.ConvTiles[0]
+	c.p.kernels[n.Op.String()] = fmt.Sprintf("float32 igemm %d×%d %v", t.Rows, t.Cols, c.k.Set)
 }
 
 // errTooLarge is returned before a table of that size is made.
@@ -356,7 +363,7 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
 	m := forwardPixels(x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], kh, kw, n.Conv)
-	c.p.kernels[n.Op.String()] = c.igemm()
+	c.igemm(n)
 	wei := c.packedRows(n, w, kh*kw*ch, oc)
 	return c.lowerPass(label(n), m, n.Shape[0], ch, oc, c.slotOf[x.ID], wei, c.value(n))
 }
@@ -368,7 +375,7 @@ func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
 	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
 	m := forwardPixels(n.Shape[1], n.Shape[2], dy.Shape[1], dy.Shape[2], kh, kw, n.Conv).inverse()
-	c.p.kernels[n.Op.String()] = c.igemm()
+	c.igemm(n)
 	wei := c.packedColumns(n, w, kh*kw, ch, oc)
 	return c.lowerPass(label(n), m, n.Shape[0], oc, ch, c.slotOf[dy.ID], wei, c.value(n))
 }
@@ -397,7 +404,7 @@ func (c *compiler) lowerMatMul(n *graph.Node) error {
 	} else {
 		wei = c.packedRows(n, b, k, cols)
 	}
-	c.p.kernels[n.Op.String()] = c.igemm()
+	c.igemm(n)
 	m := pixelMap{dst: 1, src: 1, taps: 1, at: []int32{0}}
 	return c.lowerPass(label(n), m, rows, k, cols, src, wei, c.value(n))
 }

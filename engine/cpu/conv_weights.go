@@ -17,6 +17,7 @@ import (
 // into dw. The number of shards depends on the shape alone.
 type weightsPass struct {
 	p             *Program
+	tile          *kernel.OuterTile
 	x, dy, dw     slot
 	sums          slot // [shard][panel][strip][tap][Rows*Cols]
 	packedX       slot // all blocks, when several tasks read them; else noSlot
@@ -42,18 +43,19 @@ type weightsBlock struct {
 }
 
 func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
-	x, dy, k := n.Inputs[0], n.Inputs[1], c.k
+	x, dy := n.Inputs[0], n.Inputs[1]
 	images, h, w, ch := x.Shape[0], x.Shape[1], x.Shape[2], x.Shape[3]
 	oh, ow, oc := dy.Shape[1], dy.Shape[2], dy.Shape[3]
+	k := c.k.OuterTileFor(ch, oc)
 	v := &weightsPass{
-		p: c.p, x: c.slotOf[x.ID], dy: c.slotOf[dy.ID], packedX: noSlot,
+		p: c.p, tile: k, x: c.slotOf[x.ID], dy: c.slotOf[dy.ID], packedX: noSlot,
 		c: ch, oc: oc, taps: n.Shape[0] * n.Shape[1],
 		strips: (ch + k.Rows - 1) / k.Rows, panels: (oc + k.Cols - 1) / k.Cols,
 	}
 	if checkImages(x, dy) != nil || max(images*h*w, images*oh*ow) > math.MaxInt32/max(k.Rows, k.Cols) {
 		return errTooLarge
 	}
-	c.p.kernels[n.Op.String()] = c.igemm()
+	c.igemm(n)
 	m := forwardPixels(h, w, oh, ow, n.Shape[0], n.Shape[1], n.Conv)
 	v.cut(m, images, w, ow, k.Rows, k.Cols)
 
@@ -177,7 +179,7 @@ func newWeightsBlock(m pixelMap, images, d0, count, w, rows, cols int) weightsBl
 // blockX returns where block i of x lies packed: in memory for all tasks, or in
 // a worker's scratch.
 func (v *weightsPass) blockX(i int, scratch []float32) []float32 {
-	size := v.strips * v.p.engine.kernels.Rows
+	size := v.strips * v.tile.Rows
 	b := &v.blocks[i]
 	if v.packedX == noSlot {
 		return scratch[:b.xPixels*size]
@@ -189,7 +191,7 @@ func (v *weightsPass) blockX(i int, scratch []float32) []float32 {
 // last channel get whatever follows in memory: their sums are not used.
 func (v *weightsPass) packX(b *weightsBlock, dst []float32) {
 	k := v.p.engine.kernels
-	rows := k.Rows
+	rows := v.tile.Rows
 	x := v.p.mem[v.x][b.x0*v.c:]
 	for strip := range v.strips {
 		out := dst[strip*b.xPixels*rows:][:b.xPixels*rows]
@@ -215,13 +217,13 @@ func packStrip(k *kernel.Kernels, dst, x []float32, c, rows int) {
 
 // packDy packs one panel of channels of dy, [pixel][cols].
 func (v *weightsPass) packDy(b *weightsBlock, dst []float32, panel int) {
-	k := v.p.engine.kernels
-	packPanel(k, dst[:b.dyPixels*k.Cols], v.p.mem[v.dy][b.dy0*v.oc:], v.oc, panel)
+	cols := v.tile.Cols
+	packPanel(v.p.engine.kernels, cols, dst[:b.dyPixels*cols], v.p.mem[v.dy][b.dy0*v.oc:], v.oc, panel)
 }
 
 // run adds the blocks of one shard to its sums, for some panels.
 func (v *weightsPass) run(worker, task int) {
-	p, k := v.p, v.p.engine.kernels
+	p, k := v.p, v.tile
 	shard := task % v.shards
 	panel0 := task / v.shards * v.panelsPerTask
 	panelEnd := min(panel0+v.panelsPerTask, v.panels)
@@ -244,7 +246,7 @@ func (v *weightsPass) run(worker, task int) {
 			for strip := range v.strips {
 				xs := x[strip*b.xPixels*k.Rows:][:b.xPixels*k.Rows]
 				for _, pairs := range b.pairs {
-					k.OuterTile(dst[:tile], xs, dy, pairs)
+					k.Run(dst[:tile], xs, dy, pairs)
 					dst = dst[tile:]
 				}
 			}
@@ -254,7 +256,7 @@ func (v *weightsPass) run(worker, task int) {
 
 // total adds the shards of one strip of channels into dw.
 func (v *weightsPass) total(_, strip int) {
-	p, k := v.p, v.p.engine.kernels
+	p, k := v.p, v.tile
 	tile := k.Rows * k.Cols
 	panelSize := v.strips * v.taps * tile
 	sums, dw := p.mem[v.sums], p.mem[v.dw]

@@ -25,7 +25,11 @@ func TestConformance(t *testing.T) {
 		for _, threads := range []int{1, 3} {
 			t.Run(k.Set.String(), func(t *testing.T) {
 				enginetest.RunAll(t, func() engine.Engine {
-					return open(t, Options{Threads: threads, InstructionSet: k.Set.String()})
+					e := open(t, Options{Threads: threads, InstructionSet: k.Set.String()})
+					if want := "cpu/" + k.Set.String(); e.Name() != want {
+						t.Errorf("engine %q, want %q", e.Name(), want)
+					}
+					return e
 				})
 			})
 		}

@@ -63,7 +63,7 @@ func New(o Options) (*Engine, error) {
 	return &Engine{kernels: kernels, pool: parallel.New(threads)}, nil
 }
 
-// Name is "cpu/" and the instruction set, such as "cpu/avx2".
+// Name is "cpu/" and the instruction set, such as "cpu/avx512".
 func (e *Engine) Name() string { return "cpu/" + e.kernels.Set.String() }
 
 // Threads is the number of workers.

@@ -11,7 +11,7 @@ func (e *Engine) Peak(d time.Duration) float64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	const channels, taps = 64, 3
-	k := e.kernels
+	k := e.kernels.ConvTiles[0]
 	size := k.Rows + 2
 	began := time.Now()
 	products := make([]int64, e.pool.Threads())
@@ -31,7 +31,7 @@ func (e *Engine) Peak(d time.Duration) float64 {
 		for time.Since(began) < d {
 			const repeat = 200
 			for range repeat {
-				k.ConvTile(dst, offsets, src, src, records, channels, wei, true)
+				k.Run(dst, offsets, src, src, records, channels, wei, true)
 			}
 			products[task] += repeat * int64(k.Rows*k.Cols*taps*channels)
 		}

@@ -13,7 +13,27 @@ func convTileAVX2(dst []float32, dstOff []int32, src, zero []float32, taps []int
 //go:noescape
 func outerTileAVX2(dst, src, dy []float32, pixels []int32)
 
-// pack16AVX2 and pack6AVX2 are packGeneric for the widths of a tile.
+// The AVX-512 tiles are those of generic Go with 13 rows and 32 or 16 columns,
+// and with fused multiply-adds: a row is two vectors of sums, or one.
+
+//go:noescape
+func convTile13x32AVX512(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
+
+//go:noescape
+func convTile13x16AVX512(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
+
+//go:noescape
+func outerTile13x32AVX512(dst, src, dy []float32, pixels []int32)
+
+//go:noescape
+func outerTile13x16AVX512(dst, src, dy []float32, pixels []int32)
+
+// outerTile8x16AVX512 is for few channels.
+//
+//go:noescape
+func outerTile8x16AVX512(dst, src, dy []float32, pixels []int32)
+
+// pack16AVX2 and its like are packGeneric for the widths of a tile.
 //
 //go:noescape
 func pack16AVX2(dst, src []float32, stride int)
@@ -21,7 +41,16 @@ func pack16AVX2(dst, src []float32, stride int)
 //go:noescape
 func pack6AVX2(dst, src []float32, stride int)
 
-func packVector(dst, src []float32, width, stride int) {
+//go:noescape
+func pack32AVX512(dst, src []float32, stride int)
+
+//go:noescape
+func pack13AVX512(dst, src []float32, stride int)
+
+//go:noescape
+func pack8AVX512(dst, src []float32, stride int)
+
+func packAVX2(dst, src []float32, width, stride int) {
 	switch width {
 	case 16:
 		pack16AVX2(dst, src, stride)
@@ -29,5 +58,18 @@ func packVector(dst, src []float32, width, stride int) {
 		pack6AVX2(dst, src, stride)
 	default:
 		packGeneric(dst, src, width, stride)
+	}
+}
+
+func packAVX512(dst, src []float32, width, stride int) {
+	switch width {
+	case 32:
+		pack32AVX512(dst, src, stride)
+	case 13:
+		pack13AVX512(dst, src, stride)
+	case 8:
+		pack8AVX512(dst, src, stride)
+	default:
+		packAVX2(dst, src, width, stride)
 	}
 }

@@ -1,12 +1,10 @@
 package kernel
 
 var generic = Kernels{
-	Set:       Generic,
-	Rows:      6,
-	Cols:      16,
-	ConvTile:  convTileGeneric,
-	OuterTile: outerTileGeneric,
-	Pack:      packGeneric,
+	Set:        Generic,
+	ConvTiles:  []ConvTile{{6, 16, convTileGeneric}},
+	OuterTiles: []OuterTile{{6, 16, outerTileGeneric}},
+	Pack:       packGeneric,
 
 	Add:      addGeneric,
 	Sub:      subGeneric,

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -10,7 +11,7 @@ import (
 )
 
 // implemented are the sets that have kernels of their own.
-var implemented = []Set{Generic, AVX2}
+var implemented = []Set{Generic, AVX2, AVX512}
 
 // forEachSet runs a test for every implemented set. Missing hardware skips,
 // unless RESIDUAL_TEST_REQUIRE names the set: then it fails.
@@ -127,9 +128,9 @@ func TestSelect(t *testing.T) {
 
 func TestTablesAreComplete(t *testing.T) {
 	forEachSet(t, func(t *testing.T, k *Kernels) {
-		if k.ConvTile == nil || k.OuterTile == nil || k.Pack == nil || k.Add == nil || k.Sub == nil || k.Mul == nil || k.Div == nil ||
+		if len(k.ConvTiles) == 0 || len(k.OuterTiles) == 0 || k.Pack == nil || k.Add == nil || k.Sub == nil || k.Mul == nil || k.Div == nil ||
 			k.Max == nil || k.Gate == nil || k.Sqrt == nil || k.ScaleAdd == nil || k.ChannelScaleAdd == nil ||
-			k.ChannelSum == nil || k.ChannelSquares == nil || k.ChannelProducts == nil || k.ChannelMoments == nil || k.Rows == 0 || k.Cols == 0 {
+			k.ChannelSum == nil || k.ChannelSquares == nil || k.ChannelProducts == nil || k.ChannelMoments == nil {
 			t.Errorf("table of %v has holes: %+v", k.Set, k)
 		}
 	})
@@ -138,19 +139,21 @@ func TestTablesAreComplete(t *testing.T) {
 func TestConvTile(t *testing.T) {
 	forEachSet(t, func(t *testing.T, k *Kernels) {
 		bothFillers(func(f filler, limit func(float64) float64) {
-			for _, c := range []int{1, 2, 3, 4, 5, 7, 8, 10, 16, 63, 64, 130} {
-				for _, taps := range []int{0, 1, 2, 4, 9} {
-					testConvTile(t, k, f, limit, c, taps, false)
-					testConvTile(t, k, f, limit, c, taps, true)
+			for _, tile := range k.ConvTiles {
+				for _, c := range []int{1, 2, 3, 4, 5, 7, 8, 10, 16, 63, 64, 130} {
+					for _, taps := range []int{0, 1, 2, 4, 9} {
+						testConvTile(t, tile, f, limit, c, taps, false)
+						testConvTile(t, tile, f, limit, c, taps, true)
+					}
 				}
 			}
 		})
 	})
 }
 
-func testConvTile(t *testing.T, k *Kernels, f filler, limit func(float64) float64, c, ntaps int, accumulate bool) {
+func testConvTile(t *testing.T, tile ConvTile, f filler, limit func(float64) float64, c, ntaps int, accumulate bool) {
 	t.Helper()
-	rng, rows, cols := f.rng, k.Rows, k.Cols
+	rng, rows, cols := f.rng, tile.Rows, tile.Cols
 	// Source pixels lie apart, NaNs between them.
 	const pixels = 20
 	src, _ := guarded(t, pixels*(c+1), c%4)
@@ -176,7 +179,7 @@ func testConvTile(t *testing.T, k *Kernels, f filler, limit func(float64) float6
 			taps = append(taps, max(o, NoPixel))
 		}
 	}
-	k.ConvTile(dst, dstOff, src, zero, taps, c, wei, accumulate)
+	tile.Run(dst, dstOff, src, zero, taps, c, wei, accumulate)
 	checkDst()
 	checkZero()
 	written := make([]bool, len(dst))
@@ -200,7 +203,7 @@ func testConvTile(t *testing.T, k *Kernels, f filler, limit func(float64) float6
 				}
 			}
 			if !near(dst[i], want, limit(sumAbs)) {
-				t.Fatalf("c=%d taps=%d accumulate=%v: dst[%d][%d] = %v, want %v", c, ntaps, accumulate, r, j, dst[i], want)
+				t.Fatalf("%d×%d c=%d taps=%d accumulate=%v: dst[%d][%d] = %v, want %v", rows, cols, c, ntaps, accumulate, r, j, dst[i], want)
 			}
 		}
 	}
@@ -214,42 +217,49 @@ func testConvTile(t *testing.T, k *Kernels, f filler, limit func(float64) float6
 func TestOuterTile(t *testing.T) {
 	forEachSet(t, func(t *testing.T, k *Kernels) {
 		bothFillers(func(f filler, limit func(float64) float64) {
-			for n := range 40 {
-				rows, cols := k.Rows, k.Cols
-				src, _ := guarded(t, 30*rows, n%4)
-				dy, _ := guarded(t, 30*cols, (n+1)%4)
-				dst, check := guarded(t, rows*cols, (n+2)%4)
-				f.fill(src)
-				f.fill(dy)
-				before := slices.Clone(f.fill(dst))
-				pixels := make([]int32, 0, 2*n)
-				for range n {
-					pixels = append(pixels, int32(f.rng.IntN(29*rows+1)), int32(f.rng.IntN(29*cols+1)))
-				}
-				k.OuterTile(dst, src, dy, pixels)
-				check()
-				for i := range rows {
-					for j := range cols {
-						want := float64(before[i*cols+j])
-						sumAbs := math.Abs(want)
-						for p := 0; p < len(pixels); p += 2 {
-							v := float64(src[int(pixels[p])+i]) * float64(dy[int(pixels[p+1])+j])
-							want += v
-							sumAbs += math.Abs(v)
-						}
-						if !near(dst[i*cols+j], want, limit(sumAbs)) {
-							t.Fatalf("n=%d: dst[%d][%d] = %v, want %v", n, i, j, dst[i*cols+j], want)
-						}
-					}
+			for _, tile := range k.OuterTiles {
+				for n := range 40 {
+					testOuterTile(t, tile, f, limit, n)
 				}
 			}
 		})
 	})
 }
 
+func testOuterTile(t *testing.T, tile OuterTile, f filler, limit func(float64) float64, n int) {
+	t.Helper()
+	rows, cols := tile.Rows, tile.Cols
+	src, _ := guarded(t, 30*rows, n%4)
+	dy, _ := guarded(t, 30*cols, (n+1)%4)
+	dst, check := guarded(t, rows*cols, (n+2)%4)
+	f.fill(src)
+	f.fill(dy)
+	before := slices.Clone(f.fill(dst))
+	pixels := make([]int32, 0, 2*n)
+	for range n {
+		pixels = append(pixels, int32(f.rng.IntN(29*rows+1)), int32(f.rng.IntN(29*cols+1)))
+	}
+	tile.Run(dst, src, dy, pixels)
+	check()
+	for i := range rows {
+		for j := range cols {
+			want := float64(before[i*cols+j])
+			sumAbs := math.Abs(want)
+			for p := 0; p < len(pixels); p += 2 {
+				v := float64(src[int(pixels[p])+i]) * float64(dy[int(pixels[p+1])+j])
+				want += v
+				sumAbs += math.Abs(v)
+			}
+			if !near(dst[i*cols+j], want, limit(sumAbs)) {
+				t.Fatalf("%d×%d n=%d: dst[%d][%d] = %v, want %v", rows, cols, n, i, j, dst[i*cols+j], want)
+			}
+		}
+	}
+}
+
 func TestPack(t *testing.T) {
 	forEachSet(t, func(t *testing.T, k *Kernels) {
-		for _, width := range []int{1, 5, 6, 7, 16, 17} {
+		for _, width := range []int{1, 5, 6, 7, 8, 13, 16, 17, 32} {
 			for n := range 40 {
 				for _, stride := range []int{width, width + 1, 3 * width} {
 					dst, check := guarded(t, n*width, n%4)
@@ -435,46 +445,69 @@ func testChannelKernels(t *testing.T, k *Kernels, f filler, limit func(float64) 
 	}
 }
 
+func TestTileFor(t *testing.T) {
+	k := &Kernels{
+		ConvTiles:  []ConvTile{{13, 32, nil}, {13, 16, nil}},
+		OuterTiles: []OuterTile{{13, 32, nil}, {13, 16, nil}, {8, 16, nil}},
+	}
+	for channels, want := range map[int]int{1: 16, 16: 16, 17: 32, 32: 32, 33: 16, 48: 16, 49: 32, 64: 32, 1000: 32} {
+		if got := k.ConvTileFor(channels).Cols; got != want {
+			t.Errorf("%d channels: tile of %d columns, want %d", channels, got, want)
+		}
+	}
+	for sums, want := range map[[2]int][2]int{{3, 64}: {8, 16}, {16, 16}: {8, 16}, {32, 32}: {8, 16}, {13, 16}: {13, 16}, {64, 64}: {13, 32}, {512, 512}: {13, 32}} {
+		if got := k.OuterTileFor(sums[0], sums[1]); got.Rows != want[0] || got.Cols != want[1] {
+			t.Errorf("%v sums: tile of %d×%d, want %v", sums, got.Rows, got.Cols, want)
+		}
+	}
+}
+
 // FMA peak is what BenchmarkConvTile approaches: GFLOP/s of one thread with
 // operands in the first cache.
 func BenchmarkConvTile(b *testing.B) {
 	for _, k := range Supported() {
-		for _, c := range []int{16, 64, 512} {
-			b.Run(k.Set.String()+"/C="+map[int]string{16: "16", 64: "64", 512: "512"}[c], func(b *testing.B) {
-				src := make([]float32, 6*c)
-				wei := make([]float32, c*16)
-				dst := make([]float32, 6*16)
-				dstOff := []int32{0, 16, 32, 48, 64, 80}
-				var taps []int32
-				for range 9 {
-					taps = append(taps, 0, 0)
-					for r := range 6 {
-						taps = append(taps, int32(r*c))
+		for _, tile := range k.ConvTiles {
+			for _, c := range []int{16, 64, 512} {
+				b.Run(fmt.Sprintf("%v/%d×%d/C=%d", k.Set, tile.Rows, tile.Cols, c), func(b *testing.B) {
+					src := make([]float32, tile.Rows*c)
+					wei := make([]float32, c*tile.Cols)
+					dst := make([]float32, tile.Rows*tile.Cols)
+					var dstOff, taps []int32
+					for r := range tile.Rows {
+						dstOff = append(dstOff, int32(r*tile.Cols))
 					}
-				}
-				for b.Loop() {
-					k.ConvTile(dst, dstOff, src, src, taps, c, wei, false)
-				}
-				b.ReportMetric(float64(b.N)*2*6*16*9*float64(c)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
-			})
+					for range 9 {
+						taps = append(taps, 0, 0)
+						for r := range tile.Rows {
+							taps = append(taps, int32(r*c))
+						}
+					}
+					for b.Loop() {
+						tile.Run(dst, dstOff, src, src, taps, c, wei, false)
+					}
+					b.ReportMetric(float64(b.N)*float64(2*tile.Rows*tile.Cols*9*c)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+				})
+			}
 		}
 	}
 }
 
 func BenchmarkOuterTile(b *testing.B) {
 	for _, k := range Supported() {
-		b.Run(k.Set.String(), func(b *testing.B) {
-			src := make([]float32, 256*6)
-			dy := make([]float32, 256*16)
-			dst := make([]float32, 6*16)
-			var pixels []int32
-			for p := range int32(256) {
-				pixels = append(pixels, p*6, p*16)
-			}
-			for b.Loop() {
-				k.OuterTile(dst, src, dy, pixels)
-			}
-			b.ReportMetric(float64(b.N)*2*6*16*256/b.Elapsed().Seconds()/1e9, "GFLOP/s")
-		})
+		for _, tile := range k.OuterTiles {
+			b.Run(fmt.Sprintf("%v/%d×%d", k.Set, tile.Rows, tile.Cols), func(b *testing.B) {
+				src := make([]float32, 256*tile.Rows)
+				dy := make([]float32, 256*tile.Cols)
+				dst := make([]float32, tile.Rows*tile.Cols)
+				var pixels []int32
+				for p := range 256 {
+					pixels = append(pixels, int32(p*tile.Rows), int32(p*tile.Cols))
+				}
+				for b.Loop() {
+					tile.Run(dst, src, dy, pixels)
+				}
+				b.ReportMetric(float64(b.N)*float64(2*tile.Rows*tile.Cols*256)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+			})
+		}
 	}
 }

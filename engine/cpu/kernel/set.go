@@ -51,10 +51,8 @@ func ParseSet(name string) (Set, error) {
 type Kernels struct {
 	Set Set
 
-	// ConvTile and OuterTile work on tiles of Rows × Cols sums.
-	Rows, Cols int
-	ConvTile   func(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
-	OuterTile  func(dst, src, dy []float32, pixels []int32)
+	ConvTiles  []ConvTile
+	OuterTiles []OuterTile
 	Pack       func(dst, src []float32, width, stride int)
 
 	// Elementwise: dst[i] = f(a[i], b[i]) for i < len(dst).
@@ -70,6 +68,50 @@ type Kernels struct {
 	ChannelSquares  func(sum, x, mean []float32)
 	ChannelProducts func(sum, x, mean, dy []float32)
 	ChannelMoments  func(sum, squares, x, mean []float32)
+}
+
+// ConvTile is a kernel of forward and backward-data convolution that keeps
+// Rows × Cols sums in registers.
+type ConvTile struct {
+	Rows, Cols int
+	Run        func(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
+}
+
+// OuterTile is one of backward-weights convolution.
+type OuterTile struct {
+	Rows, Cols int
+	Run        func(dst, src, dy []float32, pixels []int32)
+}
+
+// tileCost is what a matrix of sums costs in tiles: the products, with those of
+// rows and columns that only fill tiles up, and the loads of operands.
+func tileCost(rows, cols, tileRows, tileCols int) float64 {
+	up := func(n, to int) int { return (n + to - 1) / to * to }
+	return float64(up(rows, tileRows)*up(cols, tileCols)) * (1 + 1/float64(tileRows) + 1/float64(tileCols))
+}
+
+// ConvTileFor returns the cheapest tile for many pixels of that many channels.
+func (k *Kernels) ConvTileFor(channels int) *ConvTile {
+	best := &k.ConvTiles[0]
+	cost := func(t *ConvTile) float64 { return tileCost(t.Rows, channels, t.Rows, t.Cols) / float64(t.Rows) }
+	for i := range k.ConvTiles {
+		if t := &k.ConvTiles[i]; cost(t) < cost(best) {
+			best = t
+		}
+	}
+	return best
+}
+
+// OuterTileFor returns the cheapest tile for sums of so many rows and columns.
+func (k *Kernels) OuterTileFor(rows, cols int) *OuterTile {
+	best := &k.OuterTiles[0]
+	cost := func(t *OuterTile) float64 { return tileCost(rows, cols, t.Rows, t.Cols) }
+	for i := range k.OuterTiles {
+		if t := &k.OuterTiles[i]; cost(t) < cost(best) {
+			best = t
+		}
+	}
+	return best
 }
 
 // Select returns the kernels of the highest instruction set that has kernels,

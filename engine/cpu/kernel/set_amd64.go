@@ -11,17 +11,18 @@ func supported() []*Kernels {
 	var all []*Kernels
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
 		all = append(all, &avx2)
+		if cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL {
+			all = append(all, &avx512)
+		}
 	}
 	return all
 }
 
 var avx2 = Kernels{
-	Set:       AVX2,
-	Rows:      6,
-	Cols:      16,
-	ConvTile:  convTileAVX2,
-	OuterTile: outerTileAVX2,
-	Pack:      packVector,
+	Set:        AVX2,
+	ConvTiles:  []ConvTile{{6, 16, convTileAVX2}},
+	OuterTiles: []OuterTile{{6, 16, outerTileAVX2}},
+	Pack:       packAVX2,
 
 	Add:      addAVX2,
 	Sub:      subAVX2,
@@ -38,3 +39,14 @@ var avx2 = Kernels{
 	ChannelProducts: channelProductsVector,
 	ChannelMoments:  channelMomentsVector,
 }
+
+// avx512 shares the loops over blocks with avx2: they are bound by loads and
+// stores.
+var avx512 = func() Kernels {
+	k := avx2
+	k.Set = AVX512
+	k.ConvTiles = []ConvTile{{13, 32, convTile13x32AVX512}, {13, 16, convTile13x16AVX512}}
+	k.OuterTiles = []OuterTile{{13, 32, outerTile13x32AVX512}, {13, 16, outerTile13x16AVX512}, {8, 16, outerTile8x16AVX512}}
+	k.Pack = packAVX512
+	return k
+}()

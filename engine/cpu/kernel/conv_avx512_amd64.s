@@ -1,0 +1,519 @@
+//go:build !purego
+
+#include "textflag.h"
+
+// The wide tile is 13 rows × 32 columns of sums: row r is Z(2r), Z(2r+1). Z26,
+// Z27 hold 32 weights (or dy), Z28..Z31 one source value each, broadcast. The
+// narrow tile is 13 rows × 16 columns: row r is Z(r), and Z26 holds weights.
+//
+// Thirteen rows because thirteen pointers, the index CX and the weights DI are
+// all general registers there are, and because 64, 128, 256 and 512 channels are
+// almost whole multiples of 13, which the backward pass of the weights wants.
+
+#define ZEROWIDE \
+	VPXORD Z0, Z0, Z0    \
+	VPXORD Z1, Z1, Z1    \
+	VPXORD Z2, Z2, Z2    \
+	VPXORD Z3, Z3, Z3    \
+	VPXORD Z4, Z4, Z4    \
+	VPXORD Z5, Z5, Z5    \
+	VPXORD Z6, Z6, Z6    \
+	VPXORD Z7, Z7, Z7    \
+	VPXORD Z8, Z8, Z8    \
+	VPXORD Z9, Z9, Z9    \
+	VPXORD Z10, Z10, Z10 \
+	VPXORD Z11, Z11, Z11 \
+	VPXORD Z12, Z12, Z12 \
+	VPXORD Z13, Z13, Z13 \
+	VPXORD Z14, Z14, Z14 \
+	VPXORD Z15, Z15, Z15 \
+	VPXORD Z16, Z16, Z16 \
+	VPXORD Z17, Z17, Z17 \
+	VPXORD Z18, Z18, Z18 \
+	VPXORD Z19, Z19, Z19 \
+	VPXORD Z20, Z20, Z20 \
+	VPXORD Z21, Z21, Z21 \
+	VPXORD Z22, Z22, Z22 \
+	VPXORD Z23, Z23, Z23 \
+	VPXORD Z24, Z24, Z24 \
+	VPXORD Z25, Z25, Z25
+
+#define ZERONARROW \
+	VPXORD Z0, Z0, Z0    \
+	VPXORD Z1, Z1, Z1    \
+	VPXORD Z2, Z2, Z2    \
+	VPXORD Z3, Z3, Z3    \
+	VPXORD Z4, Z4, Z4    \
+	VPXORD Z5, Z5, Z5    \
+	VPXORD Z6, Z6, Z6    \
+	VPXORD Z7, Z7, Z7    \
+	VPXORD Z8, Z8, Z8    \
+	VPXORD Z9, Z9, Z9    \
+	VPXORD Z10, Z10, Z10 \
+	VPXORD Z11, Z11, Z11 \
+	VPXORD Z12, Z12, Z12
+
+// WIDE adds the outer product of the column x0..x12 with Z26, Z27.
+#define WIDE(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11, x12) \
+	VBROADCASTSS x0, Z28      \
+	VBROADCASTSS x1, Z29      \
+	VBROADCASTSS x2, Z30      \
+	VBROADCASTSS x3, Z31      \
+	VFMADD231PS Z26, Z28, Z0  \
+	VFMADD231PS Z27, Z28, Z1  \
+	VFMADD231PS Z26, Z29, Z2  \
+	VFMADD231PS Z27, Z29, Z3  \
+	VFMADD231PS Z26, Z30, Z4  \
+	VFMADD231PS Z27, Z30, Z5  \
+	VFMADD231PS Z26, Z31, Z6  \
+	VFMADD231PS Z27, Z31, Z7  \
+	VBROADCASTSS x4, Z28      \
+	VBROADCASTSS x5, Z29      \
+	VBROADCASTSS x6, Z30      \
+	VBROADCASTSS x7, Z31      \
+	VFMADD231PS Z26, Z28, Z8  \
+	VFMADD231PS Z27, Z28, Z9  \
+	VFMADD231PS Z26, Z29, Z10 \
+	VFMADD231PS Z27, Z29, Z11 \
+	VFMADD231PS Z26, Z30, Z12 \
+	VFMADD231PS Z27, Z30, Z13 \
+	VFMADD231PS Z26, Z31, Z14 \
+	VFMADD231PS Z27, Z31, Z15 \
+	VBROADCASTSS x8, Z28      \
+	VBROADCASTSS x9, Z29      \
+	VBROADCASTSS x10, Z30     \
+	VBROADCASTSS x11, Z31     \
+	VFMADD231PS Z26, Z28, Z16 \
+	VFMADD231PS Z27, Z28, Z17 \
+	VFMADD231PS Z26, Z29, Z18 \
+	VFMADD231PS Z27, Z29, Z19 \
+	VFMADD231PS Z26, Z30, Z20 \
+	VFMADD231PS Z27, Z30, Z21 \
+	VFMADD231PS Z26, Z31, Z22 \
+	VFMADD231PS Z27, Z31, Z23 \
+	VBROADCASTSS x12, Z28     \
+	VFMADD231PS Z26, Z28, Z24 \
+	VFMADD231PS Z27, Z28, Z25
+
+// NARROW adds the outer product of the column x0..x12 with Z26.
+#define NARROW(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11, x12) \
+	VFMADD231PS.BCST x0, Z26, Z0   \
+	VFMADD231PS.BCST x1, Z26, Z1   \
+	VFMADD231PS.BCST x2, Z26, Z2   \
+	VFMADD231PS.BCST x3, Z26, Z3   \
+	VFMADD231PS.BCST x4, Z26, Z4   \
+	VFMADD231PS.BCST x5, Z26, Z5   \
+	VFMADD231PS.BCST x6, Z26, Z6   \
+	VFMADD231PS.BCST x7, Z26, Z7   \
+	VFMADD231PS.BCST x8, Z26, Z8   \
+	VFMADD231PS.BCST x9, Z26, Z9   \
+	VFMADD231PS.BCST x10, Z26, Z10 \
+	VFMADD231PS.BCST x11, Z26, Z11 \
+	VFMADD231PS.BCST x12, Z26, Z12
+
+// ROW sets p to the end of the source row of tile row r, given the end of the
+// first source row and of the zeros.
+#define ROW(r, p) \
+	MOVLQSX (8+4*r)(DI), CX \
+	MOVQ src-24(SP), p      \
+	LEAQ (p)(CX*4), p       \
+	TESTQ CX, CX            \
+	CMOVQLT zero-32(SP), p
+
+// TAP sets the source rows, the weights and the index for the tap record at tap,
+// and moves to the next record.
+#define TAP \
+	MOVQ tap-8(SP), DI        \
+	ROW(0, R8)                \
+	ROW(1, R9)                \
+	ROW(2, R10)               \
+	ROW(3, R11)               \
+	ROW(4, R12)               \
+	ROW(5, R13)               \
+	ROW(6, R14)               \
+	ROW(7, R15)               \
+	ROW(8, AX)                \
+	ROW(9, BX)                \
+	ROW(10, DX)               \
+	ROW(11, SI)               \
+	ROW(12, BP)               \
+	MOVLQSX (DI), CX          \
+	ADDQ $60, DI              \
+	MOVQ DI, tap-8(SP)        \
+	MOVQ wei_base+128(FP), DI \
+	LEAQ (DI)(CX*4), DI       \
+	MOVQ c+120(FP), CX        \
+	NEGQ CX
+
+// BEGIN sets what TAP reads.
+#define BEGIN \
+	MOVQ taps_base+96(FP), SI \
+	MOVQ taps_len+104(FP), BX \
+	LEAQ (SI)(BX*4), BX       \
+	MOVQ SI, tap-8(SP)        \
+	MOVQ BX, last-16(SP)      \
+	MOVQ c+120(FP), CX        \
+	MOVQ src_base+48(FP), DX  \
+	LEAQ (DX)(CX*4), DX       \
+	MOVQ DX, src-24(SP)       \
+	MOVQ zero_base+72(FP), DX \
+	LEAQ (DX)(CX*4), DX       \
+	MOVQ DX, zero-32(SP)
+
+#define DSTROW(r) \
+	MOVLQSX (4*r)(SI), CX \
+	LEAQ (DX)(CX*4), CX
+
+#define LOADWIDE(r, lo, hi) \
+	DSTROW(r)          \
+	VMOVUPS (CX), lo   \
+	VMOVUPS 64(CX), hi
+
+#define STOREWIDE(r, lo, hi) \
+	DSTROW(r)          \
+	VMOVUPS lo, (CX)   \
+	VMOVUPS hi, 64(CX)
+
+#define LOADNARROW(r, v) \
+	DSTROW(r)       \
+	VMOVUPS (CX), v
+
+#define STORENARROW(r, v) \
+	DSTROW(r)       \
+	VMOVUPS v, (CX)
+
+// func convTile13x32AVX512(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
+// R8..R15, AX, BX, DX, SI, BP are the ends of the source rows, CX runs from -c to 0, DI weights.
+TEXT ·convTile13x32AVX512(SB), NOSPLIT, $32-153
+	CMPB accumulate+152(FP), $0
+	JNE  load
+	ZEROWIDE
+	JMP  start
+
+load:
+	MOVQ dst_base+0(FP), DX
+	MOVQ dstOff_base+24(FP), SI
+	LOADWIDE(0, Z0, Z1)
+	LOADWIDE(1, Z2, Z3)
+	LOADWIDE(2, Z4, Z5)
+	LOADWIDE(3, Z6, Z7)
+	LOADWIDE(4, Z8, Z9)
+	LOADWIDE(5, Z10, Z11)
+	LOADWIDE(6, Z12, Z13)
+	LOADWIDE(7, Z14, Z15)
+	LOADWIDE(8, Z16, Z17)
+	LOADWIDE(9, Z18, Z19)
+	LOADWIDE(10, Z20, Z21)
+	LOADWIDE(11, Z22, Z23)
+	LOADWIDE(12, Z24, Z25)
+
+start:
+	BEGIN
+
+next:
+	MOVQ tap-8(SP), DI
+	CMPQ DI, last-16(SP)
+	JGE  store
+	TAP
+	TESTQ CX, CX
+	JZ    next
+	PCALIGN $32
+
+channel:
+	VMOVUPS (DI), Z26
+	VMOVUPS 64(DI), Z27
+	WIDE((R8)(CX*4), (R9)(CX*4), (R10)(CX*4), (R11)(CX*4), (R12)(CX*4), (R13)(CX*4), (R14)(CX*4), (R15)(CX*4), (AX)(CX*4), (BX)(CX*4), (DX)(CX*4), (SI)(CX*4), (BP)(CX*4))
+	ADDQ $128, DI
+	INCQ CX
+	JNZ  channel
+	JMP  next
+
+store:
+	MOVQ dst_base+0(FP), DX
+	MOVQ dstOff_base+24(FP), SI
+	STOREWIDE(0, Z0, Z1)
+	STOREWIDE(1, Z2, Z3)
+	STOREWIDE(2, Z4, Z5)
+	STOREWIDE(3, Z6, Z7)
+	STOREWIDE(4, Z8, Z9)
+	STOREWIDE(5, Z10, Z11)
+	STOREWIDE(6, Z12, Z13)
+	STOREWIDE(7, Z14, Z15)
+	STOREWIDE(8, Z16, Z17)
+	STOREWIDE(9, Z18, Z19)
+	STOREWIDE(10, Z20, Z21)
+	STOREWIDE(11, Z22, Z23)
+	STOREWIDE(12, Z24, Z25)
+	VZEROUPPER
+	RET
+
+// func convTile13x16AVX512(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
+// R8..R15, AX, BX, DX, SI, BP are the ends of the source rows, CX runs from -c to 0, DI weights.
+TEXT ·convTile13x16AVX512(SB), NOSPLIT, $32-153
+	CMPB accumulate+152(FP), $0
+	JNE  load
+	ZERONARROW
+	JMP  start
+
+load:
+	MOVQ dst_base+0(FP), DX
+	MOVQ dstOff_base+24(FP), SI
+	LOADNARROW(0, Z0)
+	LOADNARROW(1, Z1)
+	LOADNARROW(2, Z2)
+	LOADNARROW(3, Z3)
+	LOADNARROW(4, Z4)
+	LOADNARROW(5, Z5)
+	LOADNARROW(6, Z6)
+	LOADNARROW(7, Z7)
+	LOADNARROW(8, Z8)
+	LOADNARROW(9, Z9)
+	LOADNARROW(10, Z10)
+	LOADNARROW(11, Z11)
+	LOADNARROW(12, Z12)
+
+start:
+	BEGIN
+
+next:
+	MOVQ tap-8(SP), DI
+	CMPQ DI, last-16(SP)
+	JGE  store
+	TAP
+	TESTQ CX, CX
+	JZ    next
+	PCALIGN $32
+
+channel:
+	VMOVUPS (DI), Z26
+	NARROW((R8)(CX*4), (R9)(CX*4), (R10)(CX*4), (R11)(CX*4), (R12)(CX*4), (R13)(CX*4), (R14)(CX*4), (R15)(CX*4), (AX)(CX*4), (BX)(CX*4), (DX)(CX*4), (SI)(CX*4), (BP)(CX*4))
+	ADDQ $64, DI
+	INCQ CX
+	JNZ  channel
+	JMP  next
+
+store:
+	MOVQ dst_base+0(FP), DX
+	MOVQ dstOff_base+24(FP), SI
+	STORENARROW(0, Z0)
+	STORENARROW(1, Z1)
+	STORENARROW(2, Z2)
+	STORENARROW(3, Z3)
+	STORENARROW(4, Z4)
+	STORENARROW(5, Z5)
+	STORENARROW(6, Z6)
+	STORENARROW(7, Z7)
+	STORENARROW(8, Z8)
+	STORENARROW(9, Z9)
+	STORENARROW(10, Z10)
+	STORENARROW(11, Z11)
+	STORENARROW(12, Z12)
+	VZEROUPPER
+	RET
+
+#define ADDWIDE(r, lo, hi) \
+	VADDPS (128*r)(DX), lo, lo    \
+	VADDPS (128*r+64)(DX), hi, hi \
+	VMOVUPS lo, (128*r)(DX)       \
+	VMOVUPS hi, (128*r+64)(DX)
+
+#define ADDNARROW(r, v) \
+	VADDPS (64*r)(DX), v, v \
+	VMOVUPS v, (64*r)(DX)
+
+// func outerTile13x32AVX512(dst, src, dy []float32, pixels []int32)
+// SI pixel pair, BX pairs left, DX src, DI dy.
+TEXT ·outerTile13x32AVX512(SB), NOSPLIT, $0-96
+	ZEROWIDE
+	MOVQ src_base+24(FP), DX
+	MOVQ dy_base+48(FP), DI
+	MOVQ pixels_base+72(FP), SI
+	MOVQ pixels_len+80(FP), BX
+	SHRQ $1, BX
+	JZ   store
+	PCALIGN $32
+
+pixel:
+	MOVLQSX (SI), R8
+	MOVLQSX 4(SI), R9
+	VMOVUPS (DI)(R9*4), Z26
+	VMOVUPS 64(DI)(R9*4), Z27
+	LEAQ (DX)(R8*4), R8
+	WIDE(0(R8), 4(R8), 8(R8), 12(R8), 16(R8), 20(R8), 24(R8), 28(R8), 32(R8), 36(R8), 40(R8), 44(R8), 48(R8))
+	ADDQ $8, SI
+	DECQ BX
+	JNZ  pixel
+
+store:
+	MOVQ dst_base+0(FP), DX
+	ADDWIDE(0, Z0, Z1)
+	ADDWIDE(1, Z2, Z3)
+	ADDWIDE(2, Z4, Z5)
+	ADDWIDE(3, Z6, Z7)
+	ADDWIDE(4, Z8, Z9)
+	ADDWIDE(5, Z10, Z11)
+	ADDWIDE(6, Z12, Z13)
+	ADDWIDE(7, Z14, Z15)
+	ADDWIDE(8, Z16, Z17)
+	ADDWIDE(9, Z18, Z19)
+	ADDWIDE(10, Z20, Z21)
+	ADDWIDE(11, Z22, Z23)
+	ADDWIDE(12, Z24, Z25)
+	VZEROUPPER
+	RET
+
+// func outerTile13x16AVX512(dst, src, dy []float32, pixels []int32)
+// SI pixel pair, BX pairs left, DX src, DI dy.
+TEXT ·outerTile13x16AVX512(SB), NOSPLIT, $0-96
+	ZERONARROW
+	MOVQ src_base+24(FP), DX
+	MOVQ dy_base+48(FP), DI
+	MOVQ pixels_base+72(FP), SI
+	MOVQ pixels_len+80(FP), BX
+	SHRQ $1, BX
+	JZ   store
+	PCALIGN $32
+
+pixel:
+	MOVLQSX (SI), R8
+	MOVLQSX 4(SI), R9
+	VMOVUPS (DI)(R9*4), Z26
+	LEAQ (DX)(R8*4), R8
+	NARROW(0(R8), 4(R8), 8(R8), 12(R8), 16(R8), 20(R8), 24(R8), 28(R8), 32(R8), 36(R8), 40(R8), 44(R8), 48(R8))
+	ADDQ $8, SI
+	DECQ BX
+	JNZ  pixel
+
+store:
+	MOVQ dst_base+0(FP), DX
+	ADDNARROW(0, Z0)
+	ADDNARROW(1, Z1)
+	ADDNARROW(2, Z2)
+	ADDNARROW(3, Z3)
+	ADDNARROW(4, Z4)
+	ADDNARROW(5, Z5)
+	ADDNARROW(6, Z6)
+	ADDNARROW(7, Z7)
+	ADDNARROW(8, Z8)
+	ADDNARROW(9, Z9)
+	ADDNARROW(10, Z10)
+	ADDNARROW(11, Z11)
+	ADDNARROW(12, Z12)
+	VZEROUPPER
+	RET
+
+// func outerTile8x16AVX512(dst, src, dy []float32, pixels []int32)
+// As the others, with eight rows Z0..Z7.
+TEXT ·outerTile8x16AVX512(SB), NOSPLIT, $0-96
+	ZERONARROW
+	MOVQ src_base+24(FP), DX
+	MOVQ dy_base+48(FP), DI
+	MOVQ pixels_base+72(FP), SI
+	MOVQ pixels_len+80(FP), BX
+	SHRQ $1, BX
+	JZ   store
+	PCALIGN $32
+
+pixel:
+	MOVLQSX (SI), R8
+	MOVLQSX 4(SI), R9
+	VMOVUPS (DI)(R9*4), Z26
+	LEAQ (DX)(R8*4), R8
+	VFMADD231PS.BCST 0(R8), Z26, Z0
+	VFMADD231PS.BCST 4(R8), Z26, Z1
+	VFMADD231PS.BCST 8(R8), Z26, Z2
+	VFMADD231PS.BCST 12(R8), Z26, Z3
+	VFMADD231PS.BCST 16(R8), Z26, Z4
+	VFMADD231PS.BCST 20(R8), Z26, Z5
+	VFMADD231PS.BCST 24(R8), Z26, Z6
+	VFMADD231PS.BCST 28(R8), Z26, Z7
+	ADDQ $8, SI
+	DECQ BX
+	JNZ  pixel
+
+store:
+	MOVQ dst_base+0(FP), DX
+	ADDNARROW(0, Z0)
+	ADDNARROW(1, Z1)
+	ADDNARROW(2, Z2)
+	ADDNARROW(3, Z3)
+	ADDNARROW(4, Z4)
+	ADDNARROW(5, Z5)
+	ADDNARROW(6, Z6)
+	ADDNARROW(7, Z7)
+	VZEROUPPER
+	RET
+
+// func pack32AVX512(dst, src []float32, stride int)
+// DI dst, CX elements left, SI src row, DX stride in bytes.
+TEXT ·pack32AVX512(SB), NOSPLIT, $0-56
+	MOVQ dst_base+0(FP), DI
+	MOVQ dst_len+8(FP), CX
+	MOVQ src_base+24(FP), SI
+	MOVQ stride+48(FP), DX
+	SHLQ $2, DX
+	SUBQ $32, CX
+	JLT  done
+
+row:
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	VMOVUPS Z0, (DI)
+	VMOVUPS Z1, 64(DI)
+	ADDQ DX, SI
+	ADDQ $128, DI
+	SUBQ $32, CX
+	JGE  row
+
+done:
+	VZEROUPPER
+	RET
+
+// Elements 5, 6 and 7 of a row are written twice.
+// func pack13AVX512(dst, src []float32, stride int)
+// DI dst, CX elements left, SI src row, DX stride in bytes.
+TEXT ·pack13AVX512(SB), NOSPLIT, $0-56
+	MOVQ dst_base+0(FP), DI
+	MOVQ dst_len+8(FP), CX
+	MOVQ src_base+24(FP), SI
+	MOVQ stride+48(FP), DX
+	SHLQ $2, DX
+	SUBQ $13, CX
+	JLT  done
+
+row:
+	VMOVUPS (SI), Y0
+	VMOVUPS 20(SI), Y1
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 20(DI)
+	ADDQ DX, SI
+	ADDQ $52, DI
+	SUBQ $13, CX
+	JGE  row
+
+done:
+	VZEROUPPER
+	RET
+
+// func pack8AVX512(dst, src []float32, stride int)
+// DI dst, CX elements left, SI src row, DX stride in bytes.
+TEXT ·pack8AVX512(SB), NOSPLIT, $0-56
+	MOVQ dst_base+0(FP), DI
+	MOVQ dst_len+8(FP), CX
+	MOVQ src_base+24(FP), SI
+	MOVQ stride+48(FP), DX
+	SHLQ $2, DX
+	SUBQ $8, CX
+	JLT  done
+
+row:
+	VMOVUPS (SI), Y0
+	VMOVUPS Y0, (DI)
+	ADDQ DX, SI
+	ADDQ $32, DI
+	SUBQ $8, CX
+	JGE  row
+
+done:
+	VZEROUPPER
+	RET
