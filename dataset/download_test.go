@@ -193,7 +193,7 @@ func TestDownloadFailures(t *testing.T) {
 				w.(http.Flusher).Flush()
 			}
 		}, fmt.Sprintf("serves more than %d bytes", len(payload)), 1},
-		"busy": {func(w http.ResponseWriter, r *http.Request) { http.Error(w, "busy", 503) }, "503", 4},
+		"busy": {func(w http.ResponseWriter, r *http.Request) { http.Error(w, "busy", http.StatusServiceUnavailable) }, "503", 4},
 		"wrong range": {func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Range") == "" {
 				http.Error(w, "no", 500)

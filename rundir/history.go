@@ -105,6 +105,7 @@ func (d *Dir) History() (History, error) {
 	return history, nil
 }
 
+// parseHistory returns the rows before the first damaged line, and its error.
 func parseHistory(text string) (History, error) {
 	lines := strings.Split(text[:strings.LastIndexByte(text, '\n')+1], "\n")
 	lines = lines[:len(lines)-1] // after the last newline comes nothing
@@ -119,7 +120,7 @@ func parseHistory(text string) (History, error) {
 	for i, line := range lines[1:] {
 		e, err := parseEpoch(header, strings.Split(line, ","))
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", i+2, err)
+			return history, fmt.Errorf("line %d: %w", i+2, err)
 		}
 		history = append(history, e)
 	}
@@ -152,18 +153,37 @@ func parseEpoch(header, cells []string) (e Epoch, err error) {
 	return e, nil
 }
 
-// truncateHistory keeps the epochs up to epoch.
+// truncateHistory keeps the epochs up to epoch, and nothing from the first
+// damaged line on; RepairHistory brings those epochs back.
 func (d *Dir) truncateHistory(epoch int) error {
-	all, err := d.History()
+	b, err := readSmall(filepath.Join(d.path, historyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
+	all, damage := parseHistory(string(b))
 	keep := slices.DeleteFunc(slices.Clone(all), func(e Epoch) bool { return e.Epoch > epoch })
-	if len(keep) == len(all) {
+	if damage == nil && len(keep) == len(all) {
 		return nil
 	}
 	return d.WriteFile(historyFile, func(w io.Writer) error {
 		_, err := io.WriteString(w, keep.text())
+		return err
+	})
+}
+
+// RepairHistory makes history.csv say what h says, which a checkpoint keeps as
+// well: the file may be damaged, or have rows that the checkpoint does not know.
+func (d *Dir) RepairHistory(h History) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if b, err := readSmall(filepath.Join(d.path, historyFile)); err == nil && string(b) == h.text() || len(h) == 0 && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return d.WriteFile(historyFile, func(w io.Writer) error {
+		_, err := io.WriteString(w, h.text())
 		return err
 	})
 }

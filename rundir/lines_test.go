@@ -1,7 +1,9 @@
 package rundir
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -251,5 +253,42 @@ func TestTruncateAfter(t *testing.T) {
 	}
 	if err := newRun(t).TruncateAfter(0, 0); err != nil {
 		t.Errorf("a run without files: %v", err)
+	}
+}
+
+// A damaged history.csv does not stop a run, and what a checkpoint knows of it
+// brings it back.
+func TestRepairHistory(t *testing.T) {
+	d := newRun(t)
+	var h History
+	for i := range 3 {
+		h = append(h, Epoch{Epoch: i + 1, Loss: float64(i), ValLoss: math.NaN(), ValAccuracy: 0.5})
+		if err := d.AppendEpoch(h[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(d.Path(), historyFile)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := bytes.Replace(whole, []byte("\n2,"), []byte("\ntwo,"), 1)
+	if err := os.WriteFile(path, damaged, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.History(); err == nil {
+		t.Fatal("the damage is not seen")
+	}
+	if err := errors.Join(d.TruncateAfter(3, 100), d.RepairHistory(h)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, whole) {
+		t.Errorf("repaired:\n%s\nwant:\n%s\n%v", got, whole, err)
+	}
+	if err := errors.Join(d.TruncateAfter(1, 100), d.RepairHistory(h[:1])); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.History(); err != nil || len(got) != 1 {
+		t.Errorf("%d rows after going back to epoch 1; %v", len(got), err)
 	}
 }

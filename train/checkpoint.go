@@ -25,9 +25,11 @@ const (
 	classesKey    = "classes"
 	preprocessKey = "preprocess"
 	positionKey   = "position"
+	historyKey    = "history"
 )
 
-// clockTensor holds position's Seconds, Training and Elapsed among the state.
+// clockTensor is a tensor among the state with position's Seconds, Training and
+// Elapsed, and then Seconds and ImagesPerSecond of each epoch of the history.
 const clockTensor = "clock"
 
 // Names of checkpoints: the newest, and the best by validation.
@@ -42,7 +44,7 @@ func (t *Trainer) save() error {
 		return nil
 	}
 	c := rundir.Checkpoint{Step: t.at.GlobalStep, Epoch: t.at.Epoch, Metadata: map[string]string{}}
-	for key, v := range map[string]any{modelKey: t.config.Model, classesKey: t.config.Classes, preprocessKey: t.config.Preprocess, positionKey: t.at} {
+	for key, v := range map[string]any{modelKey: t.config.Model, classesKey: t.config.Classes, preprocessKey: t.config.Preprocess, positionKey: t.at, historyKey: saveHistory(t.history)} {
 		text, err := json.Marshal(v)
 		if err != nil {
 			return fmt.Errorf("checkpoint: %s: %w", key, err)
@@ -50,7 +52,11 @@ func (t *Trainer) save() error {
 		c.Metadata[key] = string(text)
 	}
 	// Times are kept apart, so that the file of weights is the same for the same run.
-	c.State = append(c.State, safetensors.Named{Name: clockTensor, Tensor: tensor.Of([]float64{t.at.Seconds, t.at.Training, t.at.Elapsed}, 3)})
+	times := []float64{t.at.Seconds, t.at.Training, t.at.Elapsed}
+	for _, e := range t.history {
+		times = append(times, e.Seconds, e.ImagesPerSecond)
+	}
+	c.State = append(c.State, safetensors.Named{Name: clockTensor, Tensor: tensor.Of(times, len(times))})
 	for _, v := range t.graph.Variables {
 		value, err := t.vars.Get(v.Name)
 		if err != nil {
@@ -172,24 +178,50 @@ func (t *Trainer) restore() error {
 	if at.GlobalStep != c.Step || at.Epoch < 0 || at.Step < 0 || at.Step > t.fit.Steps() {
 		return fail(fmt.Errorf("position %+v does not fit %d steps in an epoch", at, t.fit.Steps()))
 	}
-	if i := slices.IndexFunc(c.State, func(n safetensors.Named) bool { return n.Name == clockTensor }); i >= 0 {
-		if times := c.State[i].Tensor; times.DType() == tensor.Float64 && times.Len() == 3 {
-			at.Seconds, at.Training, at.Elapsed = times.Float64s()[0], times.Float64s()[1], times.Float64s()[2]
-		}
-		c.State = slices.Delete(c.State, i, i+1)
+	var saved []savedEpoch
+	if err := json.Unmarshal([]byte(c.Metadata[historyKey]), &saved); err != nil || len(saved) != at.Epoch {
+		return fail(fmt.Errorf("its history has %d epochs, its position %d: %v", len(saved), at.Epoch, err))
 	}
+	i := slices.IndexFunc(c.State, func(n safetensors.Named) bool { return n.Name == clockTensor })
+	if i < 0 || c.State[i].Tensor.DType() != tensor.Float64 || c.State[i].Tensor.Len() != 3+2*len(saved) {
+		return fail(fmt.Errorf("it has no tensor %s of %d float64", clockTensor, 3+2*len(saved)))
+	}
+	times := c.State[i].Tensor.Float64s()
+	c.State = slices.Delete(c.State, i, i+1)
+	at.Seconds, at.Training, at.Elapsed = times[0], times[1], times[2]
 	if err := setAll(t.vars, t.graph, append(c.Weights, c.State...), true); err != nil {
 		return fail(err)
 	}
 	if err := t.run.TruncateAfter(at.Epoch, at.GlobalStep); err != nil {
 		return err
 	}
-	t.at = at
-	t.history, err = t.run.History()
-	if err == nil && len(t.history) != at.Epoch {
-		return fmt.Errorf("%s: history.csv has %d epochs, the checkpoint %d", t.run.Path(), len(t.history), at.Epoch)
+	t.at, t.history = at, nil
+	for i, e := range saved {
+		t.history = append(t.history, rundir.Epoch{
+			Epoch: e.Epoch, Loss: float64(e.Loss), Accuracy: float64(e.Accuracy), ValLoss: float64(e.ValLoss), ValAccuracy: float64(e.ValAccuracy),
+			LearningRate: e.LearningRate, Seconds: times[3+2*i], ImagesPerSecond: times[4+2*i],
+		})
 	}
-	return err
+	return t.run.RepairHistory(t.history)
+}
+
+// savedEpoch is a row of the history in a checkpoint, with null for NaN. Times
+// are not in it: the file of weights is the same for the same run.
+type savedEpoch struct {
+	Epoch        int          `json:"epoch"`
+	Loss         rundir.Float `json:"loss"`
+	Accuracy     rundir.Float `json:"sparse_categorical_accuracy"`
+	ValLoss      rundir.Float `json:"val_loss"`
+	ValAccuracy  rundir.Float `json:"val_sparse_categorical_accuracy"`
+	LearningRate float64      `json:"learning_rate"`
+}
+
+func saveHistory(h rundir.History) []savedEpoch {
+	saved := make([]savedEpoch, len(h))
+	for i, e := range h {
+		saved[i] = savedEpoch{e.Epoch, rundir.Float(e.Loss), rundir.Float(e.Accuracy), rundir.Float(e.ValLoss), rundir.Float(e.ValAccuracy), e.LearningRate}
+	}
+	return saved
 }
 
 // Open opens a run and reads its configuration.
