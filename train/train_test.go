@@ -55,7 +55,7 @@ func testConfig() Config {
 	}
 }
 
-func newEngine(t *testing.T) engine.Engine {
+func newEngine(t testing.TB) engine.Engine {
 	t.Helper()
 	e, err := cpu.New(cpu.Options{})
 	if err != nil {
@@ -66,7 +66,7 @@ func newEngine(t *testing.T) engine.Engine {
 }
 
 // newTrainer trains on 72 images: 4 batches of 16 and one of 8.
-func newTrainer(t *testing.T, c Config, run *rundir.Dir, observe func(Event)) *Trainer {
+func newTrainer(t testing.TB, c Config, run *rundir.Dir, observe func(Event)) *Trainer {
 	t.Helper()
 	fit, err := loader.New(stripes(72), loader.Options{BatchSize: c.BatchSize, Shuffle: true, Seed: c.Seed, Preprocess: c.Preprocess})
 	if err != nil {
@@ -84,7 +84,7 @@ func newTrainer(t *testing.T, c Config, run *rundir.Dir, observe func(Event)) *T
 	return trainer
 }
 
-func newRun(t *testing.T, c Config) *rundir.Dir {
+func newRun(t testing.TB, c Config) *rundir.Dir {
 	t.Helper()
 	run, err := rundir.Create(filepath.Join(t.TempDir(), "run"))
 	if err != nil {

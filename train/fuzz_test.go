@@ -1,0 +1,98 @@
+package train
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/residual-ml/residual/engine/cpu"
+	"github.com/residual-ml/residual/tensor"
+)
+
+// Whatever a config.json says, Check refuses it or the network can be built.
+func FuzzConfig(f *testing.F) {
+	accepted := 0
+	add := func(change func(c *Config)) {
+		c := testConfig()
+		change(&c)
+		if c.Check() == nil {
+			accepted++
+		}
+		data, err := json.Marshal(c)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	add(func(*Config) {})
+	add(func(c *Config) { c.Model.Blocks = []int{1, 2, 1, 1}; c.Model.Block = "bottleneck" })
+	add(func(c *Config) { c.Model.Shortcut = "pad" })
+	add(func(c *Config) { c.Model.Stem = "large"; c.Model.Height, c.Preprocess.Height = 1, 1 })
+	add(func(c *Config) { c.Model.Filters = -1 })
+	add(func(c *Config) { c.Optimizer.Name = "sgd"; c.Optimizer.Momentum = 0.9 })
+	f.Add([]byte(`{"model": {"blocks": [9223372036854775807]}}`))
+	f.Add([]byte(`{"epochs": 1e3, "schedule": null, "max_time_ns": -1}`))
+	f.Add([]byte(`[`))
+	if accepted < 4 {
+		f.Fatalf("%d seeds are accepted, want at least 4", accepted)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var c Config
+		if json.Unmarshal(data, &c) != nil || c.Check() != nil {
+			return
+		}
+		blocks := 0
+		for _, n := range c.Model.Blocks {
+			blocks += n
+		}
+		if blocks > 20 {
+			return // builds as well, but slowly
+		}
+		if _, err := StepGraph(c, 2); err != nil && c.Model.Stem == "small" {
+			t.Errorf("a checked configuration cannot be built: %v\n%s", err, data)
+		}
+	})
+}
+
+// A capsule is refused with an error or replayed, whatever its bytes.
+func FuzzCapsule(f *testing.F) {
+	run, path := capsuleOfTinyRun(f)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Add(data[:len(data)/2])
+	f.Add([]byte("\x02\x00\x00\x00\x00\x00\x00\x00{}"))
+	eng, err := cpu.New(cpu.Options{Threads: 1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer eng.Close()
+	if _, _, first, err := Replay(path, eng); err != nil || first == nil {
+		f.Fatalf("the first seed does not replay: %v", err)
+	}
+	file := filepath.Join(run, "fuzz.safetensors")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := os.WriteFile(file, data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		_, _, _, _ = Replay(file, eng) // must return
+	})
+}
+
+func capsuleOfTinyRun(f *testing.F) (dir, capsule string) {
+	c := testConfig()
+	c.Model.Blocks, c.Model.Filters = []int{1}, 2
+	run := newRun(f, c)
+	trainer := newTrainer(f, c, run, nil)
+	if err := trainer.vars.Set("fc.bias", tensor.Of([]float32{float32(math.NaN()), 0}, 2)); err != nil {
+		f.Fatal(err)
+	}
+	if err := trainer.Run(f.Context()); err == nil {
+		f.Fatal("a NaN was trained with")
+	}
+	return run.Path(), filepath.Join(run.Path(), "capsule-step-00000001.safetensors")
+}
