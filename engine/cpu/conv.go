@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/residual-ml/residual/engine/cpu/kernel"
 	"github.com/residual-ml/residual/graph"
@@ -245,13 +246,13 @@ func (v *convPass) run(worker, task int) {
 // packed returns the slot of size weights, which pack fills in the given number of tasks. Packing
 // is repeated only when the weights have changed; weights that this graph does
 // not update keep their panels from run to run.
-func (c *compiler) packed(n *graph.Node, weights *graph.Node, size, tasks int, pack func(dst, w []float32, task int)) slot {
+func (c *compiler) packed(n *graph.Node, weights *graph.Node, size, tasks int, pack func(worker int, dst, w []float32, task int)) slot {
 	p := c.p
 	src := c.slotOf[weights.ID]
 	name := "pack " + label(n)
 	if weights.Op != graph.OpVariable || c.updated[weights.Name] {
 		dst := c.temp(size)
-		c.step(name, tasks, func(_, task int) { pack(p.mem[dst], p.mem[src], task) }, src, dst)
+		c.step(name, tasks, func(worker, task int) { pack(worker, p.mem[dst], p.mem[src], task) }, src, dst)
 		return dst
 	}
 	dst := c.fixed(allocate(size))
@@ -262,9 +263,9 @@ func (c *compiler) packed(n *graph.Node, weights *graph.Node, size, tasks int, p
 		}
 	}
 	var version uint64 // of the weights in the panels; 0 is none
-	c.step(name, tasks, func(_, task int) {
+	c.step(name, tasks, func(worker, task int) {
 		if version != v.version {
-			pack(p.mem[dst], p.mem[src], task)
+			pack(worker, p.mem[dst], p.mem[src], task)
 		}
 	}, src)
 	c.step(name+" done", 1, func(_, _ int) { version = v.version })
@@ -282,7 +283,7 @@ func (c *compiler) panelsSize(k, n int) int {
 func (c *compiler) packedRows(n *graph.Node, weights *graph.Node, k, cols int) slot {
 	const perTask, together = 64, 8 // rows; together share the lines that are read while these are near
 	width := c.k.ConvTileFor(cols).Cols
-	return c.packed(n, weights, c.panelsSize(k, cols), (k+perTask-1)/perTask, func(dst, w []float32, task int) {
+	return c.packed(n, weights, c.panelsSize(k, cols), (k+perTask-1)/perTask, func(_ int, dst, w []float32, task int) {
 		end := min((task+1)*perTask, k)
 		for row := task * perTask; row < end; row += together {
 			rows := min(together, end-row)
@@ -311,36 +312,30 @@ func packPanel(k *kernel.Kernels, cols int, dst, w []float32, n, panel int) {
 func (c *compiler) packedColumns(n *graph.Node, weights *graph.Node, taps, cols, k int) slot {
 	width := c.k.ConvTileFor(cols).Cols
 	panels := (cols + width - 1) / width
-	return c.packed(n, weights, c.panelsSize(taps*k, cols), panels, func(dst, w []float32, panel int) {
-		packColumns(dst[panel*taps*k*width:][:taps*k*width], w, taps, cols, k, width, panel)
+	return c.packed(n, weights, c.panelsSize(taps*k, cols), panels, func(_ int, dst, w []float32, panel int) {
+		packColumns(c.k, dst[panel*taps*k*width:][:taps*k*width], w, taps, cols, k, width, panel)
 	})
 }
 
 // packColumns packs the transposes of taps matrices [n,k] that follow each
 // other: panel[(tap*k+i)*cols+j] = w[tap,panel*cols+j,i].
-func packColumns(dst, w []float32, taps, n, k, cols, panel int) {
+func packColumns(kernels *kernel.Kernels, dst, w []float32, taps, n, k, cols, panel int) {
+	rows := min(cols, n-panel*cols)
 	for tap := range taps {
 		out := dst[tap*k*cols:][:k*cols]
-		for j := range cols {
-			row := panel*cols + j
-			if row >= n {
-				for i := j; i < len(out); i += cols {
-					out[i] = 0
-				}
-				continue
-			}
-			at := j
-			for _, v := range w[(tap*n+row)*k:][:k] {
-				out[at] = v
-				at += cols
-			}
+		if rows < cols {
+			clear(out)
 		}
+		kernels.Transpose(out, w[(tap*n+panel*cols)*k:], rows, k, cols, k)
 	}
 }
 
 // igemm notes the implementation of an operation for the record.
 func (c *compiler) igemm(n *graph.Node) {
 	t := c.k.ConvTiles[0]
+	if strings.Contains(c.p.kernels[n.Op.String()], "winograd") {
+		return // which says both
+	}
 	c.p.kernels[n.Op.String()] = fmt.Sprintf("float32 igemm %d×%d %v", t.Rows, t.Cols, c.k.Set)
 }
 
@@ -362,6 +357,10 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 		return err
 	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
+	if c.winograd(w.Shape, n.Conv.Stride) {
+		wei := c.winogradRows(n, w, ch, oc)
+		return c.lowerWinograd(n, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], wei, c.value(n))
+	}
 	m := forwardPixels(x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], kh, kw, n.Conv)
 	c.igemm(n)
 	wei := c.packedRows(n, w, kh*kw*ch, oc)
@@ -374,6 +373,10 @@ func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
 		return err
 	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
+	if c.winograd(w.Shape, n.Conv.Stride) {
+		wei := c.winogradColumns(n, w, ch, oc)
+		return c.lowerWinograd(n, n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], wei, c.value(n))
+	}
 	m := forwardPixels(n.Shape[1], n.Shape[2], dy.Shape[1], dy.Shape[2], kh, kw, n.Conv).inverse()
 	c.igemm(n)
 	wei := c.packedColumns(n, w, kh*kw, ch, oc)

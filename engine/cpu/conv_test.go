@@ -127,7 +127,7 @@ func benchmarkConv(b *testing.B, pass graph.Op, l layer, batch int) {
 }
 
 // TestConvPasses compares the three passes with plain loops on small integers,
-// whose sums are exact, so that any mistake in tables, tails, groups, blocks or
+// whose sums are exact (Winograd's halves and quarters too), so that any mistake in tables, tails, groups, blocks or
 // shards is an inequality. The shapes are chosen to reach each of them.
 func TestConvPasses(t *testing.T) {
 	same := func(h, w, kernel, stride int) graph.Padding { return graph.SamePadding(h, w, kernel, stride) }
@@ -141,6 +141,7 @@ func TestConvPasses(t *testing.T) {
 		kh, kw, stride int
 		pad            func(h, w, kernel, stride int) graph.Padding
 		reach          func(f *convPass, w *weightsPass) bool // the code path that the case is for
+		winograd       func(f *winogradPass, w *winogradWeights) bool
 	}{
 		{why: "one pixel", n: 1, h: 1, w: 1, c: 1, oc: 1, kh: 1, kw: 1, stride: 1, pad: sym(0)},
 		{why: "last group smaller", n: 15, h: 4, w: 4, c: 10, oc: 17, kh: 3, kw: 3, stride: 1, pad: same, reach: func(f *convPass, w *weightsPass) bool { return f.groups > 1 && f.last != f.tables }},
@@ -158,6 +159,13 @@ func TestConvPasses(t *testing.T) {
 		{why: "panels apart, packed x", n: 3, h: 5, w: 5, c: 65, oc: 144, kh: 3, kw: 3, stride: 1, pad: same, reach: func(f *convPass, w *weightsPass) bool {
 			return f.panelsPerTask < f.panels && w.panelsPerTask < w.panels && w.packedX != noSlot
 		}},
+		{why: "winograd: groups and blocks", n: 17, h: 11, w: 12, c: 9, oc: 33, kh: 3, kw: 3, stride: 1, pad: same, winograd: func(f *winogradPass, w *winogradWeights) bool {
+			return f.groups > 1 && f.last != f.tables && f.chunks > 1 && w.shards > 1 && w.blocks > w.shards
+		}},
+		{why: "winograd: depth, panels", n: 2, h: 7, w: 4, c: 150, oc: 140, kh: 3, kw: 3, stride: 1, pad: sym(0), winograd: func(f *winogradPass, w *winogradWeights) bool {
+			return f.depth < f.cSrc && f.panelsPerTask < f.panels && w.packedX != noSlot
+		}},
+		{why: "winograd: lopsided", n: 2, h: 5, w: 6, c: 8, oc: 16, kh: 3, kw: 3, stride: 1, pad: lopsided},
 		{why: "only padding in places", n: 1, h: 2, w: 2, c: 2, oc: 2, kh: 1, kw: 1, stride: 1, pad: sym(2)},
 	} {
 		t.Run(c.why, func(t *testing.T) {
@@ -181,16 +189,22 @@ func TestConvPasses(t *testing.T) {
 			}
 			want := naiveConv(in[0], in[1], in[2], attrs)
 			for _, k := range kernel.Supported() {
-				for _, threads := range []int{1, 3} {
-					e := open(t, Options{Threads: threads, InstructionSet: k.Set.String()})
+				for threads, winograd := range map[int]string{1: "off", 3: "off", 2: "on", 4: "on"} {
+					e := open(t, Options{Threads: threads, InstructionSet: k.Set.String(), Winograd: winograd})
 					p, err := e.Compile(g, e.NewVariables())
 					if err != nil {
 						t.Fatal(err)
 					}
-					if c.reach != nil {
+					if c.reach != nil && winograd == "off" {
 						if f, w := p.(*Program).passes[0], p.(*Program).weights[0]; !c.reach(f, w) {
 							t.Fatalf("%v: the case does not reach what it is for: %d groups, %d chunks, %d of %d panels per task; %d shards, %d blocks", k.Set,
 								f.groups, f.chunks, f.panelsPerTask, f.panels, w.shards, len(w.blocks))
+						}
+					}
+					if c.winograd != nil && winograd == "on" {
+						if f, w := p.(*Program).winograds[0], p.(*Program).winogradWeights[0]; !c.winograd(f, w) {
+							t.Fatalf("%v: the case does not reach what it is for: %d groups, %d chunks, %d of %d panels per task; %d shards, %d blocks", k.Set,
+								f.groups, f.chunks, f.panelsPerTask, f.panels, w.shards, w.blocks)
 						}
 					}
 					nan := float32(math.NaN())
@@ -205,7 +219,7 @@ func TestConvPasses(t *testing.T) {
 					for i, pass := range []string{"forward", "backward data", "backward weights"} {
 						for j, v := range got[i].Float32s() {
 							if v != want[i][j] {
-								t.Fatalf("%s, %v, %d threads: element %d of %v is %v, want %v", pass, k.Set, threads, j, got[i].Shape(), v, want[i][j])
+								t.Fatalf("%s, %v, winograd %s, %d threads: element %d of %v is %v, want %v", pass, k.Set, winograd, threads, j, got[i].Shape(), v, want[i][j])
 							}
 						}
 					}

@@ -43,6 +43,9 @@ type weightsBlock struct {
 }
 
 func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
+	if c.winograd(n.Shape, n.Conv.Stride) {
+		return c.lowerWinogradWeights(n)
+	}
 	x, dy := n.Inputs[0], n.Inputs[1]
 	images, h, w, ch := x.Shape[0], x.Shape[1], x.Shape[2], x.Shape[3]
 	oh, ow, oc := dy.Shape[1], dy.Shape[2], dy.Shape[3]

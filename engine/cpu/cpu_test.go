@@ -18,14 +18,15 @@ func open(t testing.TB, o Options) *Engine {
 	return e
 }
 
-// Every instruction set that runs here passes what every engine must. (Package
-// kernel's tests fail when a required set does not run.)
+// Every instruction set that runs here passes what every engine must, with direct
+// convolution and with Winograd's wherever it is possible. (Package kernel's
+// tests fail when a required set does not run.)
 func TestConformance(t *testing.T) {
 	for _, k := range kernel.Supported() {
-		for _, threads := range []int{1, 3} {
-			t.Run(k.Set.String(), func(t *testing.T) {
+		for threads, winograd := range map[int]string{1: "off", 3: "on"} {
+			t.Run(k.Set.String()+"/winograd="+winograd, func(t *testing.T) {
 				enginetest.RunAll(t, func() engine.Engine {
-					e := open(t, Options{Threads: threads, InstructionSet: k.Set.String()})
+					e := open(t, Options{Threads: threads, InstructionSet: k.Set.String(), Winograd: winograd})
 					if want := "cpu/" + k.Set.String(); e.Name() != want {
 						t.Errorf("engine %q, want %q", e.Name(), want)
 					}

@@ -29,19 +29,26 @@ type Options struct {
 	// InstructionSet caps the kernels: "generic", "avx2", "avx512" or "amx".
 	// Empty means what RESIDUAL_CPU says, or no cap.
 	InstructionSet string
+	// Winograd says when convolutions of 3×3 kernels with stride 1 go through
+	// Winograd's F(2×2,3×3), which is faster and rounds a little more: "auto"
+	// (where it is expected to be faster), "on" (wherever it is possible) or
+	// "off". Empty means what RESIDUAL_WINOGRAD says, or auto.
+	Winograd string
 }
 
 // Engine compiles graphs for the processor.
 type Engine struct {
-	kernels *kernel.Kernels
-	pool    *parallel.Pool
-	mu      sync.Mutex // one program runs at a time: they share the pool
+	kernels  *kernel.Kernels
+	winograd winogradMode
+	pool     *parallel.Pool
+	mu       sync.Mutex // one program runs at a time: they share the pool
 }
 
 var _ engine.Engine = (*Engine)(nil)
 
-// New starts an engine. An unknown instruction set, in the options or in
-// RESIDUAL_CPU, is an error; one that the machine lacks is not, it only caps.
+// New starts an engine. An unknown word in the options, in RESIDUAL_CPU or in
+// RESIDUAL_WINOGRAD is an error; an instruction set that the machine lacks is
+// not, it only caps.
 func New(o Options) (*Engine, error) {
 	if o.Threads < 0 {
 		return nil, fmt.Errorf("cpu: %d threads, want 0 (all) or more", o.Threads)
@@ -56,11 +63,15 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cpu: %w", err)
 	}
+	winograd, err := winogradFrom(o.Winograd)
+	if err != nil {
+		return nil, fmt.Errorf("cpu: %w", err)
+	}
 	threads := o.Threads
 	if threads == 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	return &Engine{kernels: kernels, pool: parallel.New(threads)}, nil
+	return &Engine{kernels: kernels, winograd: winograd, pool: parallel.New(threads)}, nil
 }
 
 // Name is "cpu/" and the instruction set, such as "cpu/avx512".

@@ -46,10 +46,12 @@ type Program struct {
 	outputs  []tensor.Tensor
 	fail     error // set by a step that cannot go on
 
-	passes  []*convPass // for tests: which paths a shape takes
-	weights []*weightsPass
-	kernels map[string]string
-	closed  bool
+	passes          []*convPass // for tests: which paths a shape takes
+	weights         []*weightsPass
+	winograds       []*winogradPass
+	winogradWeights []*winogradWeights
+	kernels         map[string]string
+	closed          bool
 }
 
 // binding ties a variable of the store to its slot.

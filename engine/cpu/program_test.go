@@ -106,9 +106,15 @@ var small = model.Config{Name: "small", Convention: model.Keras, Height: 10, Wid
 	Stem: model.SmallStem, Block: model.Basic, Shortcut: model.Projection, Blocks: []int{1, 1}, Filters: 20}
 
 func TestSameBitsForAnyNumberOfThreads(t *testing.T) {
+	for _, winograd := range []string{"off", "on"} {
+		t.Run("winograd="+winograd, func(t *testing.T) { testSameBits(t, winograd) })
+	}
+}
+
+func testSameBits(t *testing.T, winograd string) {
 	var want []uint32
 	for _, threads := range []int{1, 2, 3, 8} {
-		tr := newTraining(t, open(t, Options{Threads: threads}), small, 7)
+		tr := newTraining(t, open(t, Options{Threads: threads, Winograd: winograd}), small, 7)
 		var out []tensor.Tensor
 		for range 3 {
 			out = tr.step(t)
@@ -141,7 +147,13 @@ func firstDifference(a, b []uint32) int {
 // A run computes everything it reads: old contents of the arena, scratch and
 // partial sums, here NaN, change nothing.
 func TestRunIgnoresOldMemory(t *testing.T) {
-	e := open(t, Options{Threads: 2})
+	for _, winograd := range []string{"off", "on"} {
+		t.Run("winograd="+winograd, func(t *testing.T) { testIgnoresOldMemory(t, winograd) })
+	}
+}
+
+func testIgnoresOldMemory(t *testing.T, winograd string) {
+	e := open(t, Options{Threads: 2, Winograd: winograd})
 	clean, dirty := newTraining(t, e, small, 7), newTraining(t, e, small, 7)
 	for range 2 {
 		p := dirty.program
@@ -162,8 +174,8 @@ func TestRunIgnoresOldMemory(t *testing.T) {
 }
 
 func TestRunAllocatesNothing(t *testing.T) {
-	for _, threads := range []int{1, 2} {
-		tr := newTraining(t, open(t, Options{Threads: threads}), small, 5)
+	for threads, winograd := range map[int]string{1: "off", 2: "off", 3: "on"} {
+		tr := newTraining(t, open(t, Options{Threads: threads, Winograd: winograd}), small, 5)
 		ctx := context.Background()
 		if n := testing.AllocsPerRun(5, func() {
 			if _, err := tr.program.Run(ctx, tr.inputs...); err != nil {
@@ -228,11 +240,17 @@ func TestArenaIsShared(t *testing.T) {
 
 // Weights that a program does not update are packed again only after they change.
 func TestEvaluationSeesNewWeights(t *testing.T) {
-	e := open(t, Options{Threads: 2})
+	for _, winograd := range []string{"off", "on"} {
+		t.Run("winograd="+winograd, func(t *testing.T) { testNewWeights(t, winograd) })
+	}
+}
+
+func testNewWeights(t *testing.T, winograd string) {
+	e := open(t, Options{Threads: 2, Winograd: winograd})
 	b := graph.NewBuilder()
 	x := b.Input("x", graph.Real, 1, 2, 2, 1)
-	w := b.Variable("w", graph.VariableAttrs{}, 1, 1, 1, 1)
-	g, err := b.Build(b.Conv(x, w, graph.ConvAttrs{Stride: 1}))
+	w := b.Variable("w", graph.VariableAttrs{}, 3, 3, 1, 1)
+	g, err := b.Build(b.Conv(x, w, graph.ConvAttrs{Stride: 1, Pad: graph.SymmetricPadding(1)}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +260,7 @@ func TestEvaluationSeesNewWeights(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, v := range []float32{2, 3, -1} {
-		if err := vars.Set("w", tensor.Of([]float32{v}, 1, 1, 1, 1)); err != nil {
+		if err := vars.Set("w", tensor.Of([]float32{0, 0, 0, 0, v, 0, 0, 0, 0}, 3, 3, 1, 1)); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {
@@ -330,6 +348,16 @@ func TestNew(t *testing.T) {
 	}
 	if e := open(t, Options{Threads: 3, InstructionSet: "generic"}); e.Name() != "cpu/generic" || e.Threads() != 3 {
 		t.Errorf("engine %s with %d threads", e.Name(), e.Threads())
+	}
+	if _, err := New(Options{Winograd: "yes"}); err == nil || !strings.Contains(err.Error(), `option Winograd is "yes", want one of auto, on, off`) {
+		t.Errorf("Winograd yes: error %v", err)
+	}
+	t.Setenv("RESIDUAL_WINOGRAD", "1")
+	if _, err := New(Options{}); err == nil || !strings.Contains(err.Error(), `RESIDUAL_WINOGRAD is "1"`) {
+		t.Errorf("RESIDUAL_WINOGRAD=1: error %v", err)
+	}
+	if e := open(t, Options{Winograd: "off"}); e.winograd != winogradOff { // the option comes first
+		t.Errorf("RESIDUAL_WINOGRAD=1 and option off: mode %v", e.winograd)
 	}
 	t.Setenv("RESIDUAL_CPU", "mmx")
 	if _, err := New(Options{}); err == nil || !strings.Contains(err.Error(), "RESIDUAL_CPU") {

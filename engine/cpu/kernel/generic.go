@@ -5,6 +5,8 @@ var generic = Kernels{
 	ConvTiles:  []ConvTile{{6, 16, convTileGeneric}},
 	OuterTiles: []OuterTile{{6, 16, outerTileGeneric}},
 	Pack:       packGeneric,
+	Transpose:  transposeGeneric,
+	Winograd:   winogradGeneric,
 
 	Add:      addGeneric,
 	Sub:      subGeneric,
@@ -20,4 +22,12 @@ var generic = Kernels{
 	ChannelSquares:  channelSquaresGeneric,
 	ChannelProducts: channelProductsGeneric,
 	ChannelMoments:  channelMomentsGeneric,
+}
+
+var winogradGeneric = Winograd{
+	Input:    winogradInputGeneric,
+	Gradient: winogradGradientGeneric,
+	Output:   winogradOutputGeneric,
+	Weights:  winogradWeightsGeneric,
+	Sums:     winogradSumsGeneric,
 }

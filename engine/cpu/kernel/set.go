@@ -54,6 +54,8 @@ type Kernels struct {
 	ConvTiles  []ConvTile
 	OuterTiles []OuterTile
 	Pack       func(dst, src []float32, width, stride int)
+	Transpose  func(dst, src []float32, rows, cols, dstStride, srcStride int)
+	Winograd   Winograd
 
 	// Elementwise: dst[i] = f(a[i], b[i]) for i < len(dst).
 	Add, Sub, Mul, Div func(dst, a, b []float32)

@@ -23,6 +23,8 @@ var avx2 = Kernels{
 	ConvTiles:  []ConvTile{{6, 16, convTileAVX2}},
 	OuterTiles: []OuterTile{{6, 16, outerTileAVX2}},
 	Pack:       packAVX2,
+	Transpose:  transposeAVX2,
+	Winograd:   winogradAVX2,
 
 	Add:      addAVX2,
 	Sub:      subAVX2,
@@ -48,5 +50,6 @@ var avx512 = func() Kernels {
 	k.ConvTiles = []ConvTile{{13, 32, convTile13x32AVX512}, {13, 16, convTile13x16AVX512}}
 	k.OuterTiles = []OuterTile{{13, 32, outerTile13x32AVX512}, {13, 16, outerTile13x16AVX512}, {8, 16, outerTile8x16AVX512}}
 	k.Pack = packAVX512
+	k.Winograd = winogradAVX512
 	return k
 }()

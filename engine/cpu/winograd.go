@@ -1,0 +1,441 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+	"os"
+
+	"github.com/residual-ml/residual/engine/cpu/kernel"
+	"github.com/residual-ml/residual/graph"
+)
+
+// Convolutions of 3×3 kernels with stride 1 can go through Winograd's F(2×2,3×3)
+// (kernel/winograd.go), which needs 16 products where the definition has 36.
+//
+// A task transforms a block of tiles into scratch that stays in the second
+// cache, multiplies the 16 planes by transformed weights with the register tiles
+// of direct convolution, and transforms the products back. Nothing transformed
+// goes through memory but the weights.
+
+// winogradMode says when Winograd's algorithm is used.
+type winogradMode uint8
+
+const (
+	winogradAuto winogradMode = iota // where it is expected to be faster
+	winogradOn                       // wherever it is possible
+	winogradOff
+)
+
+var winogradModes = map[string]winogradMode{"": winogradAuto, "auto": winogradAuto, "on": winogradOn, "off": winogradOff}
+
+// winogradFrom returns the mode that the option names, or else the environment
+// variable RESIDUAL_WINOGRAD.
+func winogradFrom(option string) (winogradMode, error) {
+	where := "option Winograd"
+	if option == "" {
+		option, where = os.Getenv("RESIDUAL_WINOGRAD"), "environment variable RESIDUAL_WINOGRAD"
+	}
+	mode, ok := winogradModes[option]
+	if !ok {
+		return 0, fmt.Errorf("%s is %q, want one of auto, on, off", where, option)
+	}
+	return mode, nil
+}
+
+// winograd reports whether a convolution of that kernel from c to oc channels
+// goes through Winograd's algorithm.
+//
+// The transforms cost c (or c + oc) operations for c·oc products. On a Zen 4 they
+// pay from 32 channels on.
+func (c *compiler) winograd(kernelShape []int, stride int) bool {
+	ch, oc := kernelShape[2], kernelShape[3]
+	if kernelShape[0] != 3 || kernelShape[1] != 3 || stride != 1 {
+		return false
+	}
+	switch c.p.engine.winograd {
+	case winogradOn:
+		return true
+	case winogradAuto:
+		return c.k.Set > kernel.Generic && ch >= 32 && oc >= 32
+	}
+	return false
+}
+
+func (c *compiler) winogradKernel(n *graph.Node) {
+	c.p.kernels[n.Op.String()] = fmt.Sprintf("float32 winograd F(2×2,3×3) and igemm %v", c.k.Set)
+}
+
+// winogradTiles are the tiles of a group of images: 2×2 pixels of the
+// destination and the 4×4 patch of the source that they are computed from.
+// Offsets are in elements from the first image of the group, or NoPixel.
+type winogradTiles struct {
+	images  int
+	patches []int32 // 16 per tile
+	at      []int32 // 4 per tile
+}
+
+func (t *winogradTiles) tiles() int { return len(t.at) / 4 }
+
+// newWinogradTiles lists the tiles of a convolution with padding top and left
+// from h×w pixels of cSrc channels to oh×ow of cDst.
+func newWinogradTiles(images, h, w, oh, ow, top, left, cSrc, cDst int) *winogradTiles {
+	t := &winogradTiles{images: images}
+	offset := func(y, x, h, w, image, c int) int32 {
+		if y < 0 || y >= h || x < 0 || x >= w {
+			return kernel.NoPixel
+		}
+		return int32(((image*h+y)*w + x) * c)
+	}
+	for n := range images {
+		for y := 0; y < oh; y += 2 {
+			for x := 0; x < ow; x += 2 {
+				for i := range 16 {
+					t.patches = append(t.patches, offset(y-top+i/4, x-left+i%4, h, w, n, cSrc))
+				}
+				for i := range 4 {
+					t.at = append(t.at, offset(y+i/2, x+i%2, oh, ow, n, cDst))
+				}
+			}
+		}
+	}
+	return t
+}
+
+// planes is the layout of transformed values in scratch: plane i begins at
+// i·size, and a tile's channels lie stride elements apart.
+type planes struct{ stride, size int }
+
+// newPlanes keeps rows and planes off each other's cache sets: both distances
+// are odd numbers of cache lines.
+func newPlanes(tiles, channels int) planes {
+	const line = 16 // elements
+	odd := func(n int) int { return (n+line-1)/line*line | line }
+	stride := odd(channels)
+	return planes{stride, odd(tiles * stride)}
+}
+
+// winogradPass is a compiled convolution, forward or backward data.
+type winogradPass struct {
+	p              *Program
+	tile           *kernel.ConvTile
+	src, wei, dst  slot
+	cSrc, cDst     int
+	srcStep        int // elements of one source image
+	dstStep        int
+	panels         int
+	panelsPerTask  int
+	tilesPerTask   int
+	depth          int // channels of the source that are transformed at a time
+	groups         int
+	tables, last   *winogradTiles
+	chunks, lastCh int // blocks of tiles per group
+	in, out        planes
+	taps           []int32 // the record of one tap over the rows of in
+	rows           []int32 // offsets of rows of out
+}
+
+// lowerWinograd appends the steps of a convolution through transformed weights.
+// h, w and oh, ow are the pixels of source and destination.
+func (c *compiler) lowerWinograd(n *graph.Node, images, h, w, oh, ow, top, left, cSrc, cDst int, src, wei, dst slot) error {
+	const wantTiles, wantDepth, wantColumns = 52, 128, 128
+	k := c.k.ConvTileFor(cDst)
+	v := &winogradPass{
+		p: c.p, tile: k, src: src, wei: wei, dst: dst, cSrc: cSrc, cDst: cDst,
+		srcStep: h * w * cSrc, dstStep: oh * ow * cDst,
+		panels: (cDst + k.Cols - 1) / k.Cols,
+	}
+	perImage := ((oh + 1) / 2) * ((ow + 1) / 2)
+	group := groupImages(perImage, images, k.Rows)
+	if max(group*v.srcStep, group*v.dstStep, cSrc*k.Cols) > math.MaxInt32 {
+		return errTooLarge
+	}
+	v.groups = (images + group - 1) / group
+	v.tables = newWinogradTiles(group, h, w, oh, ow, top, left, cSrc, cDst)
+	v.last = v.tables
+	if rest := images - (v.groups-1)*group; rest != group {
+		v.last = newWinogradTiles(rest, h, w, oh, ow, top, left, cSrc, cDst)
+	}
+	v.tilesPerTask = max(wantTiles/k.Rows, 1) * k.Rows
+	v.depth = min(wantDepth, cSrc)
+	v.panelsPerTask = min(max(wantColumns/k.Cols, 1), v.panels)
+	for v.tasks() < 16 && v.panelsPerTask > 1 {
+		v.panelsPerTask = (v.panelsPerTask + 1) / 2
+	}
+	v.in = newPlanes(v.tilesPerTask, v.depth)
+	v.out = newPlanes(v.tilesPerTask, v.panelsPerTask*k.Cols)
+	v.taps = []int32{0, 0}
+	for r := range k.Rows {
+		v.taps = append(v.taps, int32(r*v.in.stride))
+		v.rows = append(v.rows, int32(r*v.out.stride))
+	}
+	c.needScratch(16 * (v.in.size + v.out.size))
+	c.needChannels(cSrc)
+	c.p.winograds = append(c.p.winograds, v)
+	c.winogradKernel(n)
+	c.step("winograd "+label(n), v.tasks(), v.run, src, wei, dst)
+	return nil
+}
+
+// tasks counts the tasks, and sets what run needs to tell them apart.
+func (v *winogradPass) tasks() int {
+	v.chunks = (v.tables.tiles() + v.tilesPerTask - 1) / v.tilesPerTask
+	v.lastCh = (v.last.tiles() + v.tilesPerTask - 1) / v.tilesPerTask
+	return ((v.groups-1)*v.chunks + v.lastCh) * ((v.panels + v.panelsPerTask - 1) / v.panelsPerTask)
+}
+
+// run computes one task: some tiles of one group times some panels.
+func (v *winogradPass) run(worker, task int) {
+	p, k, f := v.p, v.tile, &v.p.engine.kernels.Winograd
+	perPanels := (v.groups-1)*v.chunks + v.lastCh
+	panel0 := task / perPanels * v.panelsPerTask
+	panelEnd := min(panel0+v.panelsPerTask, v.panels)
+	task %= perPanels
+	group := min(task/v.chunks, v.groups-1)
+	tile0 := (task - group*v.chunks) * v.tilesPerTask
+	t := v.tables
+	if group == v.groups-1 {
+		t = v.last
+	}
+	tiles := min(v.tilesPerTask, t.tiles()-tile0)
+	src := p.mem[v.src][group*v.tables.images*v.srcStep:]
+	dst := p.mem[v.dst][group*v.tables.images*v.dstStep:]
+	wei := p.mem[v.wei]
+	in := p.scratch[worker][:16*v.in.size]
+	out := p.scratch[worker][16*v.in.size:][:16*v.out.size]
+
+	for c0 := 0; c0 < v.cSrc; c0 += v.depth {
+		c := min(v.depth, v.cSrc-c0)
+		f.Input(in, src[c0:], p.zero, t.patches[16*tile0:16*(tile0+tiles)], c, v.in.stride, v.in.size)
+		for plane := range 16 {
+			for panel := panel0; panel < panelEnd; panel++ {
+				w := wei[((panel*16+plane)*v.cSrc+c0)*k.Cols:]
+				at := out[plane*v.out.size+(panel-panel0)*k.Cols:]
+				for tile := 0; tile < tiles; tile += k.Rows {
+					k.Run(at[tile*v.out.stride:], v.rows, in[plane*v.in.size+tile*v.in.stride:], p.zero, v.taps, c, w, c0 > 0)
+				}
+			}
+		}
+	}
+	columns := min(panelEnd*k.Cols, v.cDst) - panel0*k.Cols
+	f.Output(dst[panel0*k.Cols:], out, t.at[4*tile0:4*(tile0+tiles)], columns, v.out.stride, v.out.size)
+}
+
+// winogradRows packs transformed kernels [3,3,c,oc] in panels
+// [oc/cols][plane][c][cols]. Columns beyond the last are left as they are: what
+// becomes of them is not used.
+func (c *compiler) winogradRows(n *graph.Node, weights *graph.Node, ch, oc int) slot {
+	const perTask = 16
+	f, cols := &c.k.Winograd, c.k.ConvTileFor(oc).Cols
+	return c.packed(n, weights, c.panelsSize(16*ch, oc), (ch+perTask-1)/perTask, func(_ int, dst, w []float32, task int) {
+		for row := task * perTask; row < min((task+1)*perTask, ch); row++ {
+			for panel := 0; panel*cols < oc; panel++ {
+				f.Weights(dst[(panel*16*ch+row)*cols:], w[row*oc+panel*cols:], min(cols, oc-panel*cols), ch*oc, ch*cols)
+			}
+		}
+	})
+}
+
+// winogradColumns packs what winogradRows does of the kernels turned by 180° and
+// with channels exchanged, as backward data wants them: panels
+// [c/cols][plane][oc][cols]. A turned kernel has the transform of the kernel with
+// rows 0 and 3, and columns 0 and 3, exchanged.
+func (c *compiler) winogradColumns(n *graph.Node, weights *graph.Node, ch, oc int) slot {
+	const width = 32 // of oc at a time
+	k, cols := c.k, c.k.ConvTileFor(ch).Cols
+	panels, chunks := (ch+cols-1)/cols, (oc+width-1)/width
+	size := cols*width + 16 // of a plane in scratch
+	turned := [4]int{3, 1, 2, 0}
+	c.needScratch(16 * size)
+	return c.packed(n, weights, c.panelsSize(16*oc, ch), panels*chunks, func(worker int, dst, w []float32, task int) {
+		c0, o0 := task%panels*cols, task/panels*width
+		rows, wide := min(cols, ch-c0), min(width, oc-o0)
+		block := c.p.scratch[worker]
+		for r := range rows {
+			k.Winograd.Weights(block[r*width:], w[(c0+r)*oc+o0:], wide, ch*oc, size)
+		}
+		for plane := range 16 {
+			to := 4*turned[plane/4] + turned[plane%4]
+			k.Transpose(dst[((task%panels*16+to)*oc+o0)*cols:], block[plane*size:], rows, wide, cols, width)
+		}
+	})
+}
+
+// winogradWeights computes dw as weightsPass does, block by block of tiles and in
+// shards, with sums of products of transformed values that are transformed back
+// at the end.
+type winogradWeights struct {
+	p              *Program
+	tile           *kernel.OuterTile
+	x, dy, dw      slot
+	sums           slot // [shard][plane][panel][strip][Rows*Cols]
+	packedX        slot // [block][plane][strip][tile][Rows] of x, transformed, when several tasks read it; else noSlot
+	c, oc          int
+	xStep, dyStep  int // elements of one image
+	strips, panels int
+	panelsPerTask  int
+	tilesPerBlock  int
+	shards         int
+	groups         int
+	tables, last   *winogradTiles
+	chunks, blocks int // blocks of tiles per group, and of all groups
+	in, grad       planes
+	stripStep      int     // from a strip of a transformed block of x to the next
+	pairs          []int32 // offsets of tiles in a strip and a panel
+}
+
+func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
+	x, dy := n.Inputs[0], n.Inputs[1]
+	images, h, w, ch := x.Shape[0], x.Shape[1], x.Shape[2], x.Shape[3]
+	oh, ow, oc := dy.Shape[1], dy.Shape[2], dy.Shape[3]
+	if err := checkImages(x, dy); err != nil {
+		return err
+	}
+	k := c.k.OuterTileFor(ch, oc)
+	v := &winogradWeights{
+		p: c.p, tile: k, x: c.slotOf[x.ID], dy: c.slotOf[dy.ID], packedX: noSlot, c: ch, oc: oc,
+		xStep: h * w * ch, dyStep: oh * ow * oc,
+		strips: (ch + k.Rows - 1) / k.Rows, panels: (oc + k.Cols - 1) / k.Cols,
+	}
+	// Many tiles, because each block reads and writes all sums; fewer where their
+	// transforms would not stay in the second cache.
+	v.tilesPerBlock = 128
+	if ch+oc <= 128 {
+		v.tilesPerBlock = 64
+	}
+	perImage := ((oh + 1) / 2) * ((ow + 1) / 2)
+	group := min((v.tilesPerBlock+perImage-1)/perImage, images)
+	if max(group*v.xStep, group*v.dyStep) > math.MaxInt32 {
+		return errTooLarge
+	}
+	v.groups = (images + group - 1) / group
+	pad := n.Conv.Pad
+	v.tables = newWinogradTiles(group, h, w, oh, ow, pad.Top, pad.Left, ch, oc)
+	v.last = v.tables
+	if rest := images - (v.groups-1)*group; rest != group {
+		v.last = newWinogradTiles(rest, h, w, oh, ow, pad.Top, pad.Left, ch, oc)
+	}
+	v.tilesPerBlock = min(v.tilesPerBlock, v.tables.tiles())
+	v.chunks = (v.tables.tiles() + v.tilesPerBlock - 1) / v.tilesPerBlock
+	v.blocks = (v.groups-1)*v.chunks + (v.last.tiles()+v.tilesPerBlock-1)/v.tilesPerBlock
+
+	shardSize := v.panels * v.strips * 16 * k.Rows * k.Cols
+	const shardFloats, maxShards, wantTasks = 2304 << 10, 16, 8
+	v.shards = min(max(shardFloats/shardSize, 1), maxShards, v.blocks)
+	chunks := min((wantTasks+v.shards-1)/v.shards, v.panels)
+	v.panelsPerTask = (v.panels + chunks - 1) / chunks
+	chunks = (v.panels + v.panelsPerTask - 1) / v.panelsPerTask
+
+	v.in = newPlanes(v.tilesPerBlock, v.strips*k.Rows)
+	v.grad = newPlanes(v.tilesPerBlock, v.panelsPerTask*k.Cols)
+	c.needScratch(16 * (v.in.size + v.grad.size))
+	c.needChannels(max(ch, oc))
+	c.winogradKernel(n)
+	c.p.winogradWeights = append(c.p.winogradWeights, v)
+	name := label(n)
+	rowStep := v.in.stride
+	v.stripStep = k.Rows
+	if chunks > 1 {
+		rowStep, v.stripStep = k.Rows, v.tilesPerBlock*k.Rows
+		v.packedX = c.temp(v.blocks * 16 * v.strips * v.stripStep)
+		c.step("pack winograd "+name, v.blocks, v.packX, v.x, v.packedX)
+	}
+	for t := range v.tilesPerBlock {
+		v.pairs = append(v.pairs, int32(t*rowStep), int32(t*v.grad.stride))
+	}
+	v.sums = c.temp(v.shards * shardSize)
+	c.step("winograd "+name, v.shards*chunks, v.run, v.x, v.packedX, v.dy, v.sums)
+	v.dw = c.value(n)
+	c.step("sum "+name, v.strips*v.panels, v.total, v.sums, v.dw)
+	return nil
+}
+
+// tilesOf returns the images of a block, counted in groups, and its tiles.
+func (v *winogradWeights) tilesOf(block int) (group int, patches, at []int32) {
+	group = min(block/v.chunks, v.groups-1)
+	t := v.tables
+	if group == v.groups-1 {
+		t = v.last
+	}
+	tile0 := (block - group*v.chunks) * v.tilesPerBlock
+	end := min(tile0+v.tilesPerBlock, t.tiles())
+	return group, t.patches[16*tile0 : 16*end], t.at[4*tile0 : 4*end]
+}
+
+// input transforms a block of x.
+func (v *winogradWeights) input(block int, dst []float32) {
+	p := v.p
+	group, patches, _ := v.tilesOf(block)
+	p.engine.kernels.Winograd.Input(dst, p.mem[v.x][group*v.tables.images*v.xStep:], p.zero, patches, v.c, v.in.stride, v.in.size)
+}
+
+// packX transforms a block of x for all tasks. Reading strips of it from memory
+// is fast only if they lie in one piece.
+func (v *winogradWeights) packX(worker, block int) {
+	in := v.p.scratch[worker][:16*v.in.size]
+	v.input(block, in)
+	_, _, at := v.tilesOf(block)
+	dst := v.p.mem[v.packedX][block*16*v.strips*v.stripStep:]
+	for plane := range 16 {
+		for strip := range v.strips {
+			v.p.engine.kernels.Pack(dst[:len(at)/4*v.tile.Rows], in[plane*v.in.size+strip*v.tile.Rows:], v.tile.Rows, v.in.stride)
+			dst = dst[v.stripStep:]
+		}
+	}
+}
+
+// run adds the blocks of one shard to its sums, for some panels.
+func (v *winogradWeights) run(worker, task int) {
+	p, k := v.p, v.tile
+	shard := task % v.shards
+	panel0 := task / v.shards * v.panelsPerTask
+	panelEnd := min(panel0+v.panelsPerTask, v.panels)
+	columns := min(panelEnd*k.Cols, v.oc) - panel0*k.Cols
+	size := k.Rows * k.Cols
+	planeSize := v.panels * v.strips * size
+	sums := p.mem[v.sums][shard*16*planeSize:][:16*planeSize]
+	for plane := range 16 {
+		clear(sums[plane*planeSize+panel0*v.strips*size : plane*planeSize+panelEnd*v.strips*size])
+	}
+	in := p.scratch[worker][:16*v.in.size]
+	grad := p.scratch[worker][16*v.in.size:][:16*v.grad.size]
+	for block := shard * v.blocks / v.shards; block < (shard+1)*v.blocks/v.shards; block++ {
+		group, _, at := v.tilesOf(block)
+		planeStep := v.in.size
+		if v.packedX == noSlot {
+			v.input(block, in)
+		} else {
+			planeStep = v.strips * v.stripStep
+			in = p.mem[v.packedX][block*16*planeStep:]
+		}
+		dy := p.mem[v.dy][group*v.tables.images*v.dyStep+panel0*k.Cols:]
+		p.engine.kernels.Winograd.Gradient(grad, dy, p.zero, at, columns, v.grad.stride, v.grad.size)
+		for plane := range 16 {
+			for panel := panel0; panel < panelEnd; panel++ {
+				dy := grad[plane*v.grad.size+(panel-panel0)*k.Cols:]
+				for strip := range v.strips {
+					dst := sums[plane*planeSize+(panel*v.strips+strip)*size:][:size]
+					k.Run(dst, in[plane*planeStep+strip*v.stripStep:], dy, v.pairs[:len(at)/2])
+				}
+			}
+		}
+	}
+}
+
+// total adds the shards of one strip and panel and transforms the sums into dw.
+func (v *winogradWeights) total(_, task int) {
+	p, k, kernels := v.p, v.tile, v.p.engine.kernels
+	panel, strip := task/v.strips, task%v.strips
+	size := k.Rows * k.Cols
+	planeSize := v.panels * v.strips * size
+	sums, dw := p.mem[v.sums][task*size:], p.mem[v.dw]
+	for shard := 1; shard < v.shards; shard++ {
+		for plane := range 16 {
+			dst := sums[plane*planeSize:][:size]
+			kernels.Add(dst, dst, sums[(shard*16+plane)*planeSize:])
+		}
+	}
+	columns := min(k.Cols, v.oc-panel*k.Cols)
+	for r := range min(k.Rows, v.c-strip*k.Rows) {
+		kernels.Winograd.Sums(dw[(strip*k.Rows+r)*v.oc+panel*k.Cols:], sums[r*k.Cols:], columns, v.c*v.oc, planeSize)
+	}
+}

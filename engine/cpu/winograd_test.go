@@ -1,0 +1,140 @@
+package cpu
+
+import (
+	"context"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/residual-ml/residual/engine/cpu/kernel"
+	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/internal/random"
+	"github.com/residual-ml/residual/tensor"
+)
+
+// TestWinogradRounding holds Winograd's convolutions to bounds of their own on
+// sums as long as those of a real layer: of 2304 products of numbers in ±1
+// forward and backward data, and 512 for the weights. The error of an element,
+// against float64, is at most 16·2⁻²⁴ times the sum of its absolute products,
+// which direct convolution is held to as well, and in the root mean square at
+// most three times that of direct convolution.
+func TestWinogradRounding(t *testing.T) {
+	const n, size, c, oc = 8, 8, 256, 32
+	attrs := graph.ConvAttrs{Stride: 1, Pad: graph.SymmetricPadding(1)}
+	b := graph.NewBuilder()
+	x := b.Input("x", graph.Real, n, size, size, c)
+	w := b.Input("w", graph.Real, 3, 3, c, oc)
+	y := b.Conv(x, w, attrs)
+	dy := b.Input("dy", graph.Real, y.Shape...)
+	g, err := b.Build(y, b.ConvBackwardData(dy, w, x, attrs), b.ConvBackwardWeights(x, dy, w, attrs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := random.New(5)
+	var in, abs []tensor.Tensor
+	for _, node := range []*graph.Node{x, w, dy} {
+		v, a := tensor.New(tensor.Float32, node.Shape...), tensor.New(tensor.Float32, node.Shape...)
+		for i := range v.Float32s() {
+			v.Float32s()[i] = float32(rng.Range(-1, 1))
+			a.Float32s()[i] = float32(math.Abs(float64(v.Float32s()[i])))
+		}
+		in, abs = append(in, v), append(abs, a)
+	}
+	want, terms := wideConv(in[0], in[1], in[2]), wideConv(abs[0], abs[1], abs[2])
+	for _, k := range kernel.Supported() {
+		var direct [3]float64
+		for _, winograd := range []string{"off", "on"} {
+			e := open(t, Options{InstructionSet: k.Set.String(), Winograd: winograd})
+			p, err := e.Compile(g, e.NewVariables())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := p.Kernels()["conv"]; strings.Contains(got, "winograd") != (winograd == "on") {
+				t.Fatalf("winograd %s: conv runs as %q", winograd, got)
+			}
+			got, err := p.Run(context.Background(), in...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, pass := range []string{"forward", "backward data", "backward weights"} {
+				worst, squares := 0.0, 0.0
+				for j, v := range got[i].Float32s() {
+					e := math.Abs(float64(v)-want[i][j]) / (terms[i][j] * 0x1p-24)
+					worst, squares = max(worst, e), squares+e*e
+				}
+				rms := math.Sqrt(squares / float64(len(want[i])))
+				t.Logf("%v, winograd %s, %s: error %.2g at most, %.2g root mean square", k.Set, winograd, pass, worst, rms)
+				if !(worst <= 16) {
+					t.Errorf("%v, winograd %s, %s: error of %.3g, want at most 16", k.Set, winograd, pass, worst)
+				}
+				if winograd == "off" {
+					direct[i] = rms
+				} else if !(rms <= 3*direct[i]) {
+					t.Errorf("%v, %s: root mean square error %.3g, direct %.3g", k.Set, pass, rms, direct[i])
+				}
+			}
+		}
+	}
+}
+
+// wideConv is y, dx and dw in float64 for a 3×3 kernel, stride 1 and padding 1.
+func wideConv(x, w, dy tensor.Tensor) [3][]float64 {
+	n, h, wd, c, oc := x.Shape()[0], x.Shape()[1], x.Shape()[2], x.Shape()[3], w.Shape()[3]
+	xs, ws, dys := x.Float32s(), w.Float32s(), dy.Float32s()
+	out := [3][]float64{make([]float64, dy.Len()), make([]float64, x.Len()), make([]float64, w.Len())}
+	for px := range n * h * wd {
+		image, row, col := px/(h*wd), px/wd%h, px%wd
+		for tap := range 9 {
+			sy, sx := row+tap/3-1, col+tap%3-1
+			if sy < 0 || sy >= h || sx < 0 || sx >= wd {
+				continue
+			}
+			i0, k0 := ((image*h+sy)*wd+sx)*c, px*oc
+			for i := range c {
+				v := float64(xs[i0+i])
+				at := (tap*c + i) * oc
+				sum := 0.0
+				for j := range oc {
+					wv, d := float64(ws[at+j]), float64(dys[k0+j])
+					out[0][k0+j] += v * wv
+					out[2][at+j] += v * d
+					sum += wv * d
+				}
+				out[1][i0+i] += sum
+			}
+		}
+	}
+	return out
+}
+
+// The rule of auto: 3×3 kernels with stride 1 and enough channels, vectors.
+func TestWinogradRule(t *testing.T) {
+	for _, c := range []struct {
+		set, mode      string
+		kernel, stride int
+		c, oc          int
+		want           bool
+	}{
+		{"avx2", "auto", 3, 1, 64, 64, true},
+		{"avx512", "auto", 3, 1, 32, 512, true},
+		{"avx2", "auto", 3, 1, 3, 64, false},
+		{"avx2", "auto", 3, 1, 64, 16, false},
+		{"avx2", "auto", 3, 2, 64, 64, false},
+		{"avx2", "auto", 1, 1, 64, 64, false},
+		{"avx2", "auto", 5, 1, 64, 64, false},
+		{"generic", "auto", 3, 1, 64, 64, false},
+		{"generic", "on", 3, 1, 64, 64, true},
+		{"avx2", "on", 3, 1, 1, 1, true},
+		{"avx2", "on", 3, 2, 64, 64, false},
+		{"avx2", "off", 3, 1, 64, 64, false},
+	} {
+		e := open(t, Options{Threads: 1, InstructionSet: c.set, Winograd: c.mode})
+		if e.Name() != "cpu/"+c.set {
+			continue // does not run here
+		}
+		compiler := &compiler{p: &Program{engine: e}, k: e.kernels}
+		if got := compiler.winograd([]int{c.kernel, c.kernel, c.c, c.oc}, c.stride); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}
