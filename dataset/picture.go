@@ -56,7 +56,12 @@ func readLimited(r io.Reader, limit int64) ([]byte, error) {
 //
 // It returns an error and leaves dst undefined when the format is none of
 // these, the picture has more than MaxPixels, or the data are broken.
-func DecodeImage(data []byte, dst *Image) error {
+func DecodeImage(data []byte, dst *Image) (err error) {
+	defer func() {
+		if p := recover(); p != nil { // a mistake of a decoder must not end a run
+			err = fmt.Errorf("the decoder failed: %v", p)
+		}
+	}()
 	head, err := decodeHeader(data)
 	if err != nil {
 		return err

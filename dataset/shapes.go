@@ -84,28 +84,28 @@ func (s *shapes) Image(i int, dst *Image) error {
 func drawShape(pix []uint8, class int, source random.Source) {
 	p := painter{Source: source}
 
-	ground := p.paint(p.colour(), 15, 50)
+	ground := p.paint(p.colour(), 10, 40)
 	p.layer(vec{16, 16}, 16, func(at vec) (float64, rgb) { return 1, ground.at(at) })
 
 	// Another form, small and cut off by the frame.
-	if p.Bool(0.4) {
+	if p.Bool(0.3) {
 		edge := p.direction().times(17)
 		small := form{p.IntN(len(forms)), p.between(3, 5), vec{16, 16}.plus(edge), p.upright(), p.Bool(0.5)}
 		ink := p.colour()
 		p.layer(small.centre, small.reach(), func(at vec) (float64, rgb) { return coverage(small.distance(at)), ink })
 	}
 	for range p.IntN(3) {
-		p.mark(p.between(0, 6), p.between(0.4, 1.2))
+		p.mark(p.between(0, 4), p.between(0.4, 1))
 	}
 
-	radius := p.between(11.5, 14)
+	radius := p.between(12, 14.5)
 	play := 16 - radius
 	main := form{
 		class, radius,
 		vec{16 + p.between(-play, play), 16 + p.between(-play, play)},
 		p.upright(), p.Bool(0.5),
 	}
-	fill := p.paint(p.contrasting(ground), 10, 50)
+	fill := p.paint(p.contrasting(ground), 5, 40)
 	edge := p.contrasting(ground)
 	width := p.between(1.6, 2.8)
 	edged, hollow := p.Bool(0.5), p.Bool(0.35)
@@ -121,10 +121,10 @@ func drawShape(pix []uint8, class int, source random.Source) {
 		return coverage(d), fill.at(at)
 	})
 
-	for range p.IntN(2) {
+	if p.Bool(0.25) {
 		p.mark(p.between(0, 3), p.between(0.4, 0.8))
 	}
-	p.develop(pix, 3+p.IntN(10))
+	p.develop(pix, 2+p.IntN(8))
 }
 
 // painter is a canvas with the stream of random numbers that fills it.
@@ -163,9 +163,9 @@ func (p *painter) direction() vec {
 	}
 }
 
-// upright returns a unit vector that points up the canvas, give or take 15°.
+// upright returns a unit vector that points up the canvas, give or take 11°.
 func (p *painter) upright() vec {
-	v := vec{p.between(-0.27, 0.27), -1}
+	v := vec{p.between(-0.2, 0.2), -1}
 	return v.times(1 / v.length())
 }
 
@@ -178,8 +178,8 @@ func (p *painter) colour() (c rgb) {
 }
 
 // contrasting draws a colour that can be told from both colours of a paint.
-// There always is one: those two differ by up to 50, so that a corner of the
-// colour cube, with its chance of 1/64 or more, is at least 208 from both.
+// There always is one: those two differ by up to 40, so that a corner of the
+// colour cube, with its chance of 1/64 or more, is at least 210 from both.
 func (p *painter) contrasting(ground paint) rgb {
 	const least = 200
 	for {

@@ -27,6 +27,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -102,6 +103,9 @@ func Create(path string) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("run directory %s: %w", path, err)
 	}
+	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { // what a run killed at its start leaves
+		return slices.Contains([]string{lockFile, logFile, originFile}, e.Name()) || atomicfile.IsTemp(e.Name())
+	})
 	if len(entries) > 0 {
 		err := fmt.Errorf("run directory %s: not empty, it holds %s", path, entries[0].Name())
 		if isRun(path) {

@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -97,8 +98,8 @@ func (t *Trainer) capture(b loader.Batch, loss, gradientSquares, rate float64) e
 	}
 	name := fmt.Sprintf("capsule-step-%08d.safetensors", bad.step)
 	bad.capsule = filepath.Join(t.run.Path(), name)
-	if err := t.keepGoing(t.run.WriteFile(name, func(w io.Writer) error { return writeCapsule(w, c, t.graph, t.vars, b) })); err != nil {
-		return err
+	if err := t.run.WriteFile(name, func(w io.Writer) error { return writeCapsule(w, c, t.graph, t.vars, b) }); err != nil {
+		return errors.Join(bad, fmt.Errorf("its capsule cannot be written: %w", err))
 	}
 	t.observe(Captured{Step: bad.step, Layer: layer, Capsule: bad.capsule})
 	return hint.Wrap(bad, fmt.Sprintf("look into it with: residual replay %s; then try a lower learning rate than %g, or --on-nan rollback", bad.capsule, rate))
@@ -131,7 +132,7 @@ func probe(c Config, eng engine.Engine, vars engine.Variables, batch loader.Batc
 		return nil, nil, err
 	}
 	g.Updates = nil
-	g.Outputs = slices.DeleteFunc(slices.Clone(g.Nodes), func(n *graph.Node) bool {
+	interesting := slices.DeleteFunc(slices.Clone(g.Nodes), func(n *graph.Node) bool {
 		return n.Kind != graph.Real || n.Op == graph.OpConstant || n.Op == graph.OpInput || n.Op == graph.OpVariable
 	})
 	for _, v := range g.Variables {
@@ -142,17 +143,18 @@ func probe(c Config, eng engine.Engine, vars engine.Variables, batch loader.Batc
 		layers = append(layers, look(v, value))
 	}
 	layers = append(layers, look(g.Inputs[0], batch.Images))
-	p, err := eng.Compile(g, vars)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer p.Close()
-	out, err := p.Run(context.Background(), batch.Images, batch.Labels, batch.Weights)
-	if err != nil {
-		return nil, nil, err
-	}
-	for i, n := range g.Outputs {
-		layers = append(layers, look(n, out[i]))
+	for len(interesting) > 0 { // some at a time: all values of a step at once may not fit into memory
+		n, elements := 0, 0
+		for n < len(interesting) && (n == 0 || elements < probeElements) {
+			elements += interesting[n].Shape.Elements()
+			n++
+		}
+		g.Outputs, interesting = interesting[:n], interesting[n:]
+		found, err := lookAt(g, eng, vars, batch)
+		if err != nil {
+			return nil, nil, err
+		}
+		layers = append(layers, found...)
 	}
 	for i := range layers {
 		if layers[i].NaN+layers[i].Inf > 0 {
@@ -160,6 +162,26 @@ func probe(c Config, eng engine.Engine, vars engine.Variables, batch loader.Batc
 		}
 	}
 	return layers, nil, nil
+}
+
+// probeElements is how many elements probe looks at in one run, or a little more.
+const probeElements = 1 << 25
+
+func lookAt(g *graph.Graph, eng engine.Engine, vars engine.Variables, batch loader.Batch) ([]LayerValues, error) {
+	p, err := eng.Compile(g, vars)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	out, err := p.Run(context.Background(), batch.Images, batch.Labels, batch.Weights)
+	if err != nil {
+		return nil, err
+	}
+	var layers []LayerValues
+	for i, n := range g.Outputs {
+		layers = append(layers, look(n, out[i]))
+	}
+	return layers, nil
 }
 
 func look(n *graph.Node, t tensor.Tensor) LayerValues {

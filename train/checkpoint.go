@@ -38,16 +38,17 @@ const (
 	bestCheckpoint = "best"
 )
 
-// save writes everything that continuing needs, as the checkpoint "last".
-func (t *Trainer) save() error {
+// save writes everything that continuing needs, as the checkpoint "last". Under
+// OnSaveError "continue", saved is false and err nil when that failed.
+func (t *Trainer) save() (saved bool, err error) {
 	if t.run == nil {
-		return nil
+		return false, nil
 	}
 	c := rundir.Checkpoint{Step: t.at.GlobalStep, Epoch: t.at.Epoch, Metadata: map[string]string{}}
 	for key, v := range map[string]any{modelKey: t.config.Model, classesKey: t.config.Classes, preprocessKey: t.config.Preprocess, positionKey: t.at, historyKey: saveHistory(t.history)} {
 		text, err := json.Marshal(v)
 		if err != nil {
-			return fmt.Errorf("checkpoint: %s: %w", key, err)
+			return false, fmt.Errorf("checkpoint: %s: %w", key, err)
 		}
 		c.Metadata[key] = string(text)
 	}
@@ -60,9 +61,9 @@ func (t *Trainer) save() error {
 	for _, v := range t.graph.Variables {
 		value, err := t.vars.Get(v.Name)
 		if err != nil {
-			return err
+			return false, err
 		}
-		named := safetensors.Named{Name: v.Name, Tensor: model.ToFile(value.Convert(tensor.Float32))}
+		named := safetensors.Named{Name: v.Name, Tensor: model.ToFile(value)}
 		if v.Variable.Role == graph.State {
 			c.State = append(c.State, named)
 		} else {
@@ -70,10 +71,34 @@ func (t *Trainer) save() error {
 		}
 	}
 	if err := t.run.SaveCheckpoint(lastCheckpoint, c); err != nil {
-		return t.keepGoing(err)
+		t.saveFailed = true
+		return false, t.keepGoing(err)
 	}
+	t.savedAt = t.at.GlobalStep
 	t.observe(Saved{t.at.Epoch, t.at.GlobalStep})
-	return nil
+	return true, nil
+}
+
+var errNotSaved = errors.New("the run directory cannot be written")
+
+// saveAfter saves what was reached when training ends with an error that is not
+// about saving, and returns that error. Weights that are not finite are not
+// saved: the checkpoint before is better.
+func (t *Trainer) saveAfter(cause error) error {
+	if t.run == nil || t.savedAt == t.at.GlobalStep || t.saveFailed {
+		return cause
+	}
+	for _, v := range t.graph.Variables {
+		value, err := t.vars.Get(v.Name)
+		if err != nil {
+			return errors.Join(cause, err)
+		}
+		if look(v, value).NaN+look(v, value).Inf > 0 {
+			return cause
+		}
+	}
+	_, err := t.save()
+	return errors.Join(cause, err)
 }
 
 // nameCheckpoints gives the checkpoint that was just saved the names that are
@@ -112,7 +137,7 @@ func (t *Trainer) rollBack(bad *nonFinite) error {
 	if len(skipped) > maxRollbacks {
 		return fmt.Errorf("%w; rolled back %d times, that is enough", bad, maxRollbacks)
 	}
-	elapsed := t.at.Elapsed
+	elapsed, planned := t.at.Elapsed, t.at.Planned
 	if t.run == nil {
 		return bad
 	}
@@ -121,7 +146,9 @@ func (t *Trainer) rollBack(bad *nonFinite) error {
 		return err
 	}
 	if len(saved) > 0 {
-		err = t.restore()
+		if err = t.restore(); err == nil {
+			err = t.forgetLater()
+		}
 	} else {
 		t.at, t.history = position{}, nil
 		err = errors.Join(t.run.TruncateAfter(0, 0), t.initialize())
@@ -129,7 +156,7 @@ func (t *Trainer) rollBack(bad *nonFinite) error {
 	if err != nil {
 		return err
 	}
-	t.at.Skipped, t.at.Elapsed = skipped, elapsed
+	t.at.Skipped, t.at.Elapsed, t.at.Planned = skipped, elapsed, planned
 	t.observe(RolledBack{Epoch: bad.batch.Epoch + 1, Step: t.at.GlobalStep, Batch: bad.batch.Step + 1})
 	return t.record(struct {
 		Event string  `json:"event"`
@@ -146,22 +173,42 @@ const maxRollbacks = 20
 // records beyond the checkpoint is removed, since it comes again. A run that
 // ended before its first checkpoint starts from the beginning.
 func (t *Trainer) Resume() error {
-	if all, err := t.run.Checkpoints(); err != nil || len(all) == 0 {
-		return errors.Join(err, t.run.TruncateAfter(0, 0))
+	all, err := t.run.Checkpoints()
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		return t.run.TruncateAfter(0, 0)
 	}
 	if err := t.restore(); err != nil {
 		return err
 	}
 	switch {
+	case !t.finished():
+		if err := t.forgetLater(); err != nil {
+			return err
+		}
+		if t.at.Step == 0 && t.at.Epoch > 0 { // killed between saving and naming, perhaps
+			return t.nameCheckpoints(t.at.Watch.Epoch == t.at.Epoch)
+		}
+		return nil
+	case !t.run.Finished(): // killed before its result was written: Run has nothing to do
+		return errors.Join(t.run.RepairHistory(t.history), t.nameCheckpoints(t.at.Watch.Epoch == t.at.Epoch))
 	case t.at.Epoch >= t.config.Epochs:
 		return hint.Wrap(fmt.Errorf("%s: all %d epochs are done", t.run.Path(), t.at.Epoch), "train longer with: --epochs N")
-	case t.finished():
-		return fmt.Errorf("%s: the run has ended after epoch %d: %s", t.run.Path(), t.at.Epoch, cmp.Or(t.at.Watch.Reason, "its time budget is spent"))
 	}
-	return nil
+	return fmt.Errorf("%s: the run has ended after epoch %d: %s", t.run.Path(), t.at.Epoch, cmp.Or(t.at.Watch.Reason, "its time budget is spent"))
 }
 
-// restore sets everything to what the last checkpoint says.
+// forgetLater removes what the run directory records beyond the position.
+func (t *Trainer) forgetLater() error {
+	if err := t.run.TruncateAfter(t.at.Epoch, t.at.GlobalStep); err != nil {
+		return err
+	}
+	return t.run.RepairHistory(t.history)
+}
+
+// restore sets everything in memory to what the last checkpoint says.
 func (t *Trainer) restore() error {
 	c, err := t.run.LoadCheckpoint(lastCheckpoint)
 	if err != nil {
@@ -192,9 +239,6 @@ func (t *Trainer) restore() error {
 	if err := setAll(t.vars, t.graph, append(c.Weights, c.State...), true); err != nil {
 		return fail(err)
 	}
-	if err := t.run.TruncateAfter(at.Epoch, at.GlobalStep); err != nil {
-		return err
-	}
 	t.at, t.history = at, nil
 	for i, e := range saved {
 		t.history = append(t.history, rundir.Epoch{
@@ -202,7 +246,7 @@ func (t *Trainer) restore() error {
 			LearningRate: e.LearningRate, Seconds: times[3+2*i], ImagesPerSecond: times[4+2*i],
 		})
 	}
-	return t.run.RepairHistory(t.history)
+	return nil
 }
 
 // savedEpoch is a row of the history in a checkpoint, with null for NaN. Times
@@ -307,7 +351,7 @@ func HashVariables(w io.Writer, c rundir.Checkpoint) error {
 		if _, err := fmt.Fprintf(w, "%s %v %v\n", n.Name, n.Tensor.DType(), n.Tensor.Shape()); err != nil {
 			return err
 		}
-		if err := binary.Write(w, binary.LittleEndian, n.Tensor.Convert(tensor.Float32).Float32s()); err != nil {
+		if err := binary.Write(w, binary.LittleEndian, n.Tensor.Convert(tensor.Float64).Float64s()); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ type clock struct {
 	lapStart   time.Time
 	steps      int
 	validation time.Duration // of the last validation; 0: none yet
+	plannedAt  int           // steps timed when the time budget was last looked at
 	seconds    float64       // smoothed, per image
 	last       time.Time
 }
@@ -25,9 +26,11 @@ func (c *clock) lap() float64 {
 	return s
 }
 
-func (c *clock) stepped(images int) {
+// stepped ends a step and returns its seconds, from the end of what came before.
+func (c *clock) stepped(images int) float64 {
 	now := time.Now()
-	each := now.Sub(c.last).Seconds() / float64(images)
+	seconds := now.Sub(c.last).Seconds()
+	each := seconds / float64(images)
 	c.last = now
 	c.steps++
 	switch {
@@ -37,6 +40,7 @@ func (c *clock) stepped(images int) {
 	default:
 		c.seconds += (each - c.seconds) / float64(min(c.steps-1, 20))
 	}
+	return seconds
 }
 
 // validated keeps a validation's time, which is none of the next step's.
@@ -70,5 +74,9 @@ func (t *Trainer) remaining() time.Duration {
 	if validation == 0 {
 		validation = time.Duration(float64(t.val.Len()) * t.clock.seconds / 3 * float64(time.Second))
 	}
-	return total + time.Duration(epochs)*validation
+	validations := epochs
+	if every := t.config.EvalEvery; every > 0 {
+		validations += int(images) / t.config.BatchSize / every
+	}
+	return total + time.Duration(validations)*validation
 }

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,9 @@ type Trainer struct {
 	at      position
 	history rundir.History
 	clock   clock
+	savedAt int // updates made when the last checkpoint was written; -1: none
+
+	saveFailed bool
 }
 
 // position is where training is: enough, with the variables, to continue as if
@@ -56,6 +60,10 @@ type position struct {
 	Skipped []batchID `json:"skipped,omitempty"`
 	// Watch is the state of early stopping, plateau and the best checkpoint.
 	Watch watch `json:"watch"`
+	// Rate is the learning rate of the last step.
+	Rate float64 `json:"rate,omitempty"`
+	// ValidatedAt is the number of updates at which EvalEvery last validated.
+	ValidatedAt int `json:"validated_at,omitempty"`
 	// Planned is the number of batches in the whole run when a time budget
 	// allows fewer than all epochs; 0: all.
 	Planned int `json:"planned,omitempty"`
@@ -75,7 +83,7 @@ func New(c Config, e engine.Engine, fit, val *loader.Loader, run *rundir.Dir, ob
 	if observe == nil {
 		observe = func(Event) {}
 	}
-	t := &Trainer{config: c, engine: e, vars: e.NewVariables(), fit: fit, val: val, run: run, observe: observe}
+	t := &Trainer{config: c, engine: e, vars: e.NewVariables(), fit: fit, val: val, run: run, observe: observe, savedAt: -1}
 	g, err := StepGraph(c, c.BatchSize)
 	if err != nil {
 		return nil, err
@@ -146,12 +154,13 @@ func (t *Trainer) Run(ctx context.Context) error {
 			}
 		case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 			t.spend()
-			if err := t.save(); err != nil {
-				return errors.Join(ErrStopped, err)
+			if saved, err := t.save(); err != nil || !saved && t.run != nil {
+				return fmt.Errorf("stopped, but not saved: %w", cmp.Or(err, errNotSaved))
 			}
 			return ErrStopped
 		default:
-			return err
+			t.spend()
+			return t.saveAfter(err)
 		}
 	}
 	return nil
@@ -193,6 +202,9 @@ func (t *Trainer) epoch(ctx context.Context) error {
 		if t.at.Step >= t.stepsOfEpoch() {
 			break
 		}
+		if err := t.betweenSteps(ctx); err != nil {
+			return err
+		}
 		if slices.Contains(t.at.Skipped, batchID{t.at.Epoch, t.at.Step}) {
 			t.at.Step++
 			continue
@@ -200,25 +212,11 @@ func (t *Trainer) epoch(ctx context.Context) error {
 		if err := t.step(b); err != nil {
 			return err
 		}
-		if t.at.Step == t.stepsOfEpoch() {
-			break // what follows belongs to the end of the epoch
-		}
-		if every := t.config.EvalEvery; every > 0 && t.at.GlobalStep%every == 0 {
-			if err := t.validateBetween(ctx); err != nil {
-				return err
-			}
-		}
-		if every := t.config.SaveEvery; every > 0 && t.at.GlobalStep%every == 0 {
-			t.spend()
-			if err := t.save(); err != nil {
-				return err
-			}
-		}
 	}
 
 	row := rundir.Epoch{
 		Epoch: t.at.Epoch + 1, Loss: t.at.Loss.Value(), Accuracy: t.at.Accuracy.Value(),
-		ValLoss: math.NaN(), ValAccuracy: math.NaN(), LearningRate: t.rate(),
+		ValLoss: math.NaN(), ValAccuracy: math.NaN(), LearningRate: t.at.Rate,
 		ImagesPerSecond: t.at.Accuracy.Weight / t.at.Training,
 	}
 	if t.val != nil {
@@ -231,7 +229,7 @@ func (t *Trainer) epoch(ctx context.Context) error {
 	t.spend()
 	row.Seconds = t.at.Seconds
 	t.history = append(t.history, row)
-	best := t.at.Watch.see(t.config, row)
+	best := t.at.Watch.see(t.config, row, t.val != nil)
 	t.at = position{Epoch: t.at.Epoch + 1, GlobalStep: t.at.GlobalStep,
 		Skipped: t.at.Skipped, Watch: t.at.Watch, Planned: t.at.Planned, Elapsed: t.at.Elapsed}
 	if t.run != nil {
@@ -244,10 +242,31 @@ func (t *Trainer) epoch(ctx context.Context) error {
 		}
 	}
 	t.observe(EpochEnded{Epochs: t.config.Epochs, Row: row, Best: best, Stopping: t.at.Watch.Reason})
-	if err := t.save(); err != nil {
+	saved, err := t.save()
+	if err != nil || !saved {
 		return err
 	}
 	return t.nameCheckpoints(best)
+}
+
+// betweenSteps does what EvalEvery and SaveEvery ask for after the last step,
+// unless that step ended an epoch, which does both anyway.
+func (t *Trainer) betweenSteps(ctx context.Context) error {
+	done := t.at.GlobalStep
+	if t.at.Step == 0 || done == 0 {
+		return nil
+	}
+	if every := t.config.EvalEvery; every > 0 && done%every == 0 && t.at.ValidatedAt != done {
+		if err := t.validateBetween(ctx); err != nil {
+			return err
+		}
+	}
+	if every := t.config.SaveEvery; every > 0 && done%every == 0 && t.savedAt != done {
+		t.spend()
+		_, err := t.save()
+		return err
+	}
+	return nil
 }
 
 // rate is the learning rate of the next step: the optimizer's, times the
@@ -264,7 +283,6 @@ func (t *Trainer) rate() float64 {
 
 // step trains on one batch.
 func (t *Trainer) step(b loader.Batch) error {
-	began := time.Now()
 	p, err := t.programs.get(len(b.Indices))
 	if err != nil {
 		return err
@@ -289,18 +307,17 @@ func (t *Trainer) step(b loader.Batch) error {
 	t.at.Accuracy.Add(float64(correct)/images, images)
 	t.at.Step++
 	t.at.GlobalStep++
-	seconds := time.Since(began).Seconds()
+	t.at.Rate = rate
+	seconds := t.clock.stepped(len(labels))
 	t.at.Training += seconds
-	t.clock.stepped(len(labels))
 	if err := t.record(stepRecord{Event: "step", Step: t.at.GlobalStep, Epoch: t.at.Epoch + 1, Loss: rundir.Float(loss),
 		Accuracy: float64(correct) / images, LearningRate: rate, GradientNorm: math.Sqrt(gradientSquares), StepSeconds: seconds}); err != nil {
 		return err
 	}
 
+	t.plan()
 	remaining := t.remaining()
 	if t.clock.steps == estimateAfter {
-		t.plan(remaining)
-		remaining = t.remaining()
 		t.observe(Estimated{remaining, t.clock.rate()})
 	}
 	t.observe(Stepped{
@@ -342,6 +359,7 @@ func (t *Trainer) validateBetween(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	t.at.ValidatedAt = t.at.GlobalStep
 	t.observe(Validated{Epoch: t.at.Epoch + 1, Step: t.at.GlobalStep, Loss: score.Loss, Accuracy: score.Accuracy})
 	return t.record(epochRecord{Event: "validation", Step: t.at.GlobalStep, Epoch: t.at.Epoch + 1, Loss: rundir.Float(math.NaN()), Accuracy: rundir.Float(math.NaN()),
 		ValLoss: rundir.Float(score.Loss), ValAccuracy: rundir.Float(score.Accuracy)})
@@ -356,7 +374,7 @@ type stepRecord struct {
 	Accuracy     float64      `json:"accuracy"`
 	LearningRate float64      `json:"learning_rate"`
 	GradientNorm float64      `json:"gradient_norm"` // of all parameters together
-	StepSeconds  float64      `json:"step_seconds"`
+	StepSeconds  float64      `json:"step_seconds"`  // waiting for the batch included
 }
 
 type epochRecord struct {

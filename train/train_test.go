@@ -68,7 +68,8 @@ func newEngine(t testing.TB) engine.Engine {
 // newTrainer trains on 72 images: 4 batches of 16 and one of 8.
 func newTrainer(t testing.TB, c Config, run *rundir.Dir, observe func(Event)) *Trainer {
 	t.Helper()
-	fit, err := loader.New(stripes(72), loader.Options{BatchSize: c.BatchSize, Shuffle: true, Seed: c.Seed, Preprocess: c.Preprocess})
+	fit, err := loader.New(stripes(72), loader.Options{BatchSize: c.BatchSize, Shuffle: true, Seed: c.Seed, Preprocess: c.Preprocess,
+		Augment: c.Augment, ClassWeights: c.ClassWeights, SampleWeights: c.SampleWeights})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,14 +214,43 @@ func TestHistoryWeighsBatchesBySize(t *testing.T) {
 	}
 }
 
-// Stopped anywhere and continued, a run ends with the bits of one that was not.
+// Stopped anywhere and continued, a run ends with the bits of one that was not,
+// whatever it uses.
 func TestResumeIsExact(t *testing.T) {
-	c := testConfig()
-	whole := newTrainer(t, c, newRun(t, c), nil)
+	for name, use := range map[string]func(c *Config){
+		"tutorial": func(c *Config) {},
+		"augmented, cosine with warm-up, sgd, sampled, weighted": func(c *Config) {
+			c.Augment = loader.Augment{PadCrop: 2, Flip: true}
+			c.Schedule = optim.Schedule{Name: "cosine", Warmup: 0.3}
+			c.Optimizer = optim.Config{Name: "sgd", LearningRate: 0.05, Momentum: 0.9, Nesterov: true, WeightDecay: 1e-3}
+			c.SampleWeights, c.ClassWeights = []float32{1, 2}, []float32{1, 0.5}
+		},
+		"adamw, plateau, best, validated within epochs, saved within epochs": func(c *Config) {
+			c.Optimizer, _ = optim.Named("adamw")
+			c.Data.Validation, c.KeepBest, c.Keep = "validation", true, 2
+			c.Plateau = Plateau{Patience: 1, Factor: 0.5, MinDelta: 100}
+			c.EvalEvery, c.SaveEvery, c.LabelSmoothing = 2, 3, 0.1
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := testConfig()
+			use(&c)
+			resumeIsExact(t, c)
+		})
+	}
+}
+
+func resumeIsExact(t *testing.T, c Config) {
+	wholeRun := newRun(t, c)
+	whole := newTrainer(t, c, wholeRun, nil)
 	if err := whole.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	want := weights(t, whole.Variables())
+	wantLines, _, err := wholeRun.Follow().Poll()
+	if err != nil {
+		t.Fatal(err)
+	}
 
 	for _, stopAt := range []int{1, 4, 5, 8, 14} {
 		t.Run(fmt.Sprint(stopAt), func(t *testing.T) {
@@ -251,7 +281,7 @@ func TestResumeIsExact(t *testing.T) {
 			sameWeights(t, weights(t, second.Variables()), want)
 			for i, e := range second.History() {
 				w := whole.History()[i]
-				if e.Loss != w.Loss || e.Accuracy != w.Accuracy || e.ValLoss != w.ValLoss {
+				if e.Loss != w.Loss || e.Accuracy != w.Accuracy || e.ValLoss != w.ValLoss || e.LearningRate != w.LearningRate {
 					t.Errorf("epoch %d: %+v, want %+v", i+1, e, w)
 				}
 			}
@@ -260,8 +290,11 @@ func TestResumeIsExact(t *testing.T) {
 				t.Errorf("history.csv has %d epochs, %v", len(history), err)
 			}
 			lines, _, err := run.Follow().Poll()
-			if err != nil || len(lines) != 15+3 {
-				t.Errorf("metrics.jsonl has %d lines, want 15 steps and 3 epochs; %v", len(lines), err)
+			if err != nil || len(lines) != len(wantLines) {
+				t.Errorf("metrics.jsonl has %d lines, want the %d of the run in one piece; %v", len(lines), len(wantLines), err)
+			}
+			if second.at.Watch != whole.at.Watch {
+				t.Errorf("watch %+v, want %+v", second.at.Watch, whole.at.Watch)
 			}
 		})
 	}
@@ -274,8 +307,19 @@ func TestResumeOfAFinishedRunIsRefused(t *testing.T) {
 	if err := newTrainer(t, c, run, nil).Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	// Killed before its result was written, it can be resumed to do nothing more.
+	unfinished := newTrainer(t, c, run, nil)
+	if err := errors.Join(unfinished.Resume(), unfinished.Run(t.Context())); err != nil || len(unfinished.History()) != 1 || unfinished.at.GlobalStep != 5 {
+		t.Errorf("resuming without a result: %v, %d epochs", err, len(unfinished.History()))
+	}
+	if err := run.WriteResult(struct{}{}); err != nil {
+		t.Fatal(err)
+	}
 	if err := newTrainer(t, c, run, nil).Resume(); err == nil || !strings.Contains(err.Error(), "all 1 epochs are done") {
 		t.Errorf("error %v", err)
+	}
+	if !run.Finished() {
+		t.Error("the refused attempt took the result away")
 	}
 	other := c
 	other.Model.Filters = 6
@@ -524,8 +568,13 @@ func TestSaveError(t *testing.T) {
 		if policy == KeepTraining && (err != nil || failed == nil || len(trainer.History()) != 3) {
 			t.Errorf("continue: error %v, event %v, %d epochs", err, failed, len(trainer.History()))
 		}
-		if err := os.Rename(filepath.Join(run.Path(), "checkpoints-away"), filepath.Join(run.Path(), "c2")); err != nil {
-			t.Errorf("the older checkpoints are gone: %v", err)
+		path := filepath.Join(run.Path(), "checkpoints")
+		if err := errors.Join(os.Remove(path), os.Rename(path+"-away", path)); err != nil {
+			t.Fatal(err)
+		}
+		older, err := run.LoadCheckpoint("last")
+		if err != nil || older.Epoch != 1 {
+			t.Errorf("the older checkpoint is of epoch %d, want 1; %v", older.Epoch, err)
 		}
 	}
 }
@@ -535,6 +584,7 @@ func TestRateFollowsSchedule(t *testing.T) {
 	c := testConfig()
 	c.Schedule = optim.Schedule{Name: "cosine"}
 	c.Plateau = Plateau{Patience: 1, Factor: 0.5, MinDelta: 100}
+	c.Data.Validation = "validation"
 	var rates []float64
 	run := newRun(t, c)
 	if err := newTrainer(t, c, run, nil).Run(t.Context()); err != nil {
@@ -576,12 +626,103 @@ func TestEarlyStopping(t *testing.T) {
 	c.EarlyStop = EarlyStop{Patience: 2, MinDelta: 0.05}
 	var w watch
 	for i, accuracy := range []float64{0.5, 0.6, 0.62, 0.61} { // 0.62 is the best, but no improvement by 0.05
-		best := w.see(c, rundir.Epoch{Epoch: i + 1, ValAccuracy: accuracy, ValLoss: 1})
+		best := w.see(c, rundir.Epoch{Epoch: i + 1, ValAccuracy: accuracy, ValLoss: 1}, true)
 		if best != (i < 3) || w.Stop != (i == 3) {
 			t.Errorf("epoch %d: best %v, stop %v", i+1, best, w.Stop)
 		}
 	}
 	if w.Epoch != 3 {
 		t.Errorf("the best epoch is %d, want 3", w.Epoch)
+	}
+}
+
+// Whatever ends a run, what was reached is saved, unless the weights are bad.
+func TestErrorsSaveFirst(t *testing.T) {
+	c := testConfig()
+	run := newRun(t, c)
+	trainer := newTrainer(t, c, run, nil)
+	broken, err := loader.New(vanishing{72, 40}, loader.Options{BatchSize: c.BatchSize, Preprocess: c.Preprocess})
+	if err != nil {
+		t.Fatal(err)
+	}
+	trainer.fit = broken
+	if err := trainer.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "picture 40 is gone") {
+		t.Fatalf("error %v", err)
+	}
+	saved, err := run.LoadWeights("last")
+	if err != nil || saved.Step != 2 {
+		t.Errorf("the checkpoint is of step %d, want 2: %v", saved.Step, err)
+	}
+}
+
+// vanishing is stripes with a picture that cannot be read.
+type vanishing struct{ n, gone int }
+
+func (v vanishing) Len() int          { return v.n }
+func (v vanishing) Label(i int) int   { return i % 2 }
+func (v vanishing) Name(i int) string { return fmt.Sprint(i) }
+func (v vanishing) Image(i int, dst *dataset.Image) error {
+	if i == v.gone {
+		return fmt.Errorf("picture %d is gone", i)
+	}
+	return stripes(v.n).Image(i, dst)
+}
+
+// A damaged directory is never truncated.
+func TestResumeChangesNothingWhenCheckpointsCannotBeListed(t *testing.T) {
+	c := testConfig()
+	run := newRun(t, c)
+	if err := newTrainer(t, c, run, nil).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	notes, err := filepath.Glob(filepath.Join(run.Path(), "checkpoints", "step-*", "checkpoint.json"))
+	if err != nil || len(notes) == 0 {
+		t.Fatal(notes, err)
+	}
+	for _, path := range append(notes, filepath.Join(run.Path(), "checkpoints", "index.json")) {
+		if err := os.WriteFile(path, []byte("damaged"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := newTrainer(t, c, run, nil).Resume(); err == nil {
+		t.Fatal("the damage was not noticed")
+	}
+	if h, err := run.History(); err != nil || len(h) != 3 {
+		t.Errorf("history.csv has %d rows, want 3; %v", len(h), err)
+	}
+}
+
+// Killed between saving a checkpoint and naming it the best, a resumed run names it.
+func TestBestIsNamedAfterResume(t *testing.T) {
+	c := testConfig()
+	c.KeepBest, c.Keep = true, 5
+	c.Data.Validation = "validation"
+	run := newRun(t, c)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	first := newTrainer(t, c, run, nil)
+	first.observe = func(e Event) {
+		if s, ok := e.(Saved); ok && s.Epoch == 2 {
+			panic("killed")
+		}
+	}
+	func() {
+		defer func() { _ = recover() }()
+		_ = first.Run(ctx)
+	}()
+	second := newTrainer(t, c, run, nil)
+	if err := second.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]int{}
+	all, err := run.Checkpoints()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, info := range all {
+		names[info.Name] = info.Epoch
+	}
+	if names["epoch-0002"] != 2 || names["best"] != second.at.Watch.Epoch {
+		t.Errorf("checkpoints %v, want epoch-0002 and best of epoch %d", names, second.at.Watch.Epoch)
 	}
 }

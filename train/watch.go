@@ -1,10 +1,12 @@
 package train
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
 
+	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/rundir"
 )
 
@@ -37,8 +39,11 @@ func (c Config) checkWatch() error {
 		return fmt.Errorf("monitor is %q, want %s or %s", c.Monitor, MonitorLoss, MonitorAccuracy)
 	case c.EarlyStop.Patience < 0 || !(c.EarlyStop.MinDelta >= 0):
 		return fmt.Errorf("early stopping: patience %d, min-delta %v: want numbers from 0", c.EarlyStop.Patience, c.EarlyStop.MinDelta)
-	case c.EarlyStop.RestoreBest && !c.KeepBest:
-		return fmt.Errorf("early stopping: the best epoch cannot be restored where the validation data are the test split or missing")
+	case (c.EarlyStop.Patience > 0 || c.Plateau.Patience > 0) && c.Data.Validation == "test":
+		return hint.Wrap(fmt.Errorf("early stopping and plateau would choose by the test split, which are the validation data here"),
+			"hold some training images out: --val-images 5000")
+	case c.EarlyStop.RestoreBest && (!c.KeepBest || c.EarlyStop.Patience == 0):
+		return fmt.Errorf("early stopping: restoring the best epoch needs a patience, and validation data that are not the test split")
 	case c.Plateau.Patience < 0 || !(c.Plateau.MinDelta >= 0) || !(c.Plateau.MinRate >= 0):
 		return fmt.Errorf("plateau: patience %d, min-delta %v, min-rate %v: want numbers from 0", c.Plateau.Patience, c.Plateau.MinDelta, c.Plateau.MinRate)
 	case c.Plateau.Patience > 0 && !(c.Plateau.Factor > 0 && c.Plateau.Factor < 1):
@@ -82,16 +87,17 @@ func (w *watch) rateFactor() float64 {
 }
 
 // see judges an epoch and reports whether it is the best so far.
-func (w *watch) see(c Config, row rundir.Epoch) (best bool) {
-	value := row.ValLoss // smaller is better
-	if math.IsNaN(value) {
-		value = row.Loss
+func (w *watch) see(c Config, row rundir.Epoch, validated bool) (best bool) {
+	loss, accuracy := row.ValLoss, row.ValAccuracy
+	if !validated {
+		loss, accuracy = row.Loss, row.Accuracy
 	}
+	value := loss // smaller is better
 	if c.Monitor == MonitorAccuracy {
-		value = -row.ValAccuracy
-		if math.IsNaN(value) {
-			value = -row.Accuracy
-		}
+		value = -accuracy
+	}
+	if !finite(value) {
+		value = math.MaxFloat64 // the worst, and JSON can say it
 	}
 	first := !w.Seen
 	w.Seen = true
@@ -115,17 +121,28 @@ func (w *watch) see(c Config, row rundir.Epoch) (best bool) {
 // known: fewer batches, with the schedule stretched over just these. The plan is
 // part of every checkpoint, so a resumed run keeps it; but it depends on the
 // speed of the machine, so runs with a budget repeat each other only by chance.
-func (t *Trainer) plan(remaining time.Duration) {
-	if t.config.MaxTime == 0 || t.at.Planned > 0 {
+func (t *Trainer) plan() {
+	if t.config.MaxTime == 0 || t.clock.steps < estimateAfter || t.clock.steps < t.clock.plannedAt+replanAfter && t.clock.plannedAt > 0 {
 		return
 	}
+	t.clock.plannedAt = t.clock.steps
+	remaining := t.remaining()
 	budget := t.config.MaxTime - time.Duration((t.at.Elapsed+time.Since(t.clock.lapStart).Seconds())*float64(time.Second))
 	if remaining <= budget {
 		return
 	}
 	done := t.at.Epoch*t.fit.Steps() + t.at.Step
 	all := t.config.Epochs * t.fit.Steps()
+	planned := cmp.Or(t.at.Planned, all)
 	share := max(0, budget.Seconds()/remaining.Seconds())
-	t.at.Planned = max(done+1, done+int(share*float64(all-done)))
+	shorter := max(done, done+int(share*float64(planned-done)))
+	if shorter >= planned || t.at.Planned > 0 && planned-shorter < planned/100+1 {
+		return // not worth another change of the schedule
+	}
+	t.at.Planned = max(shorter, 1)
 	t.observe(Planned{Steps: t.at.Planned, AllSteps: all, Budget: t.config.MaxTime})
 }
+
+// replanAfter is the number of steps after which the time budget is looked at
+// again; a plan only ever gets shorter.
+const replanAfter = 25

@@ -28,7 +28,7 @@ func newEval() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "eval RUN [DATA]",
 		Short: "score a run's network on a data set",
-		Long: `Evaluate the last checkpoint of a run: loss and accuracy with its 95 % interval.
+		Long: `Evaluate the weights of a run: loss and accuracy with its 95 % interval.
 Without DATA it is the data the run was trained on; the split is test where there
 is one, else validation.`,
 		Example: `  residual eval runs/RUN
@@ -78,8 +78,12 @@ func runEval(ctx context.Context, o evalOptions, path string, stdout, stderr io.
 	if err != nil {
 		return err
 	}
-	if o.data == "" {
+	own := o.data == "" || o.data == cfg.Data.Source
+	if own {
 		o.data = cfg.Data.Source
+		if o.onBadImage == "fail" && cfg.Data.OnBadImage != "" {
+			o.onBadImage = cfg.Data.OnBadImage
+		}
 		if o.dataDir == "" {
 			o.dataDir = cfg.Data.Dir
 		}
@@ -96,10 +100,10 @@ func runEval(ctx context.Context, o evalOptions, path string, stdout, stderr io.
 			"a file given to --class-map fixes the order of a folder's classes")
 	}
 	var was origin
-	if err := run.ReadOrigin(&was); err == nil && o.data == cfg.Data.Source && was.DataHash != data.Origin.Hash {
+	if err := run.ReadOrigin(&was); err == nil && own && was.DataHash != data.Origin.Hash {
 		fmt.Fprintf(stderr, "note: %s is not what the run was trained on: its hash is %s, then it was %s\n", data.Name, data.Origin.Hash, was.DataHash)
 	}
-	set, split, err := splitToEvaluate(data, cfg, o.split)
+	set, split, err := splitToEvaluate(data, cfg, own, o.split)
 	if err != nil {
 		return err
 	}
@@ -163,22 +167,26 @@ func runEval(ctx context.Context, o evalOptions, path string, stdout, stderr io.
 	return err
 }
 
-// splitToEvaluate returns the images that --split names. Of the data the run
-// was trained on, train and validation are the run's own, held-out ones included.
-func splitToEvaluate(data *dataset.Data, cfg train.Config, split string) (dataset.Dataset, string, error) {
-	fit, val, err := splits(data, &cfg)
-	if err != nil {
-		return nil, "", err
-	}
+// splitToEvaluate returns the images that --split names. Of the data the run was
+// trained on, its own, train and validation are what the run used: held out and
+// limited as it was.
+func splitToEvaluate(data *dataset.Data, cfg train.Config, own bool, split string) (dataset.Dataset, string, error) {
 	if split == "auto" {
 		split = "test"
 		if data.Test == nil {
 			split = "validation"
 		}
 	}
-	set := map[string]dataset.Dataset{"test": data.Test, "validation": val, "train": fit}[split]
-	if set == nil {
+	sets := map[string]dataset.Dataset{"test": data.Test, "validation": data.Validation, "train": data.Train}
+	if own && split != "test" {
+		fit, val, err := splits(data, &cfg)
+		if err != nil {
+			return nil, "", err
+		}
+		sets["train"], sets["validation"] = fit, val
+	}
+	if sets[split] == nil {
 		return nil, "", fmt.Errorf("data set %s has no %s split", data.Name, split)
 	}
-	return set, split, nil
+	return sets[split], split, nil
 }

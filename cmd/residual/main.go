@@ -18,7 +18,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // Exit codes. After a signal, work is saved and can be continued: Interrupted is
 // the shell's code for SIGINT, and Requeue (EX_TEMPFAIL of sysexits.h) tells a
-// scheduler that sent SIGTERM or SIGUSR1 to start the same command again.
+// scheduler that sent SIGTERM or SIGUSR1 to start the job again, with --resume.
 const (
 	exitOK          = 0
 	exitError       = 1

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -45,7 +48,8 @@ func (o *dataOptions) addFlags(f *pflag.FlagSet) {
 // filled in what was left alone.
 type trainOptions struct {
 	dataOptions
-	set func(flag string) bool // was it given, by any layer above the recipe
+	set   func(flag string) bool // was it given, by any layer above the recipe
+	typed func(flag string) bool // was it given on the command line
 
 	recipe, model, convention, stem, optimizer string
 	blocks                                     []int
@@ -140,51 +144,49 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	choiceFlag(f, &o.format, "format", "of the result on standard output", "text", "json")
 }
 
-// mayChange are the options that --resume accepts beside it: none of them
-// changes what a step computes.
+// mayChange are the options that --resume accepts beside it. More epochs stretch
+// a schedule that goes by the share of the run; none of the others changes what a
+// step computes.
 var mayChange = []string{"resume", "epochs", "threads", "progress", "format", "data-dir", "mirror", "no-download", "runs",
 	"save-every", "keep", "on-nan", "on-save-error"}
 
-// resumedConfig reads the configuration of the run to continue or repeat and
-// refuses options that would change it.
-func resumedConfig(o *trainOptions) (cfg train.Config, err error) {
+// givenConfig reads the configuration of the run to continue or repeat and refuses
+// options on the command line that would change it; those of the environment are
+// for new runs. changed says that an option that may change has changed it.
+func givenConfig(o *trainOptions) (cfg train.Config, changed bool, err error) {
 	path := o.resume + o.repeat
-	run, cfg, err := train.Open(path)
+	_, cfg, err = train.Open(path)
 	if err != nil {
-		return cfg, err
+		return cfg, false, err
 	}
 	for _, flag := range trainFlagNames() {
-		if o.repeat == "" && o.set(flag) && !slices.Contains(mayChange, flag) {
-			return cfg, hint.Wrap(usageError{fmt.Errorf("--%s cannot change when a run is continued", flag)},
+		if o.repeat == "" && o.typed(flag) && !slices.Contains(mayChange, flag) {
+			return cfg, false, hint.Wrap(usageError{fmt.Errorf("--%s cannot change when a run is continued", flag)},
 				"options that may change: --"+strings.Join(mayChange[1:], ", --"))
 		}
 	}
 	if o.data != "shapes" && o.data != cfg.Data.Source {
-		return cfg, usageError{fmt.Errorf("%s was trained on %s, not on %s", path, cfg.Data.Source, o.data)}
+		return cfg, false, usageError{fmt.Errorf("%s was trained on %s, not on %s", path, cfg.Data.Source, o.data)}
 	}
 	o.data, o.classMap, o.onBadImage, o.seed = cfg.Data.Source, cfg.Data.ClassMap, cfg.Data.OnBadImage, cfg.Seed
 	if o.dataDir == "" {
 		o.dataDir = cfg.Data.Dir
 	}
 	if o.repeat != "" {
-		return cfg, nil
+		return cfg, false, nil
 	}
-	if o.set("epochs") && o.epochs < cfg.Epochs {
-		return cfg, usageError{fmt.Errorf("--epochs %d: the run is configured for %d, want at least as many", o.epochs, cfg.Epochs)}
+	if o.typed("epochs") && o.epochs < cfg.Epochs {
+		return cfg, false, usageError{fmt.Errorf("--epochs %d: the run is configured for %d, want at least as many", o.epochs, cfg.Epochs)}
 	}
 	before := cfg
-	overrideInto(o.set, "epochs", &cfg.Epochs, o.epochs)
-	overrideInto(o.set, "save-every", &cfg.SaveEvery, o.saveEvery)
-	overrideInto(o.set, "keep", &cfg.Keep, o.keep)
-	overrideInto(o.set, "on-nan", &cfg.OnNaN, o.onNaN)
-	overrideInto(o.set, "on-save-error", &cfg.OnSaveError, o.onSaveError)
-	if err := cfg.Check(); err != nil {
-		return cfg, err
-	}
-	if cfg.Epochs != before.Epochs || cfg.SaveEvery != before.SaveEvery || cfg.Keep != before.Keep || cfg.OnNaN != before.OnNaN || cfg.OnSaveError != before.OnSaveError {
-		err = run.WriteConfig(cfg)
-	}
-	return cfg, err
+	overrideInto(o.typed, "epochs", &cfg.Epochs, o.epochs)
+	overrideInto(o.typed, "save-every", &cfg.SaveEvery, o.saveEvery)
+	overrideInto(o.typed, "keep", &cfg.Keep, o.keep)
+	overrideInto(o.typed, "on-nan", &cfg.OnNaN, o.onNaN)
+	overrideInto(o.typed, "on-save-error", &cfg.OnSaveError, o.onSaveError)
+	changed = cfg.Epochs != before.Epochs || cfg.SaveEvery != before.SaveEvery || cfg.Keep != before.Keep ||
+		cfg.OnNaN != before.OnNaN || cfg.OnSaveError != before.OnSaveError
+	return cfg, changed, cfg.Check()
 }
 
 func trainFlagNames() []string {
@@ -335,6 +337,9 @@ func customize(m model.Config, blocks []int, filters int, stem string) (model.Co
 func splits(data *dataset.Data, c *train.Config) (fit, val dataset.Dataset, err error) {
 	fit = data.Train
 	k := len(data.Classes)
+	if fit == nil {
+		return nil, nil, fmt.Errorf("data set %s has no training pictures", data.Name)
+	}
 	switch c.Data.Validation {
 	case "held-out":
 		if c.Data.ValImages >= fit.Len() {
@@ -345,6 +350,9 @@ func splits(data *dataset.Data, c *train.Config) (fit, val dataset.Dataset, err 
 		val = data.Validation
 	case "test":
 		val = data.Test
+	}
+	if val == nil && c.Data.Validation != "none" {
+		return nil, nil, fmt.Errorf("data set %s has no %s split", data.Name, c.Data.Validation)
 	}
 	if fit, err = limited(fit, c.Data.LimitTrain, k, c.Seed, "--limit-train"); err != nil {
 		return nil, nil, err
@@ -406,8 +414,11 @@ func cpuFeatures() []string {
 	return features
 }
 
-func newOrigin(data *dataset.Data, eng engine.Engine, kernels map[string]string, commandLine []string) origin {
+func newOrigin(data *dataset.Data, eng engine.Engine, cfg train.Config, kernels map[string]string, commandLine []string) origin {
+	config, _ := json.Marshal(cfg) // what was read or resolved can be written
+	sum := sha256.Sum256(config)
 	return origin{
+		Binary: binaryHash(), Config: hex.EncodeToString(sum[:]),
 		Version: version(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH,
 		CPUs: runtime.NumCPU(), CPUFeatures: cpuFeatures(),
 		Started: time.Now().UTC().Truncate(time.Second), Engine: eng.Name(), Kernels: kernels,

@@ -25,7 +25,7 @@ func newPredict() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "predict RUN FILE...",
 		Short: "classify pictures",
-		Long: `Classify picture files (JPEG, PNG, GIF, BMP, WebP) with the last checkpoint of a
+		Long: `Classify picture files (JPEG, PNG, GIF, BMP, WebP) with the weights of a
 run. Pictures are resized and scaled as in training. A file that cannot be read is
 named on standard error, the others go on, and the exit status is 1.`,
 		Example: `  residual predict runs/RUN cat.jpg

@@ -76,6 +76,27 @@ func (p *progress) notice(text string) {
 	p.line(text)
 }
 
+// warn shows a warning, whatever the mode.
+func (p *progress) warn(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.warning(text)
+}
+
+func (p *progress) warning(text string) {
+	p.line("warning: " + text)
+	if p.mode == "none" {
+		fmt.Fprintln(p.out, "warning: "+text)
+	}
+}
+
+// keepLog lets lasting lines go to a run's log from now on.
+func (p *progress) keepLog(log io.Writer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.log = log
+}
+
 // interrupted answers the first Ctrl-C.
 func (p *progress) interrupted() {
 	p.notice("finishing this step, then saving; a second signal (Ctrl-C) quits at once and loses what is not saved")
@@ -146,9 +167,9 @@ func (p *progress) event(e train.Event) {
 	case train.RolledBack:
 		p.line(fmt.Sprintf("rolled back to step %d; batch %d of epoch %d is left out", e.Step, e.Batch, e.Epoch))
 	case train.SaveFailed:
-		p.line(fmt.Sprintf("warning: cannot save, training goes on: %v", e.Err))
+		p.warning(fmt.Sprintf("cannot save, training goes on: %v", e.Err))
 	case train.FellBack:
-		p.line("warning: " + e.Text)
+		p.warning(e.Text)
 	case train.Saved: // said by the epoch's line, or by the last line of the run
 	}
 }

@@ -57,33 +57,47 @@ func proveResume(ctx context.Context, o trainOptions, flags *pflag.FlagSet, stdo
 		return err
 	}
 
-	draw := random.New(o.seed, random.Name("prove resume"), uint64(time.Now().UnixNano()))
-	targets := make([]int, o.proveResume)
-	for i := range targets {
-		targets[i] = draw.IntN(steps)
+	if steps < 2 {
+		return fmt.Errorf("prove-resume: the run has %d steps, too few to be killed in between", steps)
 	}
-	slices.Sort(targets)
-	fmt.Fprintf(stderr, "training again, killed after the steps %v of %d: %s\n", targets, steps, killed)
+	again := append(slices.Clone(args), "--out="+killed)
+	resume := []string{"train", "--resume=" + killed, fmt.Sprintf("--threads=%d", o.threads)}
+	if !o.set("save-every") { // so that it is resumed within epochs too
+		again = append(again, fmt.Sprintf("--save-every=%d", max(1, steps/7)))
+	}
+	draw := random.New(o.seed, random.Name("prove resume"), uint64(time.Now().UnixNano()))
+	fmt.Fprintf(stderr, "training again, to be killed %d times within %d steps: %s\n", o.proveResume, steps, killed)
 	kills := 0
-	next := command(append(args, "--out="+killed)...)
-	for _, target := range targets {
-		ended, err := killAfter(next, killed, target, time.Duration(draw.Float64()*float64(50*time.Millisecond)))
+	next := again
+	for attempt := 0; kills < o.proveResume && attempt < 10*o.proveResume; attempt++ {
+		target := 1 + draw.IntN(steps-1)
+		if next[1] == resume[1] { // later than where the checkpoint is, or it comes at once
+			target = stepsIn(killed) + draw.IntN(1+max(0, steps-1-stepsIn(killed))/(o.proveResume-kills))
+		}
+		ended, err := killAfter(command(next...), killed, target, time.Duration(draw.Float64()*float64(20*time.Millisecond)))
 		if err != nil {
 			return fmt.Errorf("prove-resume: %w", err)
 		}
-		if ended { // before the signal came
-			break
+		if ended { // before the signal came: begin once more
+			kills = 0
+			if err := os.RemoveAll(killed); err != nil {
+				return err
+			}
+			next = again
+			continue
 		}
 		kills++
-		next = command("train", "--resume="+killed)
+		fmt.Fprintf(stderr, "killed after step %d\n", stepsIn(killed))
+		next = resume
 		if _, err := os.Stat(filepath.Join(killed, "config.json")); err != nil { // killed before there was a run
-			next = command(append(args, "--out="+killed)...)
+			next = again
 		}
 	}
-	if run, err := rundir.Open(killed); err != nil || !run.Finished() {
-		if err := next.Run(); err != nil {
-			return fmt.Errorf("prove-resume: resuming: %w", err)
-		}
+	if kills < o.proveResume {
+		return fmt.Errorf("prove-resume: killed %d times of %d: the run is too short", kills, o.proveResume)
+	}
+	if err := command(next...).Run(); err != nil {
+		return fmt.Errorf("prove-resume: resuming: %w", err)
 	}
 	got, gotSteps, err := weightsOf(killed)
 	if err != nil {

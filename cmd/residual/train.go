@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/loader"
@@ -44,6 +48,9 @@ command again with --resume.`,
 			if len(args) > 0 {
 				o.data = args[0]
 			}
+			typed := map[string]bool{}
+			c.Flags().Visit(func(f *pflag.Flag) { typed[f.Name] = true })
+			o.typed = func(flag string) bool { return typed[flag] }
 			if err := layerOptions(c, o.config); err != nil {
 				return err
 			}
@@ -73,8 +80,9 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 	}()
 	var cfg train.Config
 	given := o.resume != "" || o.repeat != "" // is the configuration another run's
+	changed := false
 	if given {
-		if cfg, err = resumedConfig(&o); err != nil {
+		if cfg, changed, err = givenConfig(&o); err != nil {
 			return err
 		}
 	}
@@ -121,8 +129,14 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 	}
 	defer func() { err = errors.Join(err, run.Close()) }()
 	*path = run.Path()
+	show.keepLog(run.Log())
 	if given {
 		if err := checkSameOrigin(o.resume+o.repeat, data, eng, show); err != nil {
+			return err
+		}
+	}
+	if changed {
+		if err := run.WriteConfig(cfg); err != nil {
 			return err
 		}
 	}
@@ -136,7 +150,6 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 			return err
 		}
 	}
-	show.log = run.Log()
 	show.notice(fmt.Sprintf("%s on %s (%s), validated on its %s; recipe %s, %s, run directory %s",
 		cfg.Model.Name, data.Name, countsOf(fit, val), validationOf(cfg), cfg.Recipe, eng.Name()+" "+cfg.Precision, run.Path()))
 	if cfg.Data.Validation == "test" {
@@ -147,7 +160,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 		show.event(e)
 		if _, ok := e.(train.EpochEnded); ok { // whoever looks into the directory sees curves
 			if err := report.WriteCurves(run, caption(cfg, data.Name)); err != nil {
-				show.notice("warning: cannot draw the curves: " + err.Error())
+				show.warn("cannot draw the curves: " + err.Error())
 			}
 		}
 	})
@@ -156,9 +169,9 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 	}
 	defer trainer.Close()
 	if o.resume != "" {
-		err = trainer.Resume()
+		err = errors.Join(recordResumption(run, eng, cfg), trainer.Resume())
 	} else {
-		err = writeOrigin(run, cfg, newOrigin(data, eng, trainer.Kernels(), append([]string{"residual"}, os.Args[1:]...)))
+		err = writeOrigin(run, cfg, newOrigin(data, eng, cfg, trainer.Kernels(), append([]string{"residual"}, os.Args[1:]...)))
 	}
 	if err != nil {
 		return err
@@ -211,13 +224,57 @@ type origin struct {
 	Engine      string            `json:"engine"`
 	Data        any               `json:"data"`
 	DataHash    string            `json:"data_hash"`
+	Binary      string            `json:"binary_sha256"` // of the program itself
+	Config      string            `json:"config_sha256"` // of config.json's content as the run began
 	CommandLine []string          `json:"command_line"`
 	Kernels     map[string]string `json:"kernels,omitempty"`
+	Resumed     []resumption      `json:"resumed,omitempty"`
 }
 
-// writeOrigin makes the directory a run: configuration and origin.
+// resumption is an entry of origin.json for each time a run was continued.
+type resumption struct {
+	Time    time.Time `json:"time"`
+	Version string    `json:"version"`
+	Binary  string    `json:"binary_sha256"`
+	Engine  string    `json:"engine"`
+	Epochs  int       `json:"epochs"` // configured then
+}
+
+// binaryHash is the SHA-256 of the running program, "" where it cannot be read.
+var binaryHash = sync.OnceValue(func() string {
+	path, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return ""
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+})
+
+// writeOrigin makes the directory a run: origin, and last the configuration,
+// by which a run is known.
 func writeOrigin(run *rundir.Dir, cfg train.Config, o origin) error {
-	return errors.Join(run.WriteConfig(cfg), run.WriteOrigin(o))
+	if err := run.WriteOrigin(o); err != nil {
+		return err
+	}
+	return run.WriteConfig(cfg)
+}
+
+// recordResumption notes in origin.json who goes on with the run.
+func recordResumption(run *rundir.Dir, eng engine.Engine, cfg train.Config) error {
+	var o origin
+	if err := run.ReadOrigin(&o); err != nil {
+		return err
+	}
+	o.Resumed = append(o.Resumed, resumption{time.Now().UTC().Truncate(time.Second), version(), binaryHash(), eng.Name(), cfg.Epochs})
+	return run.WriteOrigin(o)
 }
 
 func caption(cfg train.Config, data string) string {
@@ -235,6 +292,7 @@ func validationOf(cfg train.Config) string {
 // dryRun compiles the network, times a few steps and says what a run would be.
 // It writes nothing.
 func dryRun(ctx context.Context, cfg train.Config, eng engine.Engine, fit, val *loader.Loader, stdout io.Writer) error {
+	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var estimate train.Estimated
@@ -253,6 +311,10 @@ func dryRun(ctx context.Context, cfg train.Config, eng engine.Engine, fit, val *
 	defer trainer.Close()
 	if err := trainer.Run(ctx); err != nil && !errors.Is(err, train.ErrStopped) {
 		return err
+	}
+	var stopped stoppedBy
+	if cause := context.Cause(outer); errors.As(cause, &stopped) {
+		return stopped
 	}
 	_, err = fmt.Fprintf(stdout, "%s, %d epochs of %d steps on %s: everything fits together", cfg.Model.Name, cfg.Epochs, fit.Steps(), eng.Name())
 	if estimate.Remaining > 0 {
