@@ -243,6 +243,11 @@ func (v *convPass) run(worker, task int) {
 	}
 }
 
+// changing reports whether weights are new in each run.
+func (c *compiler) changing(weights *graph.Node) bool {
+	return weights.Op != graph.OpVariable || c.updated[weights.Name]
+}
+
 // packed returns the slot of size weights, which pack fills in the given number of tasks. Packing
 // is repeated only when the weights have changed; weights that this graph does
 // not update keep their panels from run to run.
@@ -250,7 +255,7 @@ func (c *compiler) packed(n *graph.Node, weights *graph.Node, size, tasks int, p
 	p := c.p
 	src := c.slotOf[weights.ID]
 	name := "pack " + label(n)
-	if weights.Op != graph.OpVariable || c.updated[weights.Name] {
+	if c.changing(weights) {
 		dst := c.temp(size)
 		c.step(name, tasks, func(worker, task int) { pack(worker, p.mem[dst], p.mem[src], task) }, src, dst)
 		return dst
@@ -357,7 +362,7 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 		return err
 	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
-	if c.winograd(w.Shape, n.Conv.Stride) {
+	if c.winograd(w.Shape, x.Shape, n.Shape, n.Conv, c.changing(w)) {
 		wei := c.winogradRows(n, w, ch, oc)
 		return c.lowerWinograd(n, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], wei, c.value(n))
 	}
@@ -373,7 +378,7 @@ func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
 		return err
 	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
-	if c.winograd(w.Shape, n.Conv.Stride) {
+	if c.winograd(w.Shape, n.Shape, dy.Shape, n.Conv, c.changing(w)) {
 		wei := c.winogradColumns(n, w, ch, oc)
 		return c.lowerWinograd(n, n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], wei, c.value(n))
 	}

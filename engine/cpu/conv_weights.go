@@ -43,7 +43,7 @@ type weightsBlock struct {
 }
 
 func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
-	if c.winograd(n.Shape, n.Conv.Stride) {
+	if c.winograd(n.Shape, n.Inputs[0].Shape, n.Inputs[1].Shape, n.Conv, true) {
 		return c.lowerWinogradWeights(n)
 	}
 	x, dy := n.Inputs[0], n.Inputs[1]

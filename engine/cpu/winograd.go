@@ -42,21 +42,41 @@ func winogradFrom(option string) (winogradMode, error) {
 	return mode, nil
 }
 
-// winograd reports whether a convolution of that kernel from c to oc channels
-// goes through Winograd's algorithm.
+// winograd reports whether a convolution from x to y, whatever the pass, goes
+// through Winograd's algorithm. changing says that the weights are new in each
+// run, or that the pass computes them.
 //
-// The transforms cost c (or c + oc) operations for c·oc products. On a Zen 4 they
-// pay from 32 channels on.
-func (c *compiler) winograd(kernelShape []int, stride int) bool {
+// The rule of auto counts products per pair of channels: 9 per output pixel, less
+// the taps in the padding, against 16 per tile and what it takes to transform the
+// weights or to read more of them. That and the limit of 32 channels, below which
+// the transforms of the pixels cost too much, were measured on a Zen 4.
+func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, changing bool) bool {
 	ch, oc := kernelShape[2], kernelShape[3]
-	if kernelShape[0] != 3 || kernelShape[1] != 3 || stride != 1 {
+	if kernelShape[0] != 3 || kernelShape[1] != 3 || a.Stride != 1 {
 		return false
 	}
 	switch c.p.engine.winograd {
 	case winogradOn:
 		return true
 	case winogradAuto:
-		return c.k.Set > kernel.Generic && ch >= 32 && oc >= 32
+		taps := func(in, out, pad int) int { // inside the image, along one axis
+			n := 0
+			for o := range out {
+				for tap := o - pad; tap < o-pad+3; tap++ {
+					if tap >= 0 && tap < in {
+						n++
+					}
+				}
+			}
+			return n
+		}
+		weights := 300
+		if changing {
+			weights = 1000
+		}
+		direct := x[0] * taps(x[1], y[1], a.Pad.Top) * taps(x[2], y[2], a.Pad.Left)
+		transformed := 16*x[0]*((y[1]+1)/2)*((y[2]+1)/2) + weights
+		return c.k.Set > kernel.Generic && min(ch, oc) >= 32 && transformed*100 < direct*95
 	}
 	return false
 }
