@@ -214,6 +214,9 @@ func (t *Trainer) epoch(ctx context.Context) error {
 		}
 	}
 
+	if t.at.Accuracy.Weight == 0 {
+		return fmt.Errorf("epoch %d: no step could be applied, %d batches were left out", t.at.Epoch+1, len(t.at.Skipped))
+	}
 	row := rundir.Epoch{
 		Epoch: t.at.Epoch + 1, Loss: t.at.Loss.Value(), Accuracy: t.at.Accuracy.Value(),
 		ValLoss: math.NaN(), ValAccuracy: math.NaN(), LearningRate: t.at.Rate,

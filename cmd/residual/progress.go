@@ -235,14 +235,15 @@ func (p *progress) bar(title string, done, of int, fields ...string) {
 		return
 	}
 	p.shown = time.Now()
-	const cells = 24
+	width := terminalWidth(p.out)
+	cells := min(max(width-68, 4), 24) // the numbers behind it say more
 	filled := cells * done / max(of, 1)
 	on, dim, off := "", "", ""
 	if p.color {
 		on, dim, off = "\x1b[32m", "\x1b[2m", "\x1b[0m"
 	}
 	count := fmt.Sprintf("  %*d/%d", len(fmt.Sprint(of)), done, of)
-	room := terminalWidth(p.out) - 1 - len(title) - 2 - cells - len(count)
+	room := width - 1 - len(title) - 2 - cells - len(count)
 	for _, f := range fields {
 		if room -= 2 + len(f); room < 0 {
 			break

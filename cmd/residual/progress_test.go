@@ -18,7 +18,7 @@ func TestBar(t *testing.T) {
 	p.mode = "bar"
 	p.event(train.Stepped{Epoch: 1, Epochs: 5, Step: 781, Steps: 1563, Loss: 1.234567, Accuracy: 0.5, ImagesPerSecond: 61.4, Remaining: 192 * time.Second})
 	bar := strings.TrimPrefix(out.String(), "\r\x1b[K")
-	if want := "epoch 1/5  " + strings.Repeat("━", 24) + "   781/1563  loss 1.2346  accuracy 0.5000"; bar != want {
+	if want := "epoch 1/5  " + strings.Repeat("━", 12) + "   781/1563  loss 1.2346  accuracy 0.5000  ETA 3m12s"; bar != want {
 		t.Errorf("bar %q, want %q", bar, want)
 	}
 	if n := utf8.RuneCountInString(bar); n >= 80 {

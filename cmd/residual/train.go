@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/residual-ml/residual/engine"
+	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/report"
 	"github.com/residual-ml/residual/rundir"
@@ -55,6 +56,12 @@ command again with --resume.`,
 				return err
 			}
 			o.set = func(flag string) bool { return c.Flags().Changed(flag) }
+			if o.resume == "" && o.typed("resume") { // an unset variable, mostly
+				return hint.Wrap(usageError{errors.New("--resume is empty, want a run directory")}, "a new run is: residual train")
+			}
+			if o.proveResume < 0 {
+				return usageError{fmt.Errorf("--prove-resume %d: want a number from 1", o.proveResume)}
+			}
 			if o.proveResume > 0 {
 				return proveResume(c.Context(), o, c.Flags(), c.OutOrStdout(), c.ErrOrStderr())
 			}
