@@ -132,10 +132,22 @@ func Open(path string) (*Dir, error) {
 	}
 	for _, parent := range []string{path, filepath.Dir(path), "runs"} {
 		if runs, _ := List(parent); len(runs) > 0 {
-			return nil, hint.Wrap(err, "the newest run in "+parent+" is "+runs[len(runs)-1])
+			return nil, hint.Wrap(err, "the newest run in "+parent+" is "+newest(runs))
 		}
 	}
 	return nil, hint.Wrap(err, "make one with: residual train")
+}
+
+// newest is the run whose configuration was written last; names go by the day.
+func newest(runs []string) string {
+	at := func(run string) time.Time {
+		info, err := os.Stat(filepath.Join(run, configFile))
+		if err != nil {
+			return time.Time{}
+		}
+		return info.ModTime()
+	}
+	return slices.MaxFunc(runs, func(a, b string) int { return at(a).Compare(at(b)) })
 }
 
 // reason is the cause of an error of package os without operation and path.

@@ -49,6 +49,9 @@ command again with --resume.`,
 			if len(args) > 0 {
 				o.data = args[0]
 			}
+			if o.config == "" {
+				o.config = os.Getenv("RESIDUAL_CONFIG")
+			}
 			typed := map[string]bool{}
 			c.Flags().Visit(func(f *pflag.Flag) { typed[f.Name] = true })
 			o.typed = func(flag string) bool { return typed[flag] }
@@ -130,6 +133,11 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 	if o.dryRun {
 		return dryRun(ctx, cfg, eng, fitLoader, valLoader, stdout)
 	}
+	if o.repeat != "" { // before there is a directory of its own
+		if err := checkSameOrigin(o.repeat, data, eng, show); err != nil {
+			return err
+		}
+	}
 	run, err := openRun(o, cfg)
 	if err != nil {
 		return err
@@ -137,8 +145,8 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 	defer func() { err = errors.Join(err, run.Close()) }()
 	*path = run.Path()
 	show.keepLog(run.Log())
-	if given {
-		if err := checkSameOrigin(o.resume+o.repeat, data, eng, show); err != nil {
+	if o.resume != "" {
+		if err := checkSameOrigin(o.resume, data, eng, show); err != nil {
 			return err
 		}
 	}
