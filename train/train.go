@@ -169,7 +169,7 @@ func (t *Trainer) Run(ctx context.Context) error {
 // finished reports whether nothing is left to do.
 func (t *Trainer) finished() bool {
 	return t.at.Epoch >= t.config.Epochs || t.at.Watch.Stop ||
-		t.at.Planned > 0 && t.at.Epoch*t.fit.Steps()+t.at.Step >= t.at.Planned
+		t.at.Planned > 0 && t.at.Epoch*t.fit.Steps() >= t.at.Planned // the last epoch ends with its validation
 }
 
 // stepsOfEpoch is the number of batches in the current epoch: all, or what the

@@ -101,14 +101,12 @@ func choiceFlag(flags *pflag.FlagSet, value *string, name, usage string, allowed
 	flags.Var(choice{value, allowed}, name, usage)
 }
 
-// exactly refuses a wrong number of arguments, naming them.
-func exactly(c *cobra.Command, args []string, least, most int) error {
-	if len(args) < least || most >= 0 && len(args) > most {
-		return hint.Wrap(usageError{fmt.Errorf("%s: got %d arguments", c.CommandPath(), len(args))}, "usage: "+c.UseLine())
-	}
-	return nil
-}
-
+// argsBetween refuses fewer or more arguments; most below 0 is any number.
 func argsBetween(least, most int) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error { return exactly(c, args, least, most) }
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < least || most >= 0 && len(args) > most {
+			return hint.Wrap(usageError{fmt.Errorf("%s: got %d arguments", c.CommandPath(), len(args))}, "usage: "+c.UseLine())
+		}
+		return nil
+	}
 }

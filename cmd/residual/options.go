@@ -215,10 +215,6 @@ func (o *dataOptions) open(ctx context.Context, seed uint64, stderr io.Writer) (
 	})
 }
 
-func openData(ctx context.Context, o *trainOptions, stderr io.Writer) (*dataset.Data, error) {
-	return o.dataOptions.open(ctx, o.seed, stderr)
-}
-
 // resolve fills everything that was left alone, from the recipe and the data,
 // into the configuration that the run directory keeps.
 func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {

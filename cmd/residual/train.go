@@ -96,7 +96,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 			return err
 		}
 	}
-	data, err := openData(ctx, &o, stderr)
+	data, err := o.dataOptions.open(ctx, o.seed, stderr)
 	if err != nil {
 		return err
 	}
@@ -150,11 +150,6 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 			return err
 		}
 	}
-	if changed {
-		if err := run.WriteConfig(cfg); err != nil {
-			return err
-		}
-	}
 
 	if o.format == "text" && o.resume == "" {
 		summary, err := cfg.Model.Summarize()
@@ -184,7 +179,9 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 	}
 	defer trainer.Close()
 	if o.resume != "" {
-		err = errors.Join(recordResumption(run, eng, cfg), trainer.Resume())
+		if err = trainer.Resume(); err == nil { // what is refused leaves no trace
+			err = recordResumption(run, eng, cfg, changed)
+		}
 	} else {
 		err = writeOrigin(run, cfg, newOrigin(data, eng, cfg, trainer.Kernels(), append([]string{"residual"}, os.Args[1:]...)))
 	}
@@ -282,8 +279,14 @@ func writeOrigin(run *rundir.Dir, cfg train.Config, o origin) error {
 	return run.WriteConfig(cfg)
 }
 
-// recordResumption notes in origin.json who goes on with the run.
-func recordResumption(run *rundir.Dir, eng engine.Engine, cfg train.Config) error {
+// recordResumption notes in origin.json who goes on with the run, and the
+// configuration where an option has changed it.
+func recordResumption(run *rundir.Dir, eng engine.Engine, cfg train.Config, changed bool) error {
+	if changed {
+		if err := run.WriteConfig(cfg); err != nil {
+			return err
+		}
+	}
 	var o origin
 	if err := run.ReadOrigin(&o); err != nil {
 		return err
