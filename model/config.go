@@ -58,6 +58,16 @@ const (
 	PadShortcut Shortcut = "pad"
 )
 
+// Norm is what follows each convolution.
+type Norm string
+
+// BatchNorm is batch normalisation; NoNorm is nothing: what is left where an
+// exporter folded batch normalisation into biased convolutions.
+const (
+	BatchNorm Norm = "batch"
+	NoNorm    Norm = "none"
+)
+
 // Config describes a network completely; it is stored with every model.
 type Config struct {
 	Name       string     `json:"name"`
@@ -71,6 +81,12 @@ type Config struct {
 	Shortcut   Shortcut   `json:"shortcut"`
 	Blocks     []int      `json:"blocks"`  // blocks per stage
 	Filters    int        `json:"filters"` // of the first stage; each stage doubles them
+
+	// What networks from elsewhere have; the zero values are what this package
+	// builds by itself.
+	Norm     Norm    `json:"norm,omitempty"`      // "" is BatchNorm
+	ConvBias bool    `json:"conv_bias,omitempty"` // biases in convolutions, as Keras's layers have by default
+	Epsilon  float64 `json:"epsilon,omitempty"`   // of batch normalisation; 0: the convention's
 }
 
 // family is what a name stands for, before image and classes are known.
@@ -122,6 +138,19 @@ func Named(name string, convention Convention, height, width, channels, classes 
 	return c, c.Check()
 }
 
+// BatchNormEpsilon is the ε of batch normalisation, 0 where the network has none.
+func (c Config) BatchNormEpsilon() float64 {
+	switch {
+	case c.Norm == NoNorm:
+		return 0
+	case c.Epsilon != 0:
+		return c.Epsilon
+	case c.Convention == Keras:
+		return 1e-3
+	}
+	return 1e-5
+}
+
 // Check reports the first field that cannot be built.
 func (c Config) Check() error {
 	fail := func(field string, got any, want string) error {
@@ -138,6 +167,12 @@ func (c Config) Check() error {
 		return fail("shortcut", c.Shortcut, "projection or pad")
 	case c.Shortcut == PadShortcut && c.Block == Bottleneck:
 		return fail("shortcut", c.Shortcut, "projection with bottleneck blocks")
+	case c.Norm != "" && c.Norm != BatchNorm && c.Norm != NoNorm:
+		return fail("norm", c.Norm, "batch or none")
+	case !(c.Epsilon >= 0 && c.Epsilon < 1): // also NaN
+		return fail("epsilon", c.Epsilon, "0 (the convention's) or a small positive number")
+	case c.Epsilon != 0 && c.Norm == NoNorm:
+		return fail("epsilon", c.Epsilon, "0 without batch normalisation")
 	case len(c.Blocks) == 0 || slices.Min(c.Blocks) < 1:
 		return fail("blocks", c.Blocks, "at least one block in every stage")
 	case len(c.Blocks) > 8 || slices.Max(c.Blocks) > 1000:

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"regexp"
@@ -241,6 +242,8 @@ func TestCheck(t *testing.T) {
 		"classes":    func(c *Config) { c.Classes = 1 },
 		"shortcut":   func(c *Config) { c.Block, c.Shortcut = Bottleneck, PadShortcut },
 		"image size": func(c *Config) { c.Height = 0 },
+		"norm":       func(c *Config) { c.Norm = "layer" },
+		"epsilon":    func(c *Config) { c.Epsilon = -1e-5 },
 	} {
 		c := good
 		broken(&c)
@@ -252,5 +255,74 @@ func TestCheck(t *testing.T) {
 		if b.Err() == nil {
 			t.Errorf("%s: Build accepts it", field)
 		}
+	}
+}
+
+// ResNet-18 has 20 convolutions with 4,800 filters in all, each with a batch
+// normalisation: biases add 4,800 parameters, leaving normalisation out takes
+// away 9,600 that are trained and 9,600 that are not. The sum is what Keras
+// prints for such a network with use_bias=True.
+func TestBiasesAndNorm(t *testing.T) {
+	for _, c := range []struct {
+		norm                     Norm
+		bias                     bool
+		trainable, nonTrainable  int64
+		layers                   int
+		hasBias, hasNorm, update bool
+	}{
+		{"", false, 11_173_962, 9_600, 68, false, true, true},
+		{BatchNorm, true, 11_173_962 + 4_800, 9_600, 68, true, true, true},
+		{NoNorm, true, 11_173_962 - 9_600 + 4_800, 0, 48, true, false, false},
+		{NoNorm, false, 11_173_962 - 9_600, 0, 48, false, false, false},
+	} {
+		cfg, _ := Named("resnet18", Keras, 32, 32, 3, 10)
+		cfg.Norm, cfg.ConvBias = c.norm, c.bias
+		s, err := cfg.Summarize()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Trainable != c.trainable || s.NonTrainable != c.nonTrainable || len(s.Layers) != c.layers {
+			t.Errorf("norm %q, bias %v: %d trainable, %d others, %d layers, want %d, %d, %d",
+				c.norm, c.bias, s.Trainable, s.NonTrainable, len(s.Layers), c.trainable, c.nonTrainable, c.layers)
+		}
+		b := graph.NewBuilder()
+		net := cfg.Build(b, b.Input("images", graph.Real, 2, 32, 32, 3), true)
+		g, err := b.Build(net.Logits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bias, norm := g.Variable("layer2.0.downsample.0.bias"), g.Variable("layer2.0.downsample.1.weight")
+		if (bias != nil) != c.hasBias || (norm != nil) != c.hasNorm || (len(g.Updates) > 0) != c.update {
+			t.Errorf("norm %q, bias %v: bias %v, norm %v, %d updates", c.norm, c.bias, bias, norm, len(g.Updates))
+		}
+		if bias != nil && (!bias.Shape.Equal(tensor.Shape{128}) || bias.Variable.Decay) {
+			t.Errorf("bias has shape %v, decay %v", bias.Shape, bias.Variable.Decay)
+		}
+	}
+}
+
+// An ε of its own reaches every batch normalisation; configurations written
+// before the field existed, and by networks that do not use it, have none.
+func TestEpsilon(t *testing.T) {
+	cfg, _ := Named("resnet20", Torch, 32, 32, 3, 10)
+	if text, _ := json.Marshal(cfg); strings.Contains(string(text), "epsilon") || strings.Contains(string(text), "norm") || strings.Contains(string(text), "bias") {
+		t.Errorf("a plain network is stored with %s", text)
+	}
+	cfg.Epsilon = 2e-5 // caffe's and MXNet's
+	g, err := cfg.Graph(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	norms := 0
+	for _, n := range g.Nodes {
+		if n.Op == graph.OpBatchNorm {
+			norms++
+			if n.Norm.Epsilon != 2e-5 {
+				t.Errorf("%v: epsilon %v", n, n.Norm.Epsilon)
+			}
+		}
+	}
+	if norms != 19 {
+		t.Errorf("%d batch normalisations, want 19", norms)
 	}
 }

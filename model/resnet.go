@@ -145,7 +145,7 @@ func (n *network) padding(x *graph.Node, kernel, stride int) graph.Padding {
 	return graph.SymmetricPadding((kernel - 1) / 2)
 }
 
-// conv is a convolution without bias.
+// conv is a convolution, without bias unless ConvBias asks for one.
 func (n *network) conv(x *graph.Node, name string, width, kernel, stride int) *graph.Node {
 	n.Layer(name)
 	channels := x.Shape[3]
@@ -154,7 +154,15 @@ func (n *network) conv(x *graph.Node, name string, width, kernel, stride int) *g
 		init.Kind = graph.GlorotUniform
 	}
 	w := n.Variable(name+".weight", graph.VariableAttrs{Init: init, Decay: true}, kernel, kernel, channels, width)
-	return n.Conv(x, w, graph.ConvAttrs{Stride: stride, Pad: n.padding(x, kernel, stride)})
+	y := n.Conv(x, w, graph.ConvAttrs{Stride: stride, Pad: n.padding(x, kernel, stride)})
+	if !n.ConvBias {
+		return y
+	}
+	biasInit := graph.Init{Kind: graph.LeCunUniform, FanIn: init.FanIn} // PyTorch's Conv2d
+	if n.Convention == Keras {
+		biasInit.Kind = graph.Zeros
+	}
+	return n.Bias(y, n.Variable(name+".bias", graph.VariableAttrs{Init: biasInit}, width))
 }
 
 // batchNorm normalises with the batch's statistics in training, and updates
@@ -164,11 +172,16 @@ func (n *network) conv(x *graph.Node, name string, width, kernel, stride int) *g
 // where Keras writes momentum for 1-rate (0.99) and PyTorch for rate (0.1).
 // The variance that enters is the biased one in Keras 3, the unbiased one
 // (divided by M-1 where the biased is by M) in PyTorch.
+//
+// It is x itself in a network without normalisation.
 func (n *network) batchNorm(x *graph.Node, name string) *graph.Node {
+	if n.Norm == NoNorm {
+		return x
+	}
 	n.Layer(name)
-	epsilon, rate, unbiased := 1e-5, 0.1, true
+	rate, unbiased := 0.1, true
 	if n.Convention == Keras {
-		epsilon, rate, unbiased = 1e-3, 0.01, false
+		rate, unbiased = 0.01, false
 	}
 	channels := x.Shape[len(x.Shape)-1]
 	variable := func(suffix string, role graph.Role, init graph.InitKind) *graph.Node {
@@ -178,7 +191,7 @@ func (n *network) batchNorm(x *graph.Node, name string) *graph.Node {
 	shift := variable(".bias", graph.Parameter, graph.Zeros)
 	movingMean := variable(".running_mean", graph.Statistic, graph.Zeros)
 	movingVariance := variable(".running_var", graph.Statistic, graph.Ones)
-	attrs := graph.NormAttrs{Epsilon: epsilon, Training: n.training}
+	attrs := graph.NormAttrs{Epsilon: n.BatchNormEpsilon(), Training: n.training}
 	if !n.training {
 		return n.BatchNorm(x, scale, shift, movingMean, movingVariance, attrs)
 	}
