@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -16,17 +17,28 @@ import (
 // notOptions are flags that neither environment nor configuration file sets.
 var notOptions = []string{"help", "config", "resume"}
 
+// maxOptions is far more bytes than all options need.
+const maxOptions = 1 << 20
+
 // layerOptions fills the flags that the command line left alone: from the
 // environment (--batch-size is RESIDUAL_BATCH_SIZE), else from the configuration
 // file, a JSON object of flag names. What is still unset the recipe decides.
 func layerOptions(c *cobra.Command, configFile string) error {
 	file := map[string]any{}
 	if configFile != "" {
-		data, err := os.ReadFile(configFile)
+		f, err := os.Open(configFile)
 		if err != nil {
 			return err
 		}
-		if err := json.Unmarshal(data, &file); err != nil {
+		defer f.Close()
+		data, err := io.ReadAll(io.LimitReader(f, maxOptions+1))
+		if err == nil && len(data) > maxOptions {
+			err = fmt.Errorf("more than %d bytes", maxOptions)
+		}
+		if err == nil {
+			err = json.Unmarshal(data, &file)
+		}
+		if err != nil {
 			return hint.Wrap(fmt.Errorf("configuration %s: %w", configFile, err), `want an object of options, such as {"epochs": 3, "batch-size": 64}`)
 		}
 	}

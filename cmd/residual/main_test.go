@@ -6,6 +6,8 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -26,6 +28,8 @@ func TestMain(m *testing.M) {
 //
 //	pictures DIR N   writes N pictures of shapes as DIR/<class>/<i>.png
 //	contains FILE N TEXT   demands TEXT exactly N times in FILE
+//	stall FILE       serves downloads that never come at $STALLED, and writes
+//	                 FILE at the first request
 func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -39,6 +43,20 @@ func TestStories(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"stall": func(ts *testscript.TestScript, _ bool, args []string) {
+				ended, file := make(chan struct{}), ts.MkAbs(args[0])
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if err := os.WriteFile(file, nil, 0o666); err != nil {
+						t.Error(err)
+					}
+					select {
+					case <-ended:
+					case <-r.Context().Done():
+					}
+				}))
+				ts.Defer(func() { close(ended); server.Close() })
+				ts.Setenv("STALLED", server.URL)
+			},
 			"pictures": func(ts *testscript.TestScript, _ bool, args []string) {
 				n, err := strconv.Atoi(args[1])
 				ts.Check(err)

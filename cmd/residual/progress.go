@@ -204,8 +204,14 @@ func (p *progress) stepped(e train.Stepped) {
 }
 
 func (p *progress) validating(e train.Validating) {
-	if p.mode == "bar" {
+	switch p.mode {
+	case "bar":
 		p.bar("validating", e.Done, e.Images)
+	case "json":
+		p.object("validating", struct {
+			Done   int `json:"done"`
+			Images int `json:"images"`
+		}{e.Done, e.Images})
 	}
 }
 
