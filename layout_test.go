@@ -34,6 +34,9 @@ var mayImport = map[string][]string{
 	"rundir":   {"format/safetensors", "internal/atomicfile", "internal/hint", "tensor"},
 	"report":   {"rundir"},
 
+	// Formats make and take an artifact.Model; the table in format knows them all.
+	"format":             {"dataset", "engine", "format/artifact", "format/safetensors", "internal/atomicfile", "internal/hint", "internal/random", "loader", "model", "optim", "rundir", "tensor", "train"},
+	"format/artifact":    {"format/safetensors", "graph", "internal/hint", "loader", "model", "tensor"},
 	"format/safetensors": {"internal/atomicfile", "tensor"},
 
 	// Only commands and tests know all engines.

@@ -1,0 +1,361 @@
+package artifact
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/residual-ml/residual/format/safetensors"
+	"github.com/residual-ml/residual/internal/hint"
+	"github.com/residual-ml/residual/model"
+	"github.com/residual-ml/residual/tensor"
+)
+
+// ours are the names that networks of package model have, torchvision's.
+var ours = regexp.MustCompile(`^(conv1|bn1|fc|layer\d+\.\d+\.(conv\d|bn\d|downsample\.[01]))\.(weight|bias|running_mean|running_var|num_batches_tracked)$`)
+
+// schemes are other names of the same tensors. Each is tried on all names, and
+// the one that makes most of them ours is taken.
+var schemes = []struct {
+	about  string
+	rename []rename
+}{
+	{"torchvision and timm", nil},
+	{"CIFAR ResNets of akamaster and kuangliu (linear, shortcut)", []rename{
+		{regexp.MustCompile(`^linear\.`), "fc."},
+		{regexp.MustCompile(`\.shortcut\.([01])\.`), ".downsample.$1."},
+	}},
+	{"Hugging Face transformers (embedder, encoder.stages)", []rename{
+		{regexp.MustCompile(`^embedder\.embedder\.convolution\.`), "conv1."},
+		{regexp.MustCompile(`^embedder\.embedder\.normalization\.`), "bn1."},
+		{regexp.MustCompile(`^encoder\.stages\.(\d+)\.layers\.(\d+)\.shortcut\.convolution\.`), "layer+$1.$2.downsample.0."},
+		{regexp.MustCompile(`^encoder\.stages\.(\d+)\.layers\.(\d+)\.shortcut\.normalization\.`), "layer+$1.$2.downsample.1."},
+		{regexp.MustCompile(`^encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.convolution\.`), "layer+$1.$2.conv+$3."},
+		{regexp.MustCompile(`^encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.normalization\.`), "layer+$1.$2.bn+$3."},
+	}},
+}
+
+// rename replaces a part of a name; "+2" in the result counts on to 3, for names
+// that number from 0 where torchvision numbers from 1.
+type rename struct {
+	pattern *regexp.Regexp
+	by      string
+}
+
+var countOn = regexp.MustCompile(`\+(\d+)`)
+
+func renamed(name string, by []rename) string {
+	for _, r := range by {
+		name = r.pattern.ReplaceAllString(name, r.by)
+	}
+	return countOn.ReplaceAllStringFunc(name, func(s string) string {
+		n, err := strconv.Atoi(s[1:])
+		if err != nil {
+			return s
+		}
+		return strconv.Itoa(n + 1)
+	})
+}
+
+// dense are names of the last layer that are read as fc where there is no fc.
+var dense = regexp.MustCompile(`^(?:\w+\.)?(?:fc|linear|classifier|head|head\.fc|(?:fc|classifier|head)\.\d)\.(weight|bias)$`)
+
+// Recognise finds the network of package model that tensors belong to, from
+// their names and shapes alone, and makes a Model of them in torch convention.
+// It removes what a wrapper puts before all names (module., model., …), knows the
+// names of torchvision, timm, the common CIFAR ResNets and transformers, takes
+// biases of convolutions into the batch normalisation that follows, and makes a
+// batch normalisation where a bias is what folding has left of one. Recognised
+// says all that; what has no place is listed in Unmapped. What is not a residual
+// network of package model is an error with the first tensor that does not fit.
+//
+// Neither stride, padding nor ε nor the size of the pictures can be seen in
+// weights: those are torchvision's, and Config.Height and Width stay 0.
+func Recognise(tensors []safetensors.Named) (*Model, error) {
+	r := &recogniser{tensors: map[string]tensor.Tensor{}}
+	if err := r.names(tensors); err != nil {
+		return nil, err
+	}
+	r.note("the file's names and shapes say nothing of stride, padding, ε: torchvision's are taken")
+	c, err := r.config()
+	if err != nil {
+		return nil, hint.Wrap(err, "known are the networks that residual train builds; residual inspect lists the file's tensors")
+	}
+	if err := r.normalisations(c); err != nil {
+		return nil, err
+	}
+	m, err := Build(c, r.tensors, r.notes...)
+	if err != nil {
+		return nil, err
+	}
+	for i, name := range m.Unmapped { // as the file calls them
+		m.Unmapped[i] = r.original[name]
+	}
+	m.Unmapped = append(m.Unmapped, r.strange...)
+	sortNatural(m.Unmapped)
+	m.Steps = r.steps
+	return m, nil
+}
+
+type recogniser struct {
+	tensors  map[string]tensor.Tensor // by our name
+	original map[string]string        // our name → the file's
+	strange  []string                 // the file's names that are not ours
+	notes    []string
+	steps    int
+}
+
+func (r *recogniser) note(format string, args ...any) {
+	r.notes = append(r.notes, fmt.Sprintf(format, args...))
+}
+
+// names fills tensors from the file's.
+func (r *recogniser) names(file []safetensors.Named) error {
+	prefix := commonPrefix(file)
+	best, bestOurs := 0, -1
+	for i, s := range schemes {
+		count := 0
+		for _, n := range file {
+			if ours.MatchString(renamed(strings.TrimPrefix(n.Name, prefix), s.rename)) {
+				count++
+			}
+		}
+		if count > bestOurs {
+			best, bestOurs = i, count
+		}
+	}
+	if bestOurs <= 0 {
+		var names []string
+		for _, n := range file {
+			names = append(names, n.Name)
+		}
+		return fmt.Errorf("no residual network: no tensor has the name of one, there are %s", Few(names))
+	}
+	if prefix != "" {
+		r.note("%q before the names is a wrapper's and removed", prefix)
+	}
+	r.note("names are those of %s", schemes[best].about)
+
+	r.original = map[string]string{}
+	add := func(name string, n safetensors.Named) error {
+		if first, twice := r.original[name]; twice {
+			return fmt.Errorf("tensors %s and %s are both %s", first, n.Name, name)
+		}
+		r.original[name] = n.Name
+		r.tensors[name] = n.Tensor
+		return nil
+	}
+	var rest []safetensors.Named
+	for _, n := range file {
+		name := renamed(strings.TrimPrefix(n.Name, prefix), schemes[best].rename)
+		if !ours.MatchString(name) {
+			rest = append(rest, n)
+			continue
+		}
+		if count, ok := BatchesTracked(n); ok {
+			r.steps = max(r.steps, count)
+			continue
+		}
+		if err := add(name, n); err != nil {
+			return err
+		}
+	}
+	_, hasDense := r.tensors["fc.weight"]
+	for _, n := range rest {
+		if m := dense.FindStringSubmatch(strings.TrimPrefix(n.Name, prefix)); m != nil && !hasDense {
+			r.note("%s is fc.%s", n.Name, m[1])
+			if err := add("fc."+m[1], n); err != nil {
+				return err
+			}
+			continue
+		}
+		r.strange = append(r.strange, n.Name)
+	}
+	return nil
+}
+
+// commonPrefix is what stands before the first convolution's name, such as
+// "module.", where most names begin with it.
+func commonPrefix(file []safetensors.Named) string {
+	shortest := ""
+	for _, n := range file {
+		for _, stem := range []string{"conv1.weight", "embedder.embedder.convolution.weight"} {
+			p, ok := strings.CutSuffix(n.Name, stem)
+			if ok && (p == "" || strings.HasSuffix(p, ".")) && (shortest == "" || len(n.Name) < len(shortest)) {
+				shortest = n.Name
+			}
+		}
+	}
+	for _, stem := range []string{"conv1.weight", "embedder.embedder.convolution.weight"} {
+		if p, ok := strings.CutSuffix(shortest, stem); ok {
+			return p
+		}
+	}
+	return ""
+}
+
+// config reads the network off shapes.
+func (r *recogniser) config() (model.Config, error) {
+	c := model.Config{Convention: model.Torch, Block: model.Basic, Shortcut: model.Projection}
+	stem, err := r.kernel("conv1")
+	if err != nil {
+		return c, err
+	}
+	c.Filters, c.Channels = stem[0], stem[1]
+	switch size := stem[2]; size {
+	case 3:
+		c.Stem = model.SmallStem
+	case 7:
+		c.Stem = model.LargeStem
+	default:
+		return c, fmt.Errorf("tensor %s: a stem of %d×%d, want 3×3 or 7×7", r.original["conv1.weight"], size, size)
+	}
+	if _, ok := r.tensors["layer1.0.conv3.weight"]; ok {
+		c.Block = model.Bottleneck
+	}
+	projections := 0
+	for stage := 1; ; stage++ {
+		blocks := 0
+		for {
+			if _, ok := r.tensors[fmt.Sprintf("layer%d.%d.conv1.weight", stage, blocks)]; !ok {
+				break
+			}
+			blocks++
+		}
+		if blocks == 0 {
+			break
+		}
+		c.Blocks = append(c.Blocks, blocks)
+		if _, ok := r.tensors[fmt.Sprintf("layer%d.0.downsample.0.weight", stage)]; ok && stage > 1 {
+			projections++
+		}
+	}
+	if len(c.Blocks) == 0 {
+		return c, fmt.Errorf("no residual blocks: there is no tensor layer1.0.conv1.weight")
+	}
+	if projections == 0 && len(c.Blocks) > 1 {
+		c.Shortcut = model.PadShortcut
+	}
+	fc, ok := r.tensors["fc.weight"]
+	if !ok || len(fc.Shape()) != 2 {
+		return c, fmt.Errorf("no dense layer: there is no tensor fc.weight of two axes")
+	}
+	c.Classes = fc.Shape()[0]
+	if _, ok := r.tensors["fc.bias"]; !ok {
+		r.note("the dense layer has no bias: it is zero")
+		r.tensors["fc.bias"] = tensor.New(tensor.Float32, c.Classes)
+	}
+
+	c.Name = Name(c)
+	if err := Sized(c).Check(); err != nil {
+		return c, err
+	}
+	if err := r.shapes(c); err != nil {
+		return c, err
+	}
+	shortcut, stemText := "projection shortcuts (option B)", "3×3 stem"
+	if c.Shortcut == model.PadShortcut {
+		shortcut = "shortcuts that subsample and pad with zeros (option A)"
+	}
+	if c.Stem == model.LargeStem {
+		stemText = "7×7 stem with max-pool"
+	}
+	r.note("%s: %s blocks %s, %d filters in the first stage, %s, %s, %d channels in, %d classes",
+		c.Name, c.Block, strings.ReplaceAll(strings.Trim(fmt.Sprint(c.Blocks), "[]"), " ", ","), c.Filters, shortcut, stemText, c.Channels, c.Classes)
+	return c, nil
+}
+
+// kernel is the shape [OC,C,KH,KW] of a convolution, whose kernel is square.
+func (r *recogniser) kernel(layer string) (tensor.Shape, error) {
+	t, ok := r.tensors[layer+".weight"]
+	if !ok {
+		return nil, fmt.Errorf("there is no tensor %s.weight", layer)
+	}
+	if s := t.Shape(); len(s) == 4 && s[2] == s[3] && s.Elements() > 0 {
+		return s, nil
+	}
+	return nil, fmt.Errorf("tensor %s has shape %v, want the square kernel [OC,C,K,K] of a convolution", r.original[layer+".weight"], t.Shape())
+}
+
+// shapes finds the first convolution that c would not have so.
+func (r *recogniser) shapes(c model.Config) error {
+	g, err := Sized(c).Graph(1)
+	if err != nil {
+		return err
+	}
+	for _, v := range g.Variables {
+		t, ok := r.tensors[v.Name]
+		if want := FileShape(v.Shape); ok && !t.Shape().Equal(want) {
+			return fmt.Errorf("tensor %s has shape %v, %s would have %v", cmp.Or(r.original[v.Name], v.Name), t.Shape(), c.Name, want)
+		}
+	}
+	return nil
+}
+
+// Name is the literature's name of a network, or one that describes it.
+func Name(c model.Config) string {
+	for _, name := range model.Names() {
+		f, err := model.Named(name, c.Convention, 32, 32, c.Channels, c.Classes)
+		if err == nil && f.Block == c.Block && f.Shortcut == c.Shortcut && slices.Equal(f.Blocks, c.Blocks) && f.Filters == c.Filters {
+			return name
+		}
+	}
+	return fmt.Sprintf("resnet-%s-blocks%s-filters%d", c.Block, strings.Join(strings.Fields(strings.Trim(fmt.Sprint(c.Blocks), "[]")), "."), c.Filters)
+}
+
+// normalisations brings convolution and batch normalisation to the form that
+// package model has: a convolution without bias, then a batch normalisation.
+func (r *recogniser) normalisations(c model.Config) error {
+	absorbed, made := 0, 0
+	epsilon := Epsilon(c)
+	for _, pair := range Pairs(c) {
+		bias, hasBias := r.tensors[pair.Conv+".bias"]
+		_, hasNorm := r.tensors[pair.Norm+".running_mean"]
+		if !hasBias {
+			continue // Build names what is missing
+		}
+		delete(r.tensors, pair.Conv+".bias")
+		wide := bias.Convert(tensor.Float64).Float64s()
+		if hasNorm {
+			mean, err := AbsorbBias(r.tensors[pair.Norm+".running_mean"], wide)
+			if err != nil {
+				return fmt.Errorf("tensor %s: %w", r.original[pair.Conv+".bias"], err)
+			}
+			r.tensors[pair.Norm+".running_mean"] = mean
+			absorbed++
+			continue
+		}
+		maps.Copy(r.tensors, IdentityNorm(pair.Norm, wide, epsilon))
+		made++
+	}
+	if absorbed > 0 {
+		r.note("biases of %d convolutions are taken into the moving means that follow (mean - bias): the same function up to rounding", absorbed)
+	}
+	if made > 0 {
+		r.note("%d convolutions have a bias and no batch normalisation, as folding leaves them: one that changes nothing is put in", made)
+	}
+	return nil
+}
+
+// sortNatural sorts names with numbers in them by number.
+func sortNatural(names []string) {
+	slices.SortFunc(names, func(a, b string) int {
+		x, y := strings.Split(a, "."), strings.Split(b, ".")
+		for i := range min(len(x), len(y)) {
+			if x[i] == y[i] {
+				continue
+			}
+			m, errM := strconv.Atoi(x[i])
+			n, errN := strconv.Atoi(y[i])
+			if errM == nil && errN == nil && m != n {
+				return cmp.Compare(m, n)
+			}
+			return cmp.Compare(x[i], y[i])
+		}
+		return cmp.Compare(len(x), len(y))
+	})
+}

@@ -1,0 +1,268 @@
+package format
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/residual-ml/residual/engine/cpu"
+	"github.com/residual-ml/residual/engine/ref"
+	"github.com/residual-ml/residual/format/artifact"
+	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/model"
+	"github.com/residual-ml/residual/tensor"
+)
+
+// tiny is a small network with weights in the given convention.
+func tiny(t *testing.T, convention model.Convention) *artifact.Model {
+	t.Helper()
+	c := model.Config{Convention: convention, Height: 12, Width: 12, Channels: 3, Classes: 4, Stem: model.SmallStem, Block: model.Basic,
+		Shortcut: model.Projection, Blocks: []int{1, 1}, Filters: 4}
+	c.Name = artifact.Name(c)
+	g, err := c.Graph(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tensors := map[string]tensor.Tensor{}
+	for i, v := range g.Variables {
+		value := model.Initial(v, 7)
+		if v.Variable.Role == graph.Statistic {
+			for k := range value.Float32s() {
+				value.Float32s()[k] += float32((i+k)%5)/8 - 0.25 // means around 0, variances around 1
+			}
+		}
+		tensors[v.Name] = model.ToFile(value)
+	}
+	m, err := artifact.Build(c, tensors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Steps = 30
+	return m
+}
+
+// complete is tiny with golden vectors.
+func complete(t *testing.T, convention model.Convention) *artifact.Model {
+	t.Helper()
+	m := tiny(t, convention)
+	notes, err := Complete(m, Given{Classes: []string{"ant", "bee", "cat", "dog"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "preprocessing is assumed: "; len(notes) != 1 || !strings.HasPrefix(notes[0], want) {
+		t.Errorf("notes %q, want one with %q", notes, want)
+	}
+	if err := MakeGolden(t.Context(), m, ref.New()); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func sameModel(t *testing.T, got, want *artifact.Model) {
+	t.Helper()
+	if len(got.Tensors) != len(want.Tensors) {
+		t.Fatalf("%d tensors, want %d", len(got.Tensors), len(want.Tensors))
+	}
+	for i, n := range got.Tensors {
+		w := want.Tensors[i]
+		if n.Name != w.Name || !n.Tensor.Shape().Equal(w.Tensor.Shape()) || !slices.Equal(n.Tensor.Float32s(), w.Tensor.Float32s()) {
+			t.Errorf("tensor %s differs from %s", n.Name, w.Name)
+		}
+	}
+	text, err := got.WriteMetadata()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantText, err := want.WriteMetadata()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, v := range wantText {
+		if text[key] != v {
+			t.Errorf("%s is %s, want %s", key, text[key], v)
+		}
+	}
+}
+
+// Whatever can be written is read back as it was, through a run directory too,
+// and the second file is the first one to the byte.
+func TestRoundTrips(t *testing.T) {
+	tried := 0
+	for _, f := range Formats {
+		if f.Write == nil {
+			continue
+		}
+		tried++
+		for _, convention := range []model.Convention{model.Torch, model.Keras} {
+			t.Run(f.Name+"/"+string(convention), func(t *testing.T) {
+				m := complete(t, convention)
+				name := "model"
+				if len(f.Extensions) > 0 {
+					name += f.Extensions[0]
+				}
+				first := filepath.Join(t.TempDir(), name)
+				if err := Write(first, f.Name, m, artifact.WriteOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				back, err := Read(first)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(back.Unmapped) > 0 {
+					t.Errorf("unmapped: %v", back.Unmapped)
+				}
+				sameModel(t, back, m)
+
+				run := filepath.Join(t.TempDir(), "run")
+				if err := WriteRun(run, back, map[string]string{"file": first}); err != nil {
+					t.Fatal(err)
+				}
+				again, err := ReadRun(run, "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				sameModel(t, again, m)
+				second := filepath.Join(t.TempDir(), name)
+				if err := Write(second, "", again, artifact.WriteOptions{}); err != nil && len(f.Extensions) > 0 {
+					t.Fatal(err)
+				} else if len(f.Extensions) == 0 {
+					if err := Write(second, f.Name, again, artifact.WriteOptions{}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				sameFiles(t, first, second)
+
+				all, err := Verify(t.Context(), back, ref.New())
+				if err != nil || len(all) != 3 {
+					t.Fatalf("%v, %v", all, err)
+				}
+				for _, c := range all {
+					if !c.Agrees {
+						t.Errorf("golden vector %+v", c)
+					}
+				}
+				if l, err := Inspect(first); err != nil || l.Format != f.Name || len(l.Tensors) == 0 || l.Bytes == 0 {
+					t.Errorf("listing %+v, %v", l, err)
+				}
+			})
+		}
+	}
+	if tried == 0 {
+		t.Error("no format can be written")
+	}
+}
+
+// sameFiles compares two files, or the files of two folders.
+func sameFiles(t *testing.T, a, b string) {
+	t.Helper()
+	names := []string{"."}
+	if entries, err := os.ReadDir(a); err == nil {
+		names = nil
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+	}
+	if len(names) == 0 {
+		t.Errorf("%s is empty", a)
+	}
+	for _, name := range names {
+		x, errX := os.ReadFile(filepath.Join(a, name))
+		y, errY := os.ReadFile(filepath.Join(b, name))
+		if errX != nil || errY != nil || !bytes.Equal(x, y) {
+			t.Errorf("%s: the second file differs from the first: %d bytes and %d, %v, %v", name, len(x), len(y), errX, errY)
+		}
+	}
+}
+
+// Golden vectors hold on another engine, and notice a changed weight, mean and
+// resize policy.
+func TestVerify(t *testing.T) {
+	eng, err := cpu.New(cpu.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer eng.Close()
+	agree := func(m *artifact.Model) int {
+		all, err := Verify(t.Context(), m, eng)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, c := range all {
+			if c.Agrees {
+				n++
+			}
+		}
+		return n
+	}
+	m := complete(t, model.Torch)
+	if n := agree(m); n != 3 {
+		t.Errorf("%d of 3 agree", n)
+	}
+	policy := *m.Preprocess
+	policy.Resize = "squash"
+	m.Preprocess = &policy
+	if n := agree(m); n != 1 {
+		t.Errorf("with another resize policy %d of 3 agree, want the square one", n)
+	}
+	m = complete(t, model.Torch)
+	mean := *m.Preprocess
+	mean.Mean = []float64{0.485, 0.456, 0.41}
+	m.Preprocess = &mean
+	if n := agree(m); n != 0 {
+		t.Errorf("with another mean %d of 3 agree", n)
+	}
+	m = complete(t, model.Torch)
+	m.Tensors[0].Tensor.Float32s()[0] += 0.05
+	if n := agree(m); n != 0 {
+		t.Errorf("with another weight %d of 3 agree", n)
+	}
+	m.Golden = nil
+	if _, err := Verify(t.Context(), m, eng); err == nil {
+		t.Error("nothing to verify is no error")
+	}
+}
+
+func TestComplete(t *testing.T) {
+	m := tiny(t, model.Torch)
+	m.Config.Height, m.Config.Width = 0, 0
+	notes, err := Complete(m, Given{})
+	if err != nil || len(notes) != 3 || m.Config.Height != 32 || m.Preprocess.Mean[0] != 0.485 || m.ClassNames()[3] != "3" {
+		t.Errorf("%q %v %+v", notes, err, m)
+	}
+	m = complete(t, model.Torch)
+	notes, err = Complete(m, Given{Mean: []float64{0, 0, 0}, Std: []float64{1, 1, 1}})
+	if err != nil || m.Golden != nil || len(notes) != 1 || m.Preprocess.Scale != 1.0/255 {
+		t.Errorf("golden vectors outlive another preprocessing: %q %v", notes, err)
+	}
+	for _, given := range []Given{{Classes: []string{"a"}}, {Mean: []float64{1}}, {Resize: "x"}, {Std: []float64{0, 1, 1}}} {
+		if _, err := Complete(tiny(t, model.Torch), given); err == nil {
+			t.Errorf("%+v: no error", given)
+		}
+	}
+}
+
+// Files of no format, and names that say none.
+func TestUnknown(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x")
+	for _, content := range []string{"", "hello", "\x00\x00\x00\x00\x00\x00\x00\x00"} {
+		if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Read(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%q: %v", content, err)
+		}
+	}
+	if _, err := Read(t.TempDir()); err == nil {
+		t.Error("an empty folder was read")
+	}
+	if err := Write(path, "", tiny(t, model.Torch), artifact.WriteOptions{}); err == nil {
+		t.Error("a name without extension was written")
+	}
+	if _, err := Named("pickle"); err == nil {
+		t.Error("format pickle is known")
+	}
+}
