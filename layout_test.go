@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"format":             {"dataset", "engine", "format/artifact", "format/safetensors", "internal/atomicfile", "internal/hint", "internal/random", "loader", "model", "optim", "rundir", "tensor", "train"},
 	"format/artifact":    {"format/safetensors", "graph", "internal/hint", "loader", "model", "tensor"},
 	"format/safetensors": {"internal/atomicfile", "tensor"},
+	"format/structure":   {"graph", "model", "tensor"},
 
 	// Only commands and tests know all engines.
 	"cmd/residual": {"anything"},

@@ -1,0 +1,352 @@
+package structure
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/residual-ml/residual/model"
+	"github.com/residual-ml/residual/tensor"
+)
+
+// Result is what a network turned out to be.
+type Result struct {
+	Config model.Config // without a name, unless it is the one that was expected
+
+	// Tensors are the network's parameters by torchvision's names, in
+	// torchvision's order of axes, with the values and types of the file: the
+	// variables of Config, all of them and no others.
+	Tensors map[string]tensor.Tensor
+
+	// Gain and Offset say that the file's network rescales its pictures first,
+	// x·Gain + Offset per channel, which Config does not; nil: it does not.
+	Gain, Offset []float64
+	// Softmax says that the file's network ends in a softmax.
+	Softmax bool
+
+	Notes []string // in sentences: what was recognised, and by what
+}
+
+// Recognise finds the configuration that computes what n computes, and the place
+// of n's parameters in it. Where two configurations do, which happens when
+// the conventions' paddings agree on the pictures' size and no ε tells them
+// apart, expected decides, then torch. expected, which may be nil, is what else is
+// said of the network, such as a file's metadata.
+//
+// A network that is none of package model's is an error that names the layer at
+// which the nearest one differs.
+func Recognise(n *Network, expected *model.Config) (*Result, error) {
+	if n.Output == nil || n.Input() == nil {
+		return nil, fmt.Errorf("the network has no input or no output")
+	}
+	s, front, err := simplify(n)
+	if err != nil {
+		return nil, err
+	}
+	if s.Input() == nil {
+		return nil, fmt.Errorf("the output does not depend on the input")
+	}
+	proposals, err := propose(s, expected)
+	if err != nil {
+		return nil, err
+	}
+	var nearest *matching
+	for _, c := range proposals {
+		pattern, err := Of(c, nil)
+		if err != nil {
+			continue // a proposal that cannot be built, such as for a size that strides away
+		}
+		m := &matching{bound: map[*Layer]*Layer{}, config: c}
+		if m.match(pattern.Output, s.Output) {
+			r, err := m.result()
+			if err != nil {
+				return nil, err
+			}
+			r.Gain, r.Offset, r.Softmax = front.gain, front.offset, front.softmax
+			return r, nil
+		}
+		if nearest == nil || m.most > nearest.most {
+			nearest = m
+		}
+	}
+	if nearest == nil {
+		return nil, fmt.Errorf("no residual network: no configuration has its sizes")
+	}
+	return nil, fmt.Errorf("no residual network that is known; nearest is %s, but %s", Describe(nearest.config), nearest.why)
+}
+
+// propose reads off the network what can be read off directly, and lists the
+// configurations with all combinations of the rest, likely ones first.
+func propose(s *Network, expected *model.Config) ([]model.Config, error) {
+	in := s.Input().Shape
+	base := model.Config{Name: "network", Height: in[0], Width: in[1], Channels: in[2]}
+	var widths []int // of the additions, in order
+	large, hasNorm := false, false
+	for _, l := range s.Layers {
+		switch l.Kind {
+		case Add:
+			widths = append(widths, l.Shape[len(l.Shape)-1])
+		case Conv:
+			base.ConvBias = base.ConvBias || l.Bias.Present()
+			if first := l.Inputs[0].Kind == Input; first && (l.Weight.Shape[2] > 3 || l.Stride > 1) {
+				large = true
+			}
+		case BatchNorm:
+			if !hasNorm {
+				base.Epsilon = l.Epsilon
+			}
+			hasNorm = true
+		}
+	}
+	if s.Output.Kind != Dense {
+		return nil, fmt.Errorf("no classifier: the last layer, %q, is %v, want a dense one", s.Output.Name, s.Output)
+	}
+	base.Classes = s.Output.Shape[0]
+	if len(widths) == 0 {
+		return nil, fmt.Errorf("no residual network: no layer adds a shortcut")
+	}
+	if !hasNorm {
+		base.Norm = model.NoNorm
+	}
+	for i, w := range widths {
+		if i > 0 && w == widths[i-1] {
+			base.Blocks[len(base.Blocks)-1]++
+		} else {
+			base.Blocks = append(base.Blocks, 1)
+		}
+	}
+
+	conventions := []model.Convention{model.Torch, model.Keras}
+	if hasNorm && sameEpsilon(base.Epsilon, 1e-3) || expected != nil && expected.Convention == model.Keras {
+		conventions = []model.Convention{model.Keras, model.Torch}
+	}
+	stems := []model.Stem{model.SmallStem, model.LargeStem}
+	if large {
+		stems = []model.Stem{model.LargeStem, model.SmallStem}
+	}
+	var proposals []model.Config
+	for _, block := range []model.Block{model.Basic, model.Bottleneck} {
+		for _, shortcut := range []model.Shortcut{model.Projection, model.PadShortcut} {
+			for _, convention := range conventions {
+				for _, stem := range stems {
+					c := base
+					c.Block, c.Shortcut, c.Convention, c.Stem = block, shortcut, convention, stem
+					c.Filters = widths[0]
+					if block == model.Bottleneck {
+						c.Filters /= 4
+					}
+					if c.Epsilon = 0; hasNorm && !sameEpsilon(c.BatchNormEpsilon(), base.Epsilon) {
+						c.Epsilon = decimal(base.Epsilon)
+					}
+					if c.Check() == nil {
+						proposals = append(proposals, c)
+					}
+				}
+			}
+		}
+	}
+	if expected != nil && expected.Check() == nil {
+		proposals = append([]model.Config{*expected}, proposals...)
+	}
+	return proposals, nil
+}
+
+// sameEpsilon compares as float32, in which ONNX keeps ε.
+func sameEpsilon(a, b float64) bool { return float32(a) == float32(b) }
+
+// decimal is the shortest decimal that is the same number in float32: 1.001e-5
+// for what a file has as 1.0009999641624745e-05.
+func decimal(x float64) float64 {
+	if y, err := strconv.ParseFloat(strconv.FormatFloat(x, 'g', -1, 32), 64); err == nil && sameEpsilon(x, y) {
+		return y
+	}
+	return x
+}
+
+// matching compares a pattern, what Of makes of config, with a simplified
+// network, from the outputs back.
+type matching struct {
+	config model.Config
+	bound  map[*Layer]*Layer // pattern → network
+	trail  []*Layer          // bound patterns, to undo
+
+	most int    // the most layers that were ever bound
+	why  string // what stood in the way there
+}
+
+// match binds p to l and everything before them, or nothing at all.
+func (m *matching) match(p, l *Layer) bool {
+	if other, known := m.bound[p]; known {
+		if other != l {
+			m.fail("%q is not where a shortcut begins", l.Name)
+		}
+		return other == l
+	}
+	if why := differ(p, l); why != "" {
+		m.fail("layer %q is %v, want %v (%s)", l.Name, l, p, why)
+		return false
+	}
+	mark := len(m.trail)
+	m.bound[p] = l
+	m.trail = append(m.trail, p)
+	if m.matchInputs(p, l) {
+		return true
+	}
+	for _, undone := range m.trail[mark:] {
+		delete(m.bound, undone)
+	}
+	m.trail = m.trail[:mark]
+	return false
+}
+
+func (m *matching) matchInputs(p, l *Layer) bool {
+	if p.Kind != Add {
+		for i := range p.Inputs {
+			if !m.match(p.Inputs[i], l.Inputs[i]) {
+				return false
+			}
+		}
+		return true
+	}
+	// The operands of a sum may be exchanged. The wrong order is found out
+	// within a block, so trying both does not multiply.
+	for _, first := range []int{0, 1} {
+		mark := len(m.trail)
+		if m.match(p.Inputs[0], l.Inputs[first]) && m.match(p.Inputs[1], l.Inputs[1-first]) {
+			return true
+		}
+		for _, undone := range m.trail[mark:] {
+			delete(m.bound, undone)
+		}
+		m.trail = m.trail[:mark]
+	}
+	return false
+}
+
+func (m *matching) fail(format string, args ...any) {
+	if n := len(m.trail); m.why == "" || n > m.most {
+		m.most, m.why = n, fmt.Sprintf(format, args...)
+	}
+}
+
+// differ says what makes l another computation than p, "" where nothing does.
+// Padding after the last window that a stride reaches is not looked at: it is
+// never read.
+func differ(p, l *Layer) string {
+	switch {
+	case p.Kind != l.Kind:
+		return "another kind of layer"
+	case !p.Shape.Equal(l.Shape):
+		return fmt.Sprintf("output of shape %v, want %v", l.Shape, p.Shape)
+	}
+	params, others := p.params(), l.params()
+	for i := range params {
+		if a, b := params[i], others[i]; a.Present() != b.Present() {
+			if !a.Present() {
+				return fmt.Sprintf("there is no place for %q", b.Name)
+			}
+			// Without a bias is with one of zeros.
+			if a != &p.Bias {
+				return fmt.Sprintf("there is no %s", a.Name)
+			}
+		} else if !a.Shape.Equal(b.Shape) {
+			return fmt.Sprintf("%q has shape %v, want %v", b.Name, b.Shape, a.Shape)
+		}
+	}
+	switch p.Kind {
+	case Conv, MaxPool, AvgPool, Subsample:
+		switch {
+		case p.Stride != l.Stride:
+			return "another stride"
+		case p.Size != l.Size:
+			return "another size"
+		case p.Pad.Top != l.Pad.Top || p.Pad.Left != l.Pad.Left:
+			return "other padding"
+		case p.Kind == AvgPool && p.CountPad != l.CountPad && (p.Pad != l.Pad || p.Pad.Top+p.Pad.Bottom+p.Pad.Left+p.Pad.Right > 0):
+			return "padding counts otherwise in the average"
+		}
+	case PadChannels:
+		if p.Before != l.Before || p.After != l.After {
+			return "other channels"
+		}
+	case BatchNorm:
+		if !sameEpsilon(p.Epsilon, l.Epsilon) {
+			return "another ε"
+		}
+	}
+	return ""
+}
+
+// result collects the parameters of a complete match.
+func (m *matching) result() (*Result, error) {
+	r := &Result{Config: m.config, Tensors: map[string]tensor.Tensor{}}
+	zeros := 0
+	for _, p := range m.trail {
+		others := m.bound[p].params()
+		for i, param := range p.params() {
+			value := others[i].Value
+			if !param.Present() {
+				continue
+			}
+			if !others[i].Present() {
+				zeros++
+				value = tensor.New(tensor.Float32, param.Shape...)
+			}
+			if !value.Valid() {
+				return nil, fmt.Errorf("layer %q: there is no value of %q", m.bound[p].Name, others[i].Name)
+			}
+			r.Tensors[param.Name] = value
+		}
+	}
+	r.Notes = append(r.Notes, Describe(m.config)+", recognised by its layers")
+	if zeros > 0 {
+		r.Notes = append(r.Notes, fmt.Sprintf("%d layers have no bias where others have: it is zero", zeros))
+	}
+	if r.Config.Name == "network" {
+		r.Config.Name = ""
+	}
+	return r, nil
+}
+
+// Describe says what a configuration is, in words.
+func Describe(c model.Config) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "a network of %s blocks %s with %d filters in the first stage, ", c.Block,
+		strings.ReplaceAll(strings.Trim(fmt.Sprint(c.Blocks), "[]"), " ", ","), c.Filters)
+	if c.Stem == model.LargeStem {
+		b.WriteString("7×7 stem with max-pool, ")
+	} else {
+		b.WriteString("3×3 stem, ")
+	}
+	if c.Shortcut == model.PadShortcut {
+		b.WriteString("shortcuts that subsample and pad with zeros (option A), ")
+	} else {
+		b.WriteString("projection shortcuts (option B), ")
+	}
+	fmt.Fprintf(&b, "padding of the %s convention, ", c.Convention)
+	if c.Norm == model.NoNorm {
+		b.WriteString("no batch normalisation, ")
+	} else {
+		fmt.Fprintf(&b, "batch normalisation with ε %v, ", float32(c.BatchNormEpsilon()))
+	}
+	if c.ConvBias {
+		b.WriteString("biases in convolutions, ")
+	}
+	fmt.Fprintf(&b, "pictures of %d×%d×%d, %d classes", c.Height, c.Width, c.Channels, c.Classes)
+	return b.String()
+}
+
+// Preprocess writes x·gain + offset as (x·scale - mean)/std with the given scale,
+// such as 1/255. A gain of zero or below has no deviation and is an error.
+func Preprocess(gain, offset []float64, scale float64) (mean, std []float64, err error) {
+	for c := range gain {
+		s := scale / gain[c]
+		if !(s > 0) || math.IsInf(s, 0) {
+			return nil, nil, fmt.Errorf("pictures are scaled by %v in channel %d, want a positive number", gain[c], c)
+		}
+		std = append(std, s)
+		mean = append(mean, -offset[c]*s+0) // + 0: no negative zero
+	}
+	return mean, std, nil
+}
