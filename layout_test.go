@@ -45,6 +45,7 @@ var mayImport = map[string][]string{
 	"golden":       {},
 
 	"internal/atomicfile": {},
+	"internal/hdf5":       {"tensor"},
 	"internal/hint":       {},
 	"internal/parallel":   {},
 	"internal/random":     {},
