@@ -209,23 +209,34 @@ func look(n *graph.Node, t tensor.Tensor) LayerValues {
 
 // Replay computes the step of a capsule again and says what it found.
 func Replay(path string, eng engine.Engine) (recorded Capsule, layers []LayerValues, first *LayerValues, err error) {
-	fail := func(err error) (Capsule, []LayerValues, *LayerValues, error) {
-		return recorded, nil, nil, fmt.Errorf("capsule %s: %w", path, err)
-	}
 	f, err := safetensors.ReadFile(path)
-	if err != nil {
-		return fail(err)
+	if err == nil {
+		vars := eng.NewVariables()
+		var batch loader.Batch
+		if recorded, batch, err = openCapsule(f, vars); err == nil {
+			layers, first, err = probe(recorded.Config, eng, vars, batch)
+		}
 	}
+	if err != nil {
+		err = fmt.Errorf("capsule %s: %w", path, err)
+	}
+	return recorded, layers, first, err
+}
+
+// openCapsule reads the description and the batch of a capsule, and sets vars to
+// its variables. Everything in the file is checked against the network that the
+// description names.
+func openCapsule(f *safetensors.File, vars engine.Variables) (recorded Capsule, batch loader.Batch, err error) {
 	if f.Metadata[capsuleKey] == "" {
-		return fail(fmt.Errorf("the file is no capsule: its metadata has no %q", capsuleKey))
+		return recorded, batch, fmt.Errorf("the file is no capsule: its metadata has no %q", capsuleKey)
 	}
 	if err := json.Unmarshal([]byte(f.Metadata[capsuleKey]), &recorded); err != nil {
-		return fail(err)
+		return recorded, batch, err
 	}
 	if err := recorded.Config.Check(); err != nil {
-		return fail(err)
+		return recorded, batch, err
 	}
-	batch := loader.Batch{Indices: recorded.Indices}
+	batch.Indices = recorded.Indices
 	m, n := recorded.Config.Model, len(recorded.Indices)
 	for _, want := range []struct {
 		name  string
@@ -239,27 +250,19 @@ func Replay(path string, eng engine.Engine) (recorded Capsule, layers []LayerVal
 	} {
 		t, ok := f.Tensor(want.name)
 		if !ok || t.DType() != want.dtype || !t.Shape().Equal(want.shape) {
-			return fail(fmt.Errorf("tensor %s is missing or not %v %v", want.name, want.dtype, want.shape))
+			return recorded, batch, fmt.Errorf("tensor %s is missing or not %v %v", want.name, want.dtype, want.shape)
 		}
 		*want.into = t
 	}
 	g, err := StepGraph(recorded.Config, n)
 	if err != nil {
-		return fail(err)
+		return recorded, batch, err
 	}
-	vars := eng.NewVariables()
 	var tensors []safetensors.Named
 	for _, v := range g.Variables {
 		if t, ok := f.Tensor(variablePrefix + v.Name); ok {
 			tensors = append(tensors, safetensors.Named{Name: v.Name, Tensor: t})
 		}
 	}
-	if err := setAll(vars, g, tensors, true); err != nil {
-		return fail(err)
-	}
-	layers, first, err = probe(recorded.Config, eng, vars, batch)
-	if err != nil {
-		return fail(err)
-	}
-	return recorded, layers, first, nil
+	return recorded, batch, setAll(vars, g, tensors, true)
 }
