@@ -437,6 +437,7 @@ var commands = []struct{ prefix, command string }{
 	{"keras_tutorial_full", "python golden/keras_tutorial.py full"},
 	{"keras_ops", "python golden/keras_tutorial.py ops"},
 	{"keras_summary", "python golden/keras_tutorial.py summary"},
+	{"metric", "python golden/metric.py"},
 	{"torch_ops", "python golden/torch_ops.py"},
 	{"torch_", "python golden/torch_resnet.py"},
 }

@@ -1,6 +1,9 @@
 package metric
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Confusion counts pictures by true and predicted class.
 type Confusion struct {
@@ -96,4 +99,43 @@ func (c *Confusion) PerClass() []ClassCounts {
 		out[truth].Correct = c.Count(truth, truth)
 	}
 	return out
+}
+
+// ConfusedPair is a cell beside the diagonal.
+type ConfusedPair struct{ Truth, Predicted, Count int }
+
+// MostConfused returns up to n cells beside the diagonal that are not empty, the
+// largest first, equal ones by class.
+func (c *Confusion) MostConfused(n int) []ConfusedPair {
+	var pairs []ConfusedPair
+	for truth := range c.classes {
+		for predicted := range c.classes {
+			if count := c.Count(truth, predicted); count > 0 && truth != predicted {
+				pairs = append(pairs, ConfusedPair{truth, predicted, count})
+			}
+		}
+	}
+	slices.SortStableFunc(pairs, func(a, b ConfusedPair) int { return b.Count - a.Count })
+	return pairs[:min(n, len(pairs))]
+}
+
+// Macro are means over classes, each class alike.
+type Macro struct{ Precision, Recall, F1 float64 }
+
+// Macro returns the means over those classes of which a value exists, as
+// scikit-learn's average="macro" with zero_division=nan. The mean recall is also
+// called balanced accuracy.
+func (c *Confusion) Macro() Macro {
+	var precision, recall, f1 Mean
+	add := func(m *Mean, v float64) {
+		if v == v {
+			m.Add(v, 1)
+		}
+	}
+	for _, class := range c.PerClass() {
+		add(&precision, class.Precision())
+		add(&recall, class.Recall())
+		add(&f1, class.F1())
+	}
+	return Macro{precision.Value(), recall.Value(), f1.Value()}
 }

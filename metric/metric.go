@@ -112,11 +112,10 @@ func Wilson(correct, total int) (low, high float64) {
 	if total <= 0 {
 		return 0, 1
 	}
-	const z = 1.959963984540054 // the 97.5 % quantile of the normal distribution
 	n := float64(total)
 	p := float64(correct) / n
-	center := p + z*z/(2*n)
-	half := z * math.Sqrt(p*(1-p)/n+z*z/(4*n*n))
-	scale := 1 + z*z/n
+	center := p + z95*z95/(2*n)
+	half := z95 * math.Sqrt(p*(1-p)/n+z95*z95/(4*n*n))
+	scale := 1 + z95*z95/n
 	return max(0, (center-half)/scale), min(1, (center+half)/scale)
 }

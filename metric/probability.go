@@ -1,0 +1,73 @@
+package metric
+
+import "math"
+
+// Softmax writes the probabilities of a row of logits at a temperature to dst,
+// which has the row's length:
+//
+//	dst[k] = exp(row[k]/T) / Σ_j exp(row[j]/T)
+//
+// T = 1 is the softmax itself; above 1 it is flatter, the prediction is the same
+// (Guo et al. 2017, https://arxiv.org/abs/1706.04599). A row with NaN or +∞ gives NaN.
+func Softmax(dst []float64, row []float32, temperature float64) {
+	top := largest(row)
+	sum := 0.0
+	for k, v := range row {
+		dst[k] = math.Exp((float64(v) - top) / temperature)
+		sum += dst[k]
+	}
+	for k := range dst {
+		dst[k] /= sum
+	}
+}
+
+// CrossEntropy is -log of the label's probability in Softmax, in nats, computed
+// from the logits so that it is exact where the probability rounds to 0 or 1.
+func CrossEntropy(row []float32, label int, temperature float64) float64 {
+	top := largest(row)
+	sum := 0.0
+	for _, v := range row {
+		sum += math.Exp((float64(v) - top) / temperature)
+	}
+	return math.Log(sum) - (float64(row[label])-top)/temperature
+}
+
+// largest is the largest logit, NaN when the row has a NaN.
+func largest(row []float32) float64 {
+	top := math.Inf(-1)
+	for _, v := range row {
+		top = math.Max(top, float64(v)) // Max keeps a NaN
+	}
+	return top
+}
+
+// Sample is the running mean and variance of numbers, such as the losses of
+// single pictures (Welford 1962, "Note on a method for calculating corrected sums
+// of squares and products"). Its fields are the whole state.
+type Sample struct {
+	N       int
+	Mean    float64
+	Squares float64 // Σ (x - mean)²
+}
+
+// Add counts x.
+func (s *Sample) Add(x float64) {
+	s.N++
+	d := x - s.Mean
+	s.Mean += d / float64(s.N)
+	s.Squares += d * (x - s.Mean)
+}
+
+// Interval returns the 95 % interval of the mean that the central limit theorem
+// gives, mean ± z·s/√n with s² = Σ(x-mean)²/(n-1). It is NaN for fewer than two
+// numbers, and too narrow for fewer than about 30.
+func (s Sample) Interval() (low, high float64) {
+	half := z95 * math.Sqrt(s.Squares/float64(s.N-1)/float64(s.N))
+	if s.N < 2 {
+		half = math.NaN()
+	}
+	return s.Mean - half, s.Mean + half
+}
+
+// z95 is the 97.5 % quantile of the normal distribution.
+const z95 = 1.959963984540054
