@@ -30,7 +30,8 @@ var mayImport = map[string][]string{
 	"engine/enginetest": {"engine", "engine/ref", "graph", "internal/random", "tensor"},
 
 	"train":    {"engine", "format/safetensors", "graph", "internal/hint", "loader", "metric", "model", "optim", "rundir", "tensor"},
-	"classify": {"dataset", "engine", "loader", "tensor", "train"},
+	"classify": {"dataset", "engine", "metric", "rundir", "tensor", "train"},
+	"evaluate": {"classify", "dataset", "loader", "metric", "rundir", "tensor", "train"},
 	"rundir":   {"format/safetensors", "internal/atomicfile", "internal/hint", "tensor"},
 	"report":   {"rundir"},
 

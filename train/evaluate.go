@@ -2,7 +2,6 @@ package train
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/loader"
@@ -25,13 +24,13 @@ type Evaluator struct {
 	config   Config
 	engine   engine.Engine
 	vars     engine.Variables
-	programs programs
+	programs engine.Programs
 }
 
 // NewEvaluator returns an evaluator of the variables in vars.
 func NewEvaluator(c Config, e engine.Engine, vars engine.Variables) *Evaluator {
 	ev := &Evaluator{config: c, engine: e, vars: vars}
-	ev.programs.compile = func(batch int) (engine.Program, error) {
+	ev.programs.Compile = func(batch int) (engine.Program, error) {
 		g, err := evalGraph(c, batch)
 		if err != nil {
 			return nil, err
@@ -42,7 +41,7 @@ func NewEvaluator(c Config, e engine.Engine, vars engine.Variables) *Evaluator {
 }
 
 // Close frees the programs.
-func (ev *Evaluator) Close() error { return ev.programs.close() }
+func (ev *Evaluator) Close() error { return ev.programs.Close() }
 
 // Run scores all images of l. each, when not nil, sees every batch with its
 // logits [n,K], which are valid until it returns.
@@ -53,7 +52,7 @@ func (ev *Evaluator) Run(ctx context.Context, l *loader.Loader, each func(b load
 		if err != nil {
 			return s, err
 		}
-		p, err := ev.programs.get(len(b.Indices))
+		p, err := ev.programs.Get(len(b.Indices))
 		if err != nil {
 			return s, err
 		}
@@ -77,39 +76,6 @@ func (ev *Evaluator) Run(ctx context.Context, l *loader.Loader, each func(b load
 	}
 	s.Loss, s.Accuracy = loss.Value(), float64(s.Correct)/float64(s.Images)
 	return s, nil
-}
-
-// programs keeps one compiled program for each batch size: the full one and
-// that of the last batch of an epoch.
-type programs struct {
-	compile func(batch int) (engine.Program, error)
-	bySize  map[int]engine.Program
-}
-
-func (p *programs) get(batch int) (engine.Program, error) {
-	if program := p.bySize[batch]; program != nil {
-		return program, nil
-	}
-	program, err := p.compile(batch)
-	if err != nil {
-		return nil, fmt.Errorf("compiling for batches of %d: %w", batch, err)
-	}
-	if p.bySize == nil {
-		p.bySize = map[int]engine.Program{}
-	}
-	p.bySize[batch] = program
-	return program, nil
-}
-
-func (p *programs) close() error {
-	var first error
-	for _, program := range p.bySize {
-		if err := program.Close(); err != nil && first == nil {
-			first = err
-		}
-	}
-	p.bySize = nil
-	return first
 }
 
 // scalar and float32s read an output of any engine's precision.

@@ -1,7 +1,9 @@
 package train
 
 import (
+	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/tensor"
 )
 
 // StepGraph is one whole training step: forward pass, loss, gradients, update.
@@ -55,4 +57,27 @@ func lossNodes(b *graph.Builder, c Config, batch int, training bool) (loss, logi
 		loss = b.Add(loss, b.Scale(b.SumSquares(net.Kernel), c.L2))
 	}
 	return loss, net.Logits
+}
+
+// Penalty is the part of the loss that does not depend on images, L2·Σ kernel² of
+// the dense layer.
+func Penalty(c Config, vars engine.Variables) (float64, error) {
+	if c.L2 == 0 {
+		return 0, nil
+	}
+	m := c.Model
+	b := graph.NewBuilder()
+	net := m.Build(b, b.Input("images", graph.Real, 1, m.Height, m.Width, m.Channels), false)
+	if _, err := b.Build(net.Logits); err != nil {
+		return 0, err
+	}
+	kernel, err := vars.Get(net.Kernel.Name)
+	if err != nil {
+		return 0, err
+	}
+	sum := 0.0
+	for _, w := range kernel.Convert(tensor.Float64).Float64s() {
+		sum += w * w
+	}
+	return c.L2 * sum, nil
 }

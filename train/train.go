@@ -33,7 +33,7 @@ type Trainer struct {
 	observe func(Event)
 
 	graph    *graph.Graph // of a full step, for the variables' names and roles
-	programs programs
+	programs engine.Programs
 	eval     *Evaluator
 
 	at      position
@@ -89,7 +89,7 @@ func New(c Config, e engine.Engine, fit, val *loader.Loader, run *rundir.Dir, ob
 		return nil, err
 	}
 	t.graph = g
-	t.programs.compile = func(batch int) (engine.Program, error) {
+	t.programs.Compile = func(batch int) (engine.Program, error) {
 		g, err := StepGraph(c, batch)
 		if err != nil {
 			return nil, err
@@ -97,7 +97,7 @@ func New(c Config, e engine.Engine, fit, val *loader.Loader, run *rundir.Dir, ob
 		return e.Compile(g, t.vars)
 	}
 	t.eval = NewEvaluator(c, e, t.vars)
-	if _, err := t.programs.get(min(c.BatchSize, fit.Len())); err != nil {
+	if _, err := t.programs.Get(min(c.BatchSize, fit.Len())); err != nil {
 		return nil, err
 	}
 	return t, t.initialize()
@@ -114,15 +114,10 @@ func (t *Trainer) initialize() error {
 }
 
 // Close frees the programs. The engine is the caller's to close.
-func (t *Trainer) Close() error { return errors.Join(t.programs.close(), t.eval.Close()) }
+func (t *Trainer) Close() error { return errors.Join(t.programs.Close(), t.eval.Close()) }
 
 // Kernels says which implementation runs each operation of a step.
-func (t *Trainer) Kernels() map[string]string {
-	for _, p := range t.programs.bySize {
-		return p.Kernels()
-	}
-	return nil
-}
+func (t *Trainer) Kernels() map[string]string { return t.programs.Kernels() }
 
 // Variables is the store with the weights.
 func (t *Trainer) Variables() engine.Variables { return t.vars }
@@ -286,7 +281,7 @@ func (t *Trainer) rate() float64 {
 
 // step trains on one batch.
 func (t *Trainer) step(b loader.Batch) error {
-	p, err := t.programs.get(len(b.Indices))
+	p, err := t.programs.Get(len(b.Indices))
 	if err != nil {
 		return err
 	}
