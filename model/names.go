@@ -1,6 +1,11 @@
 package model
 
-import "github.com/residual-ml/residual/tensor"
+import (
+	"strconv"
+	"strings"
+
+	"github.com/residual-ml/residual/tensor"
+)
 
 // Variables have torchvision's names everywhere (layer1.0.conv1.weight, …).
 // Their order of axes differs: engines want [KH,KW,C,OC] and [C,OC], files have
@@ -67,3 +72,26 @@ func permuteSlice[T float32 | float64](dst, src []T, shape tensor.Shape, stride 
 		}
 	}
 }
+
+// Depths is the number of depths that Depth knows: the stem, each stage of
+// blocks, the dense layer.
+func (c Config) Depths() int { return len(c.Blocks) + 2 }
+
+// Depth says where in the network a parameter lies: 0 in the stem, 1 and on in
+// the stages, Depths()-1 in what comes after them. Names are those of files.
+func (c Config) Depth(name string) int {
+	layer, _, _ := strings.Cut(name, ".")
+	if stage, ok := strings.CutPrefix(layer, "layer"); ok {
+		if n, err := strconv.Atoi(stage); err == nil && n >= 1 && n <= len(c.Blocks) {
+			return n
+		}
+	}
+	if InHead(name) {
+		return c.Depths() - 1
+	}
+	return 0
+}
+
+// InHead reports whether a parameter belongs to the dense layer, which is as wide
+// as there are classes.
+func InHead(name string) bool { return strings.HasPrefix(name, "fc.") }

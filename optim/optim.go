@@ -22,7 +22,43 @@ type Config struct {
 	Beta1        float64 `json:"beta1,omitempty"`    // adam, adamw
 	Beta2        float64 `json:"beta2,omitempty"`
 	Epsilon      float64 `json:"epsilon,omitempty"`
-	WeightDecay  float64 `json:"weight_decay,omitempty"` // of kernels only; sgd: added to the gradient; adamw: decoupled
+	WeightDecay  float64 `json:"weight_decay,omitempty"` // sgd: added to the gradient; adamw: decoupled
+	// DecayAll lets the decay act on biases and batch normalisation too, as
+	// PyTorch's optimizers do when they are given all parameters; without it,
+	// only on kernels.
+	DecayAll bool `json:"decay_all,omitempty"`
+}
+
+// Groups divides parameters into groups whose learning rates are the run's
+// multiplied by a factor each (fastai's discriminative learning rates; PyTorch's
+// parameter groups). The zero Groups is one group with the factor 1.
+type Groups struct {
+	Scales []float64               // the factors
+	Of     func(p *graph.Node) int // index into Scales
+}
+
+func (g Groups) scales() []float64 {
+	if len(g.Scales) == 0 {
+		return []float64{1}
+	}
+	return g.Scales
+}
+
+// pick returns the element of a list with one element for each group.
+func pick[T any](g Groups, each []T, p *graph.Node) T {
+	if len(g.Scales) == 0 {
+		return each[0]
+	}
+	return each[g.Of(p)]
+}
+
+// inputs declares one scalar input for each group.
+func (g Groups) inputs(b *graph.Builder, name string, into ...*[]*graph.Node) {
+	for i := range g.scales() {
+		for k, list := range into {
+			*list = append(*list, b.Input(fmt.Sprintf("%s.%d.%d", name, i, k), graph.Real))
+		}
+	}
 }
 
 // Named returns an optimizer with the defaults of the framework it is known
@@ -72,16 +108,17 @@ func (c Config) Check() error {
 	return nil
 }
 
-// Apply appends the updates of all parameters to b. It declares the scalar
-// inputs that Scalars fills at each step, in the same order.
-func (c Config) Apply(b *graph.Builder, parameters, gradients []*graph.Node) {
+// Apply appends the updates of the parameters to b. It declares the scalar
+// inputs that Scalars fills at each step, in the same order; which there are
+// depends on the groups, not on the parameters.
+func (c Config) Apply(b *graph.Builder, parameters, gradients []*graph.Node, groups Groups) {
 	switch c.Name {
 	case "sgd":
-		c.sgd(b, parameters, gradients)
+		c.sgd(b, parameters, gradients, groups)
 	case "adam":
-		c.adam(b, parameters, gradients)
+		c.adam(b, parameters, gradients, groups)
 	case "adamw":
-		c.adamW(b, parameters, gradients)
+		c.adamW(b, parameters, gradients, groups)
 	default:
 		b.Fail("optimizer %q is unknown", c.Name)
 	}
@@ -89,16 +126,27 @@ func (c Config) Apply(b *graph.Builder, parameters, gradients []*graph.Node) {
 
 // Scalars returns the values of Apply's inputs for one step. Steps count from
 // 1; rate is the learning rate that the schedule gives to this step.
-func (c Config) Scalars(step int64, rate float64) []float64 {
+func (c Config) Scalars(step int64, rate float64, groups Groups) []float64 {
 	correction1 := 1 - math.Pow(c.Beta1, float64(step))
 	correction2 := 1 - math.Pow(c.Beta2, float64(step))
-	switch c.Name {
-	case "adam":
-		return []float64{rate * math.Sqrt(correction2) / correction1}
-	case "adamw":
-		return []float64{1 - rate*c.WeightDecay, rate / correction1, 1 / math.Sqrt(correction2)}
+	var values []float64
+	for _, scale := range groups.scales() {
+		rate := rate * scale
+		switch c.Name {
+		case "adam":
+			values = append(values, rate*math.Sqrt(correction2)/correction1)
+		case "adamw":
+			values = append(values, 1-rate*c.WeightDecay, rate/correction1, 1/math.Sqrt(correction2))
+		default:
+			values = append(values, rate)
+		}
 	}
-	return []float64{rate}
+	return values
+}
+
+// decays reports whether weight decay acts on a parameter.
+func (c Config) decays(p *graph.Node) bool {
+	return c.WeightDecay != 0 && (p.Variable.Decay || c.DecayAll)
 }
 
 func state(b *graph.Builder, prefix string, parameter *graph.Node) *graph.Node {
@@ -109,11 +157,12 @@ func state(b *graph.Builder, prefix string, parameter *graph.Node) *graph.Node {
 // form, https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html:
 //
 //	g += decay·p;  buf = μ·buf + g;  p -= rate·(buf, or g + μ·buf with Nesterov)
-func (c Config) sgd(b *graph.Builder, parameters, gradients []*graph.Node) {
-	rate := b.Input("optimizer.rate", graph.Real)
+func (c Config) sgd(b *graph.Builder, parameters, gradients []*graph.Node, groups Groups) {
+	var rates []*graph.Node
+	groups.inputs(b, "optimizer.rate", &rates)
 	for i, p := range parameters {
 		g := gradients[i]
-		if c.WeightDecay != 0 && p.Variable.Decay {
+		if c.decays(p) {
 			g = b.Add(g, b.Scale(p, c.WeightDecay))
 		}
 		if c.Momentum != 0 {
@@ -126,7 +175,7 @@ func (c Config) sgd(b *graph.Builder, parameters, gradients []*graph.Node) {
 				g = next
 			}
 		}
-		b.Update(p, b.Sub(p, b.Mul(g, rate)))
+		b.Update(p, b.Sub(p, b.Mul(g, pick(groups, rates, p))))
 	}
 }
 
@@ -147,12 +196,13 @@ func (c Config) moments(b *graph.Builder, p, g *graph.Node) (m, v *graph.Node) {
 // uncorrected root, the paper's "ε̂" remark at the end of section 2.
 //
 //	p -= rate·√(1-β₂ᵗ)/(1-β₁ᵗ) · m/(√v + ε)
-func (c Config) adam(b *graph.Builder, parameters, gradients []*graph.Node) {
-	corrected := b.Input("optimizer.corrected_rate", graph.Real)
+func (c Config) adam(b *graph.Builder, parameters, gradients []*graph.Node, groups Groups) {
+	var corrected []*graph.Node
+	groups.inputs(b, "optimizer.corrected_rate", &corrected)
 	epsilon := b.Constant(c.Epsilon)
 	for i, p := range parameters {
 		m, v := c.moments(b, p, gradients[i])
-		b.Update(p, b.Sub(p, b.Div(b.Mul(m, corrected), b.Add(b.Sqrt(v), epsilon))))
+		b.Update(p, b.Sub(p, b.Div(b.Mul(m, pick(groups, corrected, p)), b.Add(b.Sqrt(v), epsilon))))
 	}
 }
 
@@ -160,17 +210,16 @@ func (c Config) adam(b *graph.Builder, parameters, gradients []*graph.Node) {
 // PyTorch's form, https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html:
 //
 //	p *= 1 - rate·decay;  p -= rate/(1-β₁ᵗ) · m/(√v/√(1-β₂ᵗ) + ε)
-func (c Config) adamW(b *graph.Builder, parameters, gradients []*graph.Node) {
-	shrink := b.Input("optimizer.shrink", graph.Real)
-	rate := b.Input("optimizer.corrected_rate", graph.Real)
-	root := b.Input("optimizer.root_correction", graph.Real)
+func (c Config) adamW(b *graph.Builder, parameters, gradients []*graph.Node, groups Groups) {
+	var shrink, rate, root []*graph.Node
+	groups.inputs(b, "optimizer.shrink,rate,root", &shrink, &rate, &root)
 	epsilon := b.Constant(c.Epsilon)
 	for i, p := range parameters {
 		m, v := c.moments(b, p, gradients[i])
 		kept := p
-		if p.Variable.Decay {
-			kept = b.Mul(p, shrink)
+		if c.decays(p) {
+			kept = b.Mul(p, pick(groups, shrink, p))
 		}
-		b.Update(p, b.Sub(kept, b.Div(b.Mul(m, rate), b.Add(b.Mul(b.Sqrt(v), root), epsilon))))
+		b.Update(p, b.Sub(kept, b.Div(b.Mul(m, pick(groups, rate, p)), b.Add(b.Mul(b.Sqrt(v), pick(groups, root, p)), epsilon))))
 	}
 }

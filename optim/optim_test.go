@@ -14,84 +14,93 @@ import (
 // published formulas written out. (Golden files compare whole networks with
 // PyTorch and Keras, in package train; there every parameter decays.)
 func TestUpdates(t *testing.T) {
-	const rate, decay = 0.1, 0.01
-	gradients := []float64{0.5, -2, 0.25}
+	const decay = 0.01
 	for _, c := range []struct {
 		name   string
 		config Config
-		update func(p, g, decay float64, step int, memory *[2]float64) float64
+		update func(p, g, decay, rate float64, step int, memory *[2]float64) float64
 	}{
-		{"sgd", Config{Name: "sgd", WeightDecay: decay}, func(p, g, decay float64, _ int, _ *[2]float64) float64 {
+		{"sgd", Config{Name: "sgd", WeightDecay: decay}, func(p, g, decay, rate float64, _ int, _ *[2]float64) float64 {
 			return p - rate*(g+decay*p)
 		}},
-		{"momentum", Config{Name: "sgd", Momentum: 0.9, WeightDecay: decay}, func(p, g, decay float64, _ int, m *[2]float64) float64 {
+		{"momentum", Config{Name: "sgd", Momentum: 0.9, WeightDecay: decay}, func(p, g, decay, rate float64, _ int, m *[2]float64) float64 {
 			m[0] = 0.9*m[0] + g + decay*p
 			return p - rate*m[0]
 		}},
-		{"nesterov", Config{Name: "sgd", Momentum: 0.9, Nesterov: true, WeightDecay: decay}, func(p, g, decay float64, _ int, m *[2]float64) float64 {
+		{"nesterov", Config{Name: "sgd", Momentum: 0.9, Nesterov: true, WeightDecay: decay}, func(p, g, decay, rate float64, _ int, m *[2]float64) float64 {
 			g += decay * p
 			m[0] = 0.9*m[0] + g
 			return p - rate*(g+0.9*m[0])
 		}},
-		{"adam", Config{Name: "adam", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-7}, func(p, g, _ float64, step int, m *[2]float64) float64 {
+		{"adam", Config{Name: "adam", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-7}, func(p, g, _, rate float64, step int, m *[2]float64) float64 {
 			m[0], m[1] = 0.9*m[0]+0.1*g, 0.999*m[1]+0.001*g*g
 			alpha := rate * math.Sqrt(1-math.Pow(0.999, float64(step))) / (1 - math.Pow(0.9, float64(step)))
 			return p - alpha*m[0]/(math.Sqrt(m[1])+1e-7)
 		}},
-		{"adamw", Config{Name: "adamw", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: decay}, func(p, g, decay float64, step int, m *[2]float64) float64 {
+		{"adamw", Config{Name: "adamw", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: decay}, func(p, g, decay, rate float64, step int, m *[2]float64) float64 {
 			m[0], m[1] = 0.9*m[0]+0.1*g, 0.999*m[1]+0.001*g*g
 			first, second := m[0]/(1-math.Pow(0.9, float64(step))), m[1]/(1-math.Pow(0.999, float64(step)))
 			return p*(1-rate*decay) - rate*first/(math.Sqrt(second)+1e-8)
 		}},
 	} {
+		// The bias has the run's rate and no decay; or a tenth of it, and decays too.
 		t.Run(c.name, func(t *testing.T) {
-			b := graph.NewBuilder()
-			kernel := b.Variable("kernel", graph.VariableAttrs{Decay: true}, 1)
-			bias := b.Variable("bias", graph.VariableAttrs{}, 1)
-			g := b.Input("gradient", graph.Real, 1)
-			c.config.LearningRate = rate
-			if err := c.config.Check(); err != nil {
-				t.Fatal(err)
-			}
-			c.config.Apply(b, []*graph.Node{kernel, bias}, []*graph.Node{g, g})
-			built, err := b.Build()
-			if err != nil {
-				t.Fatal(err)
-			}
-			eng := ref.New()
-			vars := eng.NewVariables()
-			program, err := eng.Compile(built, vars)
-			if err != nil {
-				t.Fatal(err)
-			}
-			want := map[string]float64{"kernel": 3, "bias": -1}
-			memory := map[string]*[2]float64{"kernel": {}, "bias": {}}
-			for name, x := range want {
-				if err := vars.Set(name, tensor.Of([]float64{x}, 1)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			for step, g := range gradients {
-				inputs := []tensor.Tensor{tensor.Of([]float64{g}, 1)}
-				for _, s := range c.config.Scalars(int64(step+1), rate) {
-					inputs = append(inputs, tensor.Of([]float64{s}))
-				}
-				if _, err := program.Run(t.Context(), inputs...); err != nil {
-					t.Fatal(err)
-				}
-				want["kernel"] = c.update(want["kernel"], g, decay, step+1, memory["kernel"])
-				want["bias"] = c.update(want["bias"], g, 0, step+1, memory["bias"])
-				for name, x := range want {
-					got, err := vars.Get(name)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if math.Abs(got.Float64s()[0]-x) > 1e-14 {
-						t.Errorf("step %d: %s is %.17g, want %.17g", step+1, name, got.Float64s()[0], x)
-					}
-				}
-			}
+			checkUpdates(t, c.config, c.update, Groups{}, [2]float64{1, 1}, [2]float64{decay, 0})
 		})
+		t.Run(c.name+" in groups", func(t *testing.T) {
+			c.config.DecayAll = true
+			groups := Groups{Scales: []float64{0.1, 1}, Of: func(p *graph.Node) int { return strings.Index("bk", p.Name[:1]) }}
+			checkUpdates(t, c.config, c.update, groups, [2]float64{1, 0.1}, [2]float64{decay, decay})
+		})
+	}
+}
+
+func checkUpdates(t *testing.T, c Config, update func(p, g, decay, rate float64, step int, memory *[2]float64) float64, groups Groups, scales, decays [2]float64) {
+	const rate = 0.1
+	b := graph.NewBuilder()
+	kernel := b.Variable("kernel", graph.VariableAttrs{Decay: true}, 1)
+	bias := b.Variable("bias", graph.VariableAttrs{}, 1)
+	g := b.Input("gradient", graph.Real, 1)
+	c.LearningRate = rate
+	if err := c.Check(); err != nil {
+		t.Fatal(err)
+	}
+	c.Apply(b, []*graph.Node{kernel, bias}, []*graph.Node{g, g}, groups)
+	built, err := b.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eng := ref.New()
+	vars := eng.NewVariables()
+	program, err := eng.Compile(built, vars)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, want := [2]string{"kernel", "bias"}, [2]float64{3, -1}
+	var memory [2][2]float64
+	for i, name := range names {
+		if err := vars.Set(name, tensor.Of([]float64{want[i]}, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for step, g := range []float64{0.5, -2, 0.25} {
+		inputs := []tensor.Tensor{tensor.Of([]float64{g}, 1)}
+		for _, s := range c.Scalars(int64(step+1), rate, groups) {
+			inputs = append(inputs, tensor.Of([]float64{s}))
+		}
+		if _, err := program.Run(t.Context(), inputs...); err != nil {
+			t.Fatal(err)
+		}
+		for i, name := range names {
+			want[i] = update(want[i], g, decays[i], rate*scales[i], step+1, &memory[i])
+			got, err := vars.Get(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if math.Abs(got.Float64s()[0]-want[i]) > 1e-14 {
+				t.Errorf("step %d: %s is %.17g, want %.17g", step+1, name, got.Float64s()[0], want[i])
+			}
+		}
 	}
 }
 
@@ -131,6 +140,16 @@ func TestSchedule(t *testing.T) {
 		{Schedule{Name: "cosine", Warmup: 0.2}, 0.1, 0.11 / 0.2},
 		{Schedule{Name: "cosine", Warmup: 0.2}, 0.2, 1},
 		{Schedule{Name: "cosine", Warmup: 0.2}, 0.6, 0.5},
+		{Schedule{Name: "constant", Warmup: 0.2, Start: 0.5}, 0.09, 0.75},
+		{Schedule{Name: "linear"}, 0.25, 0.75},
+		{Schedule{Name: "linear", Warmup: 0.2, Floor: 0.1}, 0.6, 0.55},
+		{Schedule{Name: "multistep", Milestones: []float64{0.5, 0.75}, Gamma: 0.1}, 0.49, 1},
+		{Schedule{Name: "multistep", Milestones: []float64{0.5, 0.75}, Gamma: 0.1}, 0.5, 0.1},
+		{Schedule{Name: "multistep", Milestones: []float64{0.5, 0.75}, Gamma: 0.1}, 0.99, 0.01},
+		{Schedule{Name: "onecycle", Warmup: 0.31, Start: 0.04, Floor: 1e-5}, 0, 0.04},
+		{Schedule{Name: "onecycle", Warmup: 0.31, Start: 0.04, Floor: 1e-5}, 0.15, 0.52},
+		{Schedule{Name: "onecycle", Warmup: 0.31, Start: 0.04, Floor: 1e-5}, 0.3, 1},
+		{Schedule{Name: "onecycle", Warmup: 0.31, Start: 0.04, Floor: 1e-5}, 0.99, 1e-5},
 	} {
 		if err := c.s.Check(); err != nil {
 			t.Error(err)
@@ -139,7 +158,18 @@ func TestSchedule(t *testing.T) {
 			t.Errorf("%+v at %v: %v, want %v", c.s, c.done, got, c.want)
 		}
 	}
-	for want, s := range map[string]Schedule{`"step" is unknown`: {Name: "step"}, "warm-up is 1": {Name: "cosine", Warmup: 1}, "floor is 2": {Name: "cosine", Floor: 2}} {
+	for want, s := range map[string]Schedule{
+		`"step" is unknown`:         {Name: "step"},
+		"warm-up is 1":              {Name: "cosine", Warmup: 1},
+		"floor is 2":                {Name: "cosine", Floor: 2},
+		"rises from 2":              {Name: "cosine", Start: 2},
+		"milestones are []":         {Name: "multistep", Gamma: 0.1},
+		"milestones are [0.5 0.25]": {Name: "multistep", Gamma: 0.1, Milestones: []float64{0.5, 0.25}},
+		"milestones are [NaN]":      {Name: "multistep", Gamma: 0.1, Milestones: []float64{math.NaN()}},
+		"gamma is 0":                {Name: "multistep", Milestones: []float64{0.5}},
+		"has no milestones":         {Name: "cosine", Milestones: []float64{0.5}},
+		"onecycle: warm-up is 0":    {Name: "onecycle"},
+	} {
 		if err := s.Check(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)
 		}

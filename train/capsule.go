@@ -74,7 +74,7 @@ const (
 // capture writes the capsule of a step that was not applied and returns the
 // error that says so.
 func (t *Trainer) capture(b loader.Batch, loss, gradientSquares, rate float64) error {
-	layers, first, err := probe(t.config, t.engine, t.vars, b)
+	layers, first, err := probe(t.config, t.engine, t.vars, b, t.config.modeOf(t.at.Epoch))
 	if err != nil {
 		return err
 	}
@@ -123,10 +123,10 @@ func writeCapsule(w io.Writer, c Capsule, g *graph.Graph, vars engine.Variables,
 
 // probe computes a step's forward and backward pass once more, without its
 // update, and looks at every value.
-func probe(c Config, eng engine.Engine, vars engine.Variables, batch loader.Batch) (layers []LayerValues, first *LayerValues, err error) {
+func probe(c Config, eng engine.Engine, vars engine.Variables, batch loader.Batch, m mode) (layers []LayerValues, first *LayerValues, err error) {
 	b := graph.NewBuilder()
-	loss, _ := lossNodes(b, c, len(batch.Indices), true)
-	outputs := append([]*graph.Node{loss}, b.Gradients(loss, b.Variables(graph.Parameter)...)...)
+	loss, _ := lossNodes(b, c, len(batch.Indices), m)
+	outputs := append([]*graph.Node{loss}, b.Gradients(loss, m.trained(b)...)...)
 	g, err := b.Build(outputs...)
 	if err != nil {
 		return nil, nil, err
@@ -214,7 +214,7 @@ func Replay(path string, eng engine.Engine) (recorded Capsule, layers []LayerVal
 		vars := eng.NewVariables()
 		var batch loader.Batch
 		if recorded, batch, err = openCapsule(f, vars); err == nil {
-			layers, first, err = probe(recorded.Config, eng, vars, batch)
+			layers, first, err = probe(recorded.Config, eng, vars, batch, recorded.Config.modeOf(recorded.Epoch-1))
 		}
 	}
 	if err != nil {

@@ -145,7 +145,7 @@ func (t *Trainer) rollBack(bad *nonFinite) error {
 	if err != nil {
 		return err
 	}
-	if len(saved) > 0 {
+	if trained(saved) {
 		if err = t.restore(); err == nil {
 			err = t.forgetLater()
 		}
@@ -177,7 +177,7 @@ func (t *Trainer) Resume() error {
 	if err != nil {
 		return err
 	}
-	if len(all) == 0 {
+	if !trained(all) {
 		return t.run.TruncateAfter(0, 0)
 	}
 	if err := t.restore(); err != nil {
@@ -198,6 +198,12 @@ func (t *Trainer) Resume() error {
 		return hint.Wrap(fmt.Errorf("%s: all %d epochs are done", t.run.Path(), t.at.Epoch), "train longer with: --epochs N")
 	}
 	return fmt.Errorf("%s: the run has ended after epoch %d: %s", t.run.Path(), t.at.Epoch, cmp.Or(t.at.Watch.Reason, "its time budget is spent"))
+}
+
+// trained reports whether there is a checkpoint besides the one that training
+// began with.
+func trained(all []rundir.CheckpointInfo) bool {
+	return slices.ContainsFunc(all, func(c rundir.CheckpointInfo) bool { return c.Name != initialCheckpoint })
 }
 
 // forgetLater removes what the run directory records beyond the position.
@@ -289,11 +295,7 @@ func Open(path string) (*rundir.Dir, Config, error) {
 // its files are damaged and another checkpoint was taken, warning says so.
 func LoadWeights(run *rundir.Dir, checkpoint string, c Config, vars engine.Variables) (warning string, err error) {
 	if checkpoint == "" {
-		checkpoint = lastCheckpoint
-		var result struct{ Checkpoint string }
-		if err := run.ReadResult(&result); err == nil && result.Checkpoint != "" {
-			checkpoint = result.Checkpoint
-		}
+		checkpoint = resultCheckpoint(run)
 	}
 	saved, err := run.LoadWeights(checkpoint)
 	if err != nil {

@@ -18,6 +18,9 @@ type clock struct {
 
 func (c *clock) start() { c.lapStart, c.last = time.Now(), time.Now() }
 
+// restart forgets the speed of the steps so far.
+func (c *clock) restart() { c.steps, c.plannedAt, c.seconds, c.last = 0, 0, 0, time.Now() }
+
 // lap returns the seconds since the last lap.
 func (c *clock) lap() float64 {
 	now := time.Now()

@@ -23,6 +23,15 @@ type Config struct {
 	Preprocess loader.Preprocess `json:"preprocess"`
 	Optimizer  optim.Config      `json:"optimizer"`
 
+	// Init: the weights are those of another run; nil: drawn by Seed.
+	Init *Init `json:"init,omitempty"`
+	// Freeze: the first epochs train the dense layer alone; nil: none.
+	Freeze *Freeze `json:"freeze,omitempty"`
+	// LRMult: the stem learns with the learning rate divided by it, the dense
+	// layer with the learning rate, what is between with something between; 0
+	// and 1: all alike.
+	LRMult float64 `json:"lr_mult,omitempty"`
+
 	// L2 is the factor of the penalty L2·Σ kernel² on the dense layer's kernel.
 	// It is part of every printed loss.
 	L2             float64 `json:"l2"`
@@ -86,7 +95,7 @@ func (c Config) Check() error {
 	if err := c.Optimizer.Check(); err != nil {
 		return err
 	}
-	if err := errors.Join(c.Schedule.Check(), c.Augment.Check(c.Preprocess.Height, c.Preprocess.Width), c.checkWatch()); err != nil {
+	if err := errors.Join(c.Schedule.Check(), c.Augment.Check(c.Preprocess.Height, c.Preprocess.Width), c.checkWatch(), c.checkFinetune()); err != nil {
 		return err
 	}
 	p, m := c.Preprocess, c.Model

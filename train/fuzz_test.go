@@ -33,6 +33,10 @@ func FuzzConfig(f *testing.F) {
 	add(func(c *Config) { c.Model.Stem = "large"; c.Model.Height, c.Preprocess.Height = 1, 1 })
 	add(func(c *Config) { c.Model.Filters = -1 })
 	add(func(c *Config) { c.Optimizer.Name = "sgd"; c.Optimizer.Momentum = 0.9 })
+	add(func(c *Config) {
+		c.Init, c.LRMult = &Init{Run: "elsewhere"}, 10
+		c.Freeze = &Freeze{Epochs: 1, LearningRate: 1, Schedule: c.Schedule}
+	})
 	f.Add([]byte(`{"model": {"blocks": [9223372036854775807]}}`))
 	f.Add([]byte(`{"epochs": 1e3, "schedule": null, "max_time_ns": -1}`))
 	f.Add([]byte(`[`))

@@ -86,7 +86,7 @@ func compareGolden(t *testing.T, eng engine.Engine, file string, stepFiles []str
 
 	// Forward in both modes, and every gradient.
 	b := graph.NewBuilder()
-	loss, logits := lossNodes(b, c, c.BatchSize, true)
+	loss, logits := lossNodes(b, c, c.BatchSize, training)
 	parameters := b.Variables(graph.Parameter)
 	outputs := append([]*graph.Node{loss, logits}, b.Gradients(loss, parameters...)...)
 	g, err := b.Build(outputs...)
@@ -126,7 +126,7 @@ func compareGolden(t *testing.T, eng engine.Engine, file string, stepFiles []str
 	}
 	o := f.Optimizer
 	c.Optimizer = optim.Config{Name: o.Name, LearningRate: o.LearningRate, Momentum: o.Momentum, Nesterov: o.Nesterov,
-		Beta1: o.Beta1, Beta2: o.Beta2, Epsilon: o.Epsilon, WeightDecay: o.WeightDecay}
+		Beta1: o.Beta1, Beta2: o.Beta2, Epsilon: o.Epsilon, WeightDecay: o.WeightDecay, DecayAll: true}
 	if o.Name == "" { // one forward pass that updates the statistics alone
 		mustRun(t, eng, g, vars, inputs)
 		checkVariables(t, golden.Load(t, stepFiles[0]), g, vars, variablesLimit)
@@ -136,7 +136,7 @@ func compareGolden(t *testing.T, eng engine.Engine, file string, stepFiles []str
 	var losses []float64
 	for k := range o.Steps {
 		inputs := goldenBatch(f.Network, k)
-		for _, s := range c.Optimizer.Scalars(int64(k+1), o.LearningRate) {
+		for _, s := range c.Optimizer.Scalars(int64(k+1), o.LearningRate, c.groups()) {
 			inputs = append(inputs, tensor.Of([]float64{s}))
 		}
 		out, err := step.Run(context.Background(), inPrecisionOf(eng, inputs)...)
@@ -156,17 +156,9 @@ func compareGolden(t *testing.T, eng engine.Engine, file string, stepFiles []str
 	}
 }
 
-// goldenStep compiles a step in which weight decay applies to every parameter,
-// as it does in the golden files; ours leaves biases and batch norm alone.
+// goldenStep compiles a step.
 func goldenStep(t *testing.T, eng engine.Engine, c Config, vars engine.Variables) engine.Program {
-	b := graph.NewBuilder()
-	loss, logits := lossNodes(b, c, c.BatchSize, true)
-	parameters := b.Variables(graph.Parameter)
-	for _, p := range parameters {
-		p.Variable.Decay = true
-	}
-	c.Optimizer.Apply(b, parameters, b.Gradients(loss, parameters...))
-	g, err := b.Build(loss, logits)
+	g, err := StepGraph(c, c.BatchSize)
 	if err != nil {
 		t.Fatal(err)
 	}

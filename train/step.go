@@ -12,13 +12,15 @@ import (
 //	outputs: loss (scalar, with penalty), logits [N,K], Σ of all gradients' squares (scalar)
 //
 // The updates are withheld when the loss or a gradient is not finite.
-func StepGraph(c Config, batch int) (*graph.Graph, error) {
+func StepGraph(c Config, batch int) (*graph.Graph, error) { return stepGraph(c, batch, training) }
+
+func stepGraph(c Config, batch int, m mode) (*graph.Graph, error) {
 	b := graph.NewBuilder()
-	loss, logits := lossNodes(b, c, batch, true)
-	parameters := b.Variables(graph.Parameter)
+	loss, logits := lossNodes(b, c, batch, m)
+	parameters := m.trained(b)
 	gradients := b.Gradients(loss, parameters...)
 	b.Layer("optimizer")
-	c.Optimizer.Apply(b, parameters, gradients)
+	c.Optimizer.Apply(b, parameters, gradients, c.groups())
 	squares := b.Constant(0)
 	for _, g := range gradients {
 		squares = b.Add(squares, b.SumSquares(g))
@@ -33,22 +35,22 @@ func StepGraph(c Config, batch int) (*graph.Graph, error) {
 //	outputs: loss (scalar, with penalty), logits [N,K]
 func evalGraph(c Config, batch int) (*graph.Graph, error) {
 	b := graph.NewBuilder()
-	loss, logits := lossNodes(b, c, batch, false)
+	loss, logits := lossNodes(b, c, batch, inference)
 	return b.Build(loss, logits)
 }
 
 // lossNodes is mean over the batch of weight·cross-entropy, plus the penalty,
 // as Keras adds it up. Label smoothing is for training only.
-func lossNodes(b *graph.Builder, c Config, batch int, training bool) (loss, logits *graph.Node) {
+func lossNodes(b *graph.Builder, c Config, batch int, use mode) (loss, logits *graph.Node) {
 	m := c.Model
 	images := b.Input("images", graph.Real, batch, m.Height, m.Width, m.Channels)
 	labels := b.Input("labels", graph.Integer, batch)
 	weights := b.Input("weights", graph.Real, batch)
-	net := m.Build(b, images, training)
+	net := m.Build(b, images, use == training)
 
 	b.Layer("loss")
 	oneHot := graph.OneHotAttrs{Classes: m.Classes}
-	if training {
+	if use != inference {
 		oneHot.Smoothing = c.LabelSmoothing
 	}
 	each := b.CrossEntropy(net.Logits, b.OneHot(labels, oneHot))

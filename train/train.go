@@ -33,7 +33,7 @@ type Trainer struct {
 	observe func(Event)
 
 	graph    *graph.Graph // of a full step, for the variables' names and roles
-	programs engine.Programs
+	programs map[mode]*engine.Programs
 	eval     *Evaluator
 
 	at      position
@@ -64,6 +64,8 @@ type position struct {
 	Rate float64 `json:"rate,omitempty"`
 	// ValidatedAt is the number of updates at which EvalEvery last validated.
 	ValidatedAt int `json:"validated_at,omitempty"`
+	// Thawed is the number of updates made when the frozen epochs were over.
+	Thawed int `json:"thawed,omitempty"`
 	// Planned is the number of batches in the whole run when a time budget
 	// allows fewer than all epochs; 0: all.
 	Planned int `json:"planned,omitempty"`
@@ -89,15 +91,18 @@ func New(c Config, e engine.Engine, fit, val *loader.Loader, run *rundir.Dir, ob
 		return nil, err
 	}
 	t.graph = g
-	t.programs.Compile = func(batch int) (engine.Program, error) {
-		g, err := StepGraph(c, batch)
-		if err != nil {
-			return nil, err
-		}
-		return e.Compile(g, t.vars)
+	t.programs = map[mode]*engine.Programs{}
+	for _, m := range []mode{training, headOnly} {
+		t.programs[m] = &engine.Programs{Compile: func(batch int) (engine.Program, error) {
+			g, err := stepGraph(c, batch, m)
+			if err != nil {
+				return nil, err
+			}
+			return e.Compile(g, t.vars)
+		}}
 	}
 	t.eval = NewEvaluator(c, e, t.vars)
-	if _, err := t.programs.Get(min(c.BatchSize, fit.Len())); err != nil {
+	if _, err := t.programs[c.modeOf(0)].Get(min(c.BatchSize, fit.Len())); err != nil {
 		return nil, err
 	}
 	return t, t.initialize()
@@ -110,14 +115,42 @@ func (t *Trainer) initialize() error {
 			return err
 		}
 	}
+	if t.config.Init == nil {
+		return nil
+	}
+	weights, err := t.config.Init.load(t.run)
+	if err != nil {
+		return err
+	}
+	g := *t.graph
+	g.Variables = slices.DeleteFunc(slices.Clone(g.Variables), func(v *graph.Node) bool { return t.config.Init.NewHead && model.InHead(v.Name) })
+	if err := setAll(t.vars, &g, weights, false); err != nil {
+		return fmt.Errorf("the weights to begin with, of %s: %w", t.config.Init.Run, err)
+	}
+	return nil
+}
+
+// clearState sets the optimizer's state to what it is before the first step.
+func (t *Trainer) clearState() error {
+	for _, v := range t.graph.Variables {
+		if v.Variable.Role == graph.State {
+			if err := t.vars.Set(v.Name, model.Initial(v, t.config.Seed)); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
 // Close frees the programs. The engine is the caller's to close.
-func (t *Trainer) Close() error { return errors.Join(t.programs.Close(), t.eval.Close()) }
+func (t *Trainer) Close() error {
+	return errors.Join(t.programs[training].Close(), t.programs[headOnly].Close(), t.eval.Close())
+}
 
 // Kernels says which implementation runs each operation of a step.
-func (t *Trainer) Kernels() map[string]string { return t.programs.Kernels() }
+func (t *Trainer) Kernels() map[string]string {
+	return t.programs[t.config.modeOf(t.at.Epoch)].Kernels()
+}
 
 // Variables is the store with the weights.
 func (t *Trainer) Variables() engine.Variables { return t.vars }
@@ -137,6 +170,9 @@ func (t *Trainer) Run(ctx context.Context) error {
 		started.ValImages = t.val.Len()
 	}
 	t.observe(started)
+	if err := t.saveInitial(); err != nil {
+		return err
+	}
 	t.clock.start()
 	for !t.finished() {
 		err := t.epoch(ctx)
@@ -187,6 +223,9 @@ func (t *Trainer) spend() {
 // epoch does the steps that are left of the epoch, validates, and enters the
 // result in history and checkpoint.
 func (t *Trainer) epoch(ctx context.Context) error {
+	if err := t.thaw(); err != nil {
+		return err
+	}
 	for b, err := range t.fit.Batches(context.WithoutCancel(ctx), t.at.Epoch, t.at.Step) {
 		if err != nil {
 			return err
@@ -229,7 +268,7 @@ func (t *Trainer) epoch(ctx context.Context) error {
 	t.history = append(t.history, row)
 	best := t.at.Watch.see(t.config, row, t.val != nil)
 	t.at = position{Epoch: t.at.Epoch + 1, GlobalStep: t.at.GlobalStep,
-		Skipped: t.at.Skipped, Watch: t.at.Watch, Planned: t.at.Planned, Elapsed: t.at.Elapsed}
+		Skipped: t.at.Skipped, Watch: t.at.Watch, Planned: t.at.Planned, Thawed: t.at.Thawed, Elapsed: t.at.Elapsed}
 	if t.run != nil {
 		if err := t.keepGoing(t.run.AppendEpoch(row)); err != nil {
 			return err
@@ -268,25 +307,33 @@ func (t *Trainer) betweenSteps(ctx context.Context) error {
 }
 
 // rate is the learning rate of the next step: the optimizer's, times the
-// schedule's and the plateau's factors.
+// schedule's and the plateau's factors. Frozen epochs and those after them are
+// two runs to the schedule.
 func (t *Trainer) rate() float64 {
 	total := t.at.Planned
 	if total == 0 {
 		total = t.config.Epochs * t.fit.Steps()
 	}
-	done := float64(t.at.Epoch*t.fit.Steps() + t.at.Step)
-	factor := t.config.Schedule.Factor(done/float64(total), 1/float64(total))
-	return t.config.Optimizer.LearningRate * factor * t.at.Watch.rateFactor()
+	done := t.at.Epoch*t.fit.Steps() + t.at.Step
+	base, schedule := t.config.Optimizer.LearningRate, t.config.Schedule
+	frozen := min(t.config.frozenEpochs()*t.fit.Steps(), total)
+	if done < frozen {
+		base, schedule, total = t.config.Freeze.LearningRate, t.config.Freeze.Schedule, frozen
+	} else {
+		done, total = done-frozen, total-frozen
+	}
+	factor := schedule.Factor(float64(done)/float64(total), 1/float64(total))
+	return base * factor * t.at.Watch.rateFactor()
 }
 
 // step trains on one batch.
 func (t *Trainer) step(b loader.Batch) error {
-	p, err := t.programs.Get(len(b.Indices))
+	p, err := t.programs[t.config.modeOf(t.at.Epoch)].Get(len(b.Indices))
 	if err != nil {
 		return err
 	}
 	rate := t.rate()
-	inputs := stepInputs(t.config, b, t.at.GlobalStep+1, rate)
+	inputs := stepInputs(t.config, b, t.at.GlobalStep+1-t.at.Thawed, rate)
 	out, err := p.Run(context.Background(), inputs...)
 	if err != nil {
 		return fmt.Errorf("step %d: %w", t.at.GlobalStep+1, err)
@@ -326,10 +373,11 @@ func (t *Trainer) step(b loader.Batch) error {
 	return nil
 }
 
-// stepInputs are the inputs of StepGraph for one batch. Steps count from 1.
+// stepInputs are the inputs of StepGraph for one batch. Steps count from 1, and
+// from 1 again when the optimizer began anew.
 func stepInputs(c Config, b loader.Batch, step int, rate float64) []tensor.Tensor {
 	inputs := []tensor.Tensor{b.Images, b.Labels, b.Weights}
-	for _, s := range c.Optimizer.Scalars(int64(step), rate) {
+	for _, s := range c.Optimizer.Scalars(int64(step), rate, c.groups()) {
 		inputs = append(inputs, tensor.Scalar(float32(s)))
 	}
 	return inputs

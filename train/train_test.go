@@ -238,6 +238,7 @@ func TestResumeIsExact(t *testing.T) {
 			resumeIsExact(t, c)
 		})
 	}
+	t.Run("fine-tuned, with frozen epochs and rates by depth", func(t *testing.T) { resumeIsExact(t, finetuneConfig(t)) })
 }
 
 func resumeIsExact(t *testing.T, c Config) {

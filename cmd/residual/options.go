@@ -62,8 +62,16 @@ type trainOptions struct {
 	classWeights, sampler                                         string
 	seed                                                          uint64
 
+	decayAll               bool
 	schedule               string
-	warmup, floor          float64
+	warmup, start, floor   float64
+	milestones             []float64
+	gamma                  float64
+	init                   string
+	freezeEpochs           int
+	freezeRate, lrMult     float64
+	normalize              string
+	mean, std              []float64
 	padCrop                int
 	flip                   bool
 	monitor                string
@@ -86,7 +94,8 @@ type trainOptions struct {
 func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	f.SortFlags = false
 	o.data = "shapes"
-	f.StringVar(&o.recipe, "recipe", "tutorial", "named set of defaults: "+strings.Join(train.RecipeNames(), ", "))
+	f.StringVar(&o.recipe, "recipe", "tutorial", "named set of defaults: "+strings.Join(train.RecipeNames(), ", ")+" (with --init: finetune)")
+	f.StringVar(&o.init, "init", "", "begin with the weights of this run; network, size and normalisation are its own, the dense layer is new for other classes")
 	f.StringVar(&o.model, "model", "", "network: "+strings.Join(model.Names(), ", ")+" (default: resnet20 for shapes, else resnet18)")
 	f.IntSliceVar(&o.blocks, "blocks", nil, "blocks per stage, such as 2,2,2,2")
 	f.IntVar(&o.filters, "filters", 0, "filters of the first stage, doubled in each that follows")
@@ -102,15 +111,25 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	f.Float64Var(&o.momentum, "momentum", 0, "of sgd")
 	f.BoolVar(&o.nesterov, "nesterov", false, "Nesterov momentum, of sgd")
 	f.Float64Var(&o.weightDecay, "weight-decay", 0, "of kernels; sgd and adamw")
+	f.BoolVar(&o.decayAll, "decay-all", false, "weight decay of biases and batch norm too")
+	f.IntVar(&o.freezeEpochs, "freeze-epochs", 0, "with --init: so many of the epochs train the dense layer alone")
+	f.Float64Var(&o.freezeRate, "freeze-learning-rate", 0, "step size in these epochs")
+	f.Float64Var(&o.lrMult, "lr-mult", 0, "divide the learning rate by this in the stem, by less in each stage that follows, and by 1 in the dense layer")
 	f.Float64Var(&o.l2, "l2", 0, "penalty on the dense layer's kernel, part of the loss")
 	f.Float64Var(&o.labelSmoothing, "label-smoothing", 0, "share of the target spread over all classes")
 	choiceFlag(f, &o.classWeights, "class-weights", "weight the loss by class; balanced: n/(classes·count)", "none", "balanced")
 	choiceFlag(f, &o.sampler, "sampler", "draw images; balanced: with replacement, every class alike", "uniform", "balanced")
 	f.Uint64Var(&o.seed, "seed", 0, "of initial weights, order and splits")
 
-	choiceFlag(f, &o.schedule, "schedule", "of the learning rate over the run", "constant", "cosine")
-	f.Float64Var(&o.warmup, "warmup", 0, "share of the run in which the learning rate rises from 0")
-	f.Float64Var(&o.floor, "floor", 0, "factor that the cosine ends with")
+	choiceFlag(f, &o.schedule, "schedule", "of the learning rate over the run", append([]string{"recipe"}, optim.Schedules()...)...)
+	f.Float64Var(&o.warmup, "warmup", 0, "share of the run in which the learning rate rises")
+	f.Float64Var(&o.start, "warmup-start", 0, "factor that it rises from")
+	f.Float64Var(&o.floor, "floor", 0, "factor that linear, cosine and onecycle end with")
+	f.Float64SliceVar(&o.milestones, "milestones", nil, "shares of the run at which multistep lowers the learning rate, such as 0.5,0.75")
+	f.Float64Var(&o.gamma, "gamma", 0.1, "by this factor")
+	choiceFlag(f, &o.normalize, "normalize", "subtract mean and divide by deviation of this data set's pictures", append([]string{"recipe", "none"}, loader.Normalizations()...)...)
+	f.Float64SliceVar(&o.mean, "mean", nil, "mean of each channel instead, in units of 0 to 1, such as 0.5,0.5,0.5")
+	f.Float64SliceVar(&o.std, "std", nil, "deviation of each channel")
 	f.IntVar(&o.padCrop, "pad-crop", 0, "augment: pad with so many pixels and cut a random window out")
 	f.BoolVar(&o.flip, "flip", false, "augment: mirror every second picture, at random")
 
@@ -218,16 +237,18 @@ func (o *dataOptions) open(ctx context.Context, seed uint64, stderr io.Writer) (
 // resolve fills everything that was left alone, from the recipe and the data,
 // into the configuration that the run directory keeps.
 func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
+	if o.init != "" && !o.set("recipe") {
+		o.recipe = "finetune"
+	}
 	recipe, err := train.RecipeNamed(o.recipe)
 	if err != nil {
 		return train.Config{}, err
 	}
 	c := train.Config{
-		Recipe: recipe.Name, Classes: data.Classes, Optimizer: recipe.Optimizer, L2: recipe.L2,
+		Recipe: recipe.Name, Classes: data.Classes, Optimizer: recipe.Optimizer, L2: recipe.L2, LRMult: recipe.LRMult,
 		LabelSmoothing: o.labelSmoothing, Epochs: recipe.Epochs, BatchSize: recipe.BatchSize,
-		Schedule: optim.Schedule{Name: o.schedule, Warmup: o.warmup, Floor: o.floor},
-		Augment:  loader.Augment{PadCrop: o.padCrop, Flip: o.flip},
-		Seed:     o.seed, EvalEvery: o.evalEvery, Monitor: o.monitor,
+		Augment: recipe.Augment,
+		Seed:    o.seed, EvalEvery: o.evalEvery, Monitor: o.monitor,
 		EarlyStop: train.EarlyStop{Patience: o.patience, MinDelta: o.minDelta, RestoreBest: o.restoreBest},
 		Plateau:   train.Plateau{Patience: o.plateauEvery, Factor: o.plateauRate, MinDelta: o.minDelta},
 		MaxTime:   o.maxTime, OnNaN: o.onNaN, OnSaveError: o.onSaveError, SaveEvery: o.saveEvery, Keep: o.keep, Engine: o.engine, Precision: precisionOf(o.engine),
@@ -243,23 +264,16 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 		c.Data.Validation = "validation"
 	case recipe.ValidateOnTest && data.Test != nil:
 		c.Data.Validation = "test"
+	case recipe.HoldOut > 0 && data.Train != nil && data.Train.Len() >= 10:
+		c.Data.Validation, c.Data.ValImages = "held-out", min(recipe.HoldOut, data.Train.Len()/10)
 	default:
 		c.Data.Validation = "none"
 	}
-
 	c.KeepBest = c.Data.Validation == "validation" || c.Data.Validation == "held-out"
 
-	height, width := data.Height, data.Width
-	if o.set("image-size") {
-		height, width = o.imageSize, o.imageSize
-	} else if height == 0 || width == 0 {
-		height, width = 224, 224
-	}
-	c.Preprocess = loader.Preprocess{Height: height, Width: width, Channels: data.Channels, Resize: o.resize, Scale: 1.0 / 255}
-	if c.Model, err = o.network(recipe, height, width, data.Channels, len(data.Classes)); err != nil {
+	if err := o.resolveNetwork(&c, recipe, data); err != nil {
 		return c, err
 	}
-
 	if o.optimizer != "recipe" && o.optimizer != recipe.Optimizer.Name {
 		if c.Optimizer, err = optim.Named(o.optimizer); err != nil {
 			return c, err
@@ -272,6 +286,12 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	overrideInto(o.set, "momentum", &c.Optimizer.Momentum, o.momentum)
 	overrideInto(o.set, "nesterov", &c.Optimizer.Nesterov, o.nesterov)
 	overrideInto(o.set, "weight-decay", &c.Optimizer.WeightDecay, o.weightDecay)
+	overrideInto(o.set, "decay-all", &c.Optimizer.DecayAll, o.decayAll)
+	overrideInto(o.set, "lr-mult", &c.LRMult, o.lrMult)
+	overrideInto(o.set, "pad-crop", &c.Augment.PadCrop, o.padCrop)
+	overrideInto(o.set, "flip", &c.Augment.Flip, o.flip)
+	c.Schedule = o.resolveSchedule(recipe.Schedule)
+	c.Freeze = o.resolveFreeze(recipe, c.Optimizer.LearningRate)
 
 	if data.Train == nil {
 		return c, fmt.Errorf("data set %s has no training pictures", data.Name)
@@ -290,6 +310,101 @@ func overrideInto[T any](set func(string) bool, flag string, field *T, value T) 
 	if set(flag) {
 		*field = value
 	}
+}
+
+// resolveNetwork decides network and preprocessing: those of the run whose
+// weights are used, else by recipe and data.
+func (o *trainOptions) resolveNetwork(c *train.Config, recipe train.Recipe, data *dataset.Data) (err error) {
+	if o.init != "" {
+		var source train.Config
+		if c.Init, source, err = train.NewInit(o.init, data.Classes); err != nil {
+			return err
+		}
+		for _, flag := range []string{"model", "convention", "stem", "blocks", "filters"} {
+			if o.set(flag) {
+				return usageError{fmt.Errorf("--%s cannot be chosen with --init: the weights of %s are those of %s", flag, o.init, source.Model.Name)}
+			}
+		}
+		c.Model, c.Preprocess = source.Model, source.Preprocess
+		c.Model.Classes = len(data.Classes)
+		overrideInto(o.set, "resize", &c.Preprocess.Resize, o.resize)
+		overrideInto(o.set, "image-size", &c.Preprocess.Height, o.imageSize)
+		overrideInto(o.set, "image-size", &c.Preprocess.Width, o.imageSize)
+		c.Model.Height, c.Model.Width = c.Preprocess.Height, c.Preprocess.Width
+	} else {
+		height, width := data.Height, data.Width
+		if o.set("image-size") {
+			height, width = o.imageSize, o.imageSize
+		} else if height == 0 || width == 0 {
+			height, width = 224, 224
+		}
+		c.Preprocess = loader.Preprocess{Height: height, Width: width, Channels: data.Channels, Resize: o.resize, Scale: 1.0 / 255}
+		if recipe.Normalize {
+			c.Preprocess.Mean, c.Preprocess.Std = normalizationOf(data)
+		}
+		if c.Model, err = o.network(recipe, height, width, data.Channels, len(data.Classes)); err != nil {
+			return err
+		}
+	}
+	switch o.normalize {
+	case "recipe":
+	case "none":
+		c.Preprocess.Mean, c.Preprocess.Std = nil, nil
+	default: // the flag takes no other names
+		c.Preprocess.Mean, c.Preprocess.Std, _ = loader.Normalization(o.normalize)
+	}
+	overrideInto(o.set, "mean", &c.Preprocess.Mean, o.mean)
+	overrideInto(o.set, "std", &c.Preprocess.Std, o.std)
+	return nil
+}
+
+// normalizationOf are mean and deviation of the data set's pictures where they
+// are known, else those of photographs.
+func normalizationOf(data *dataset.Data) (mean, std []float64) {
+	mean, std, ok := loader.Normalization(data.Name)
+	if !ok {
+		mean, std, _ = loader.Normalization("imagenet")
+	}
+	if data.Channels == 1 && len(mean) == 3 { // the luma's, by its weights; the deviations are nearly equal
+		mean, std = []float64{0.299*mean[0] + 0.587*mean[1] + 0.114*mean[2]}, std[1:2]
+	}
+	return mean, std
+}
+
+// resolveSchedule is the recipe's schedule, or another one with the defaults it
+// is known with (fastai's of onecycle), changed by the flags.
+func (o *trainOptions) resolveSchedule(s optim.Schedule) optim.Schedule {
+	if o.schedule != "recipe" && o.schedule != s.Name {
+		s = optim.Schedule{Name: o.schedule}
+		if s.Name == "onecycle" {
+			s.Warmup, s.Start, s.Floor = 0.25, 1.0/25, 1e-5
+		}
+		if s.Name == "multistep" {
+			s.Milestones, s.Gamma = []float64{0.5, 0.75}, o.gamma
+		}
+	}
+	overrideInto(o.set, "warmup", &s.Warmup, o.warmup)
+	overrideInto(o.set, "warmup-start", &s.Start, o.start)
+	overrideInto(o.set, "floor", &s.Floor, o.floor)
+	overrideInto(o.set, "milestones", &s.Milestones, o.milestones)
+	overrideInto(o.set, "gamma", &s.Gamma, o.gamma)
+	return s
+}
+
+// resolveFreeze is the phase that trains the dense layer alone. Its learning rate
+// keeps the recipe's proportion to that of the rest.
+func (o *trainOptions) resolveFreeze(recipe train.Recipe, rate float64) *train.Freeze {
+	f := train.Freeze{LearningRate: rate, Schedule: optim.Schedule{Name: "constant"}}
+	if recipe.Freeze != nil {
+		f = *recipe.Freeze
+		f.LearningRate *= rate / recipe.Optimizer.LearningRate
+	}
+	overrideInto(o.set, "freeze-epochs", &f.Epochs, o.freezeEpochs)
+	overrideInto(o.set, "freeze-learning-rate", &f.LearningRate, o.freezeRate)
+	if f.Epochs == 0 {
+		return nil
+	}
+	return &f
 }
 
 func (o *trainOptions) network(recipe train.Recipe, height, width, channels, classes int) (model.Config, error) {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -34,13 +35,15 @@ func proveResume(ctx context.Context, o trainOptions, flags *pflag.FlagSet, stdo
 	}
 	args := []string{"train", o.data}
 	flags.Visit(func(f *pflag.Flag) {
-		if !slices.Contains([]string{"prove-resume", "out", "runs", "progress", "format", "blocks"}, f.Name) {
-			args = append(args, "--"+f.Name+"="+f.Value.String())
+		if slices.Contains([]string{"prove-resume", "out", "runs", "progress", "format"}, f.Name) {
+			return
 		}
+		value := f.Value.String()
+		if list, ok := f.Value.(pflag.SliceValue); ok { // prints in brackets
+			value = strings.Join(list.GetSlice(), ",")
+		}
+		args = append(args, "--"+f.Name+"="+value)
 	})
-	for _, n := range o.blocks { // a list prints in brackets
-		args = append(args, fmt.Sprintf("--blocks=%d", n))
-	}
 	command := func(args ...string) *exec.Cmd {
 		c := exec.CommandContext(ctx, self, append(slices.Clone(args), "--progress=none", "--format=json")...)
 		c.Stderr = stderr

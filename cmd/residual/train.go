@@ -43,6 +43,7 @@ command again with --resume.`,
   residual train cifar10
   residual train cifar10 --limit-train 5000 --epochs 2
   residual train ./photos --image-size 64 --batch-size 16
+  residual train ./photos --init runs/2026-11-23-resnet20-cifar10
   residual train --resume runs/2026-11-23-resnet20-shapes`,
 		Args: argsBetween(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -134,6 +135,9 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 		return dryRun(ctx, cfg, eng, fitLoader, valLoader, stdout)
 	}
 	if o.repeat != "" { // before there is a directory of its own
+		if cfg.Init != nil { // which that run has kept
+			cfg.Init.Run, cfg.Init.Checkpoint = o.repeat, "initial"
+		}
 		if err := checkSameOrigin(o.repeat, data, eng, show); err != nil {
 			return err
 		}
@@ -162,6 +166,16 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 	}
 	show.notice(fmt.Sprintf("%s on %s (%s), validated on its %s; recipe %s, %s, run directory %s",
 		cfg.Model.Name, data.Name, countsOf(fit, val), validationOf(cfg), cfg.Recipe, eng.Name()+" "+cfg.Precision, run.Path()))
+	if in := cfg.Init; in != nil {
+		head := "its dense layer too, the classes are the same"
+		if in.NewHead {
+			head = fmt.Sprintf("with a new dense layer for %d classes", len(cfg.Classes))
+		}
+		if cfg.Freeze != nil {
+			head += fmt.Sprintf("; %d of %d epochs train that alone", cfg.Freeze.Epochs, cfg.Epochs)
+		}
+		show.notice(fmt.Sprintf("beginning with the weights of %s, %s", in.Run, head))
+	}
 	if cfg.Data.Validation == "test" {
 		show.notice("note: the validation data are the official test split, as in the tutorial: choose nothing by this score")
 	}

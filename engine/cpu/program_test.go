@@ -38,7 +38,7 @@ func newTraining(t testing.TB, e *Engine, c model.Config, batch int) *training {
 	if err != nil {
 		t.Fatal(err)
 	}
-	adam.Apply(b, parameters, b.Gradients(loss, parameters...))
+	adam.Apply(b, parameters, b.Gradients(loss, parameters...), optim.Groups{})
 	b.Guard(loss)
 	g, err := b.Build(loss, net.Logits)
 	if err != nil {
