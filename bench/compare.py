@@ -37,7 +37,7 @@ def main():
     p.add_argument("--threads", type=int, default=2)
     a = p.parse_args()
 
-    ours = [a.residual, "bench", "resnet18" if a.model == "tutorial" else a.model, "--layers=false", "--format=json",
+    ours = [a.residual, "bench", "resnet18" if a.model == "tutorial" else a.model, "--layers=false", "--format=json", f"--precision={a.dtype}",
             f"--runs={a.runs}", f"--threads={a.threads}"]
     if a.model != "tutorial":
         ours += ["--height=224", "--width=224", "--classes=1000", "--convention=torch"]
@@ -47,7 +47,7 @@ def main():
     speeds = {}
     for _ in range(a.rounds):
         for mode, batch in tasks:
-            report = run(ours + [f"--batch-size={batch}"])
+            report = run(ours + [f"--batch-size={batch}"])["precisions"][0]
             value = report["training"] if mode == "train" else report["inference"][0 if batch == 1 else 1]
             speeds.setdefault((mode, batch, report["engine"]), []).append(value["images_per_second"])
             for setting in PEER:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,9 +22,9 @@ import (
 )
 
 type benchOptions struct {
-	model, convention, format, profile        string
-	batch, height, width, classes, threads, n int
-	layers                                    bool
+	model, convention, precision, format, profile string
+	batch, height, width, classes, threads, n     int
+	layers                                        bool
 }
 
 func newBench() *cobra.Command {
@@ -33,7 +34,8 @@ func newBench() *cobra.Command {
 		Short: "measure this machine: images/s, GFLOP/s of every layer, share of the peak",
 		Long: `Measure training and inference of a network on synthetic images, and every
 convolution's three passes by themselves, next to the peak that the kernel reaches
-from the first-level cache at the same moment. Figures are medians.`,
+from the first-level cache at the same moment, in float32 and, where there are
+instructions for it, in bfloat16. Figures are medians.`,
 		Example: `  residual bench
   residual bench resnet50 --height 224 --width 224 --classes 1000 --layers=false
   residual bench --batch-size 128 --format json`,
@@ -56,6 +58,7 @@ from the first-level cache at the same moment. Figures are medians.`,
 	f.IntVar(&o.width, "width", 32, "of the images")
 	f.IntVar(&o.classes, "classes", 10, "number of classes")
 	choiceFlag(f, &o.convention, "convention", "whose padding and batch norm", "keras", "torch")
+	precisionFlag(f, &o.precision, "all", "auto", "float32", "bfloat16")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
 	f.IntVar(&o.n, "runs", 5, "measurements of each figure, of which the median counts")
 	f.BoolVar(&o.layers, "layers", true, "measure every convolution too")
@@ -66,11 +69,17 @@ from the first-level cache at the same moment. Figures are medians.`,
 
 // benchReport is what "residual bench" tells.
 type benchReport struct {
-	Model     string       `json:"model"`
+	Model      string           `json:"model"`
+	Threads    int              `json:"threads"`
+	Batch      int              `json:"batch_size"`
+	Runs       int              `json:"runs"`
+	Precisions []precisionSpeed `json:"precisions"`
+}
+
+// precisionSpeed is what is measured in one precision.
+type precisionSpeed struct {
+	Precision string       `json:"precision"`
 	Engine    string       `json:"engine"`
-	Threads   int          `json:"threads"`
-	Batch     int          `json:"batch_size"`
-	Runs      int          `json:"runs"`
 	Peak      float64      `json:"peak_gflops"`
 	Training  throughput   `json:"training"`
 	Inference []throughput `json:"inference"`
@@ -105,11 +114,19 @@ func runBench(ctx context.Context, o benchOptions, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	eng, err := cpu.New(cpu.Options{Threads: o.threads})
+	precisions := []string{o.precision}
+	fast, err := resolvePrecision("cpu", "auto")
 	if err != nil {
 		return err
 	}
-	defer eng.Close()
+	switch {
+	case o.precision == "auto":
+		precisions = []string{fast}
+	case o.precision == "all" && fast == "float32":
+		precisions = []string{"float32"}
+	case o.precision == "all":
+		precisions = []string{"float32", "bfloat16"}
+	}
 	if o.profile != "" {
 		f, err := os.Create(o.profile)
 		if err != nil {
@@ -121,13 +138,34 @@ func runBench(ctx context.Context, o benchOptions, stdout io.Writer) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	r := benchReport{Model: m.Name, Engine: eng.Name(), Threads: eng.Threads(), Batch: o.batch, Runs: o.n}
+	r := benchReport{Model: m.Name, Batch: o.batch, Runs: o.n}
+	for _, precision := range precisions {
+		eng, err := cpu.New(cpu.Options{Threads: o.threads, Precision: precision})
+		if err != nil {
+			return err
+		}
+		r.Threads = eng.Threads()
+		speed, err := benchPrecision(ctx, eng, m, o)
+		if err = errors.Join(err, eng.Close()); err != nil {
+			return err
+		}
+		speed.Precision = precision
+		r.Precisions = append(r.Precisions, speed)
+	}
+	if o.format == "json" {
+		return writeJSON(stdout, r)
+	}
+	return r.writeText(stdout)
+}
+
+func benchPrecision(ctx context.Context, eng *cpu.Engine, m model.Config, o benchOptions) (precisionSpeed, error) {
+	r := precisionSpeed{Engine: eng.Name()}
 	const calibration = 300 * time.Millisecond
 	peaks := []float64{eng.Peak(calibration)}
 
 	recipe, err := train.RecipeNamed("tutorial")
 	if err != nil {
-		return err
+		return r, err
 	}
 	cfg := train.Config{
 		Model: m, Classes: make([]string, o.classes), Optimizer: recipe.Optimizer, L2: recipe.L2, Epochs: 1, BatchSize: o.batch,
@@ -135,38 +173,35 @@ func runBench(ctx context.Context, o benchOptions, stdout io.Writer) error {
 	}
 	step, err := train.StepGraph(cfg, o.batch)
 	if err != nil {
-		return err
+		return r, err
 	}
 	if r.Training, err = measure(ctx, eng, step, o.n); err != nil {
-		return err
+		return r, err
 	}
 	peaks = append(peaks, eng.Peak(calibration))
 	for _, batch := range []int{1, o.batch} {
 		g, err := m.Graph(batch)
 		if err != nil {
-			return err
+			return r, err
 		}
 		t, err := measure(ctx, eng, g, o.n)
 		if err != nil {
-			return err
+			return r, err
 		}
 		r.Inference = append(r.Inference, t)
 	}
 	peaks = append(peaks, eng.Peak(calibration))
 	if o.layers {
 		if r.Layers, err = measureLayers(ctx, eng, m, o); err != nil {
-			return err
+			return r, err
 		}
 		peaks = append(peaks, eng.Peak(calibration))
 	}
 	r.Peak = median(peaks)
-	for _, t := range append([]*throughput{&r.Training}, &r.Inference[0], &r.Inference[1]) {
+	for _, t := range []*throughput{&r.Training, &r.Inference[0], &r.Inference[1]} {
 		t.OfPeak = t.GFLOPs / r.Peak
 	}
-	if o.format == "json" {
-		return writeJSON(stdout, r)
-	}
-	return r.writeText(stdout)
+	return r, nil
 }
 
 func median(values []float64) float64 {
@@ -277,7 +312,19 @@ func passGraph(conv *graph.Node, pass graph.Op) (*graph.Graph, error) {
 }
 
 func (r benchReport) writeText(w io.Writer) error {
-	fmt.Fprintf(w, "%s on %s, %d threads; medians of %d; peak %.0f GFLOP/s\n", r.Model, r.Engine, r.Threads, r.Runs, r.Peak)
+	for i, p := range r.Precisions {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "%s in %s on %s, %d threads; medians of %d; peak %.0f GFLOP/s\n", r.Model, p.Precision, p.Engine, r.Threads, r.Runs, p.Peak)
+		if err := p.writeText(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r precisionSpeed) writeText(w io.Writer) error {
 	row := func(what string, t throughput) {
 		fmt.Fprintf(w, "%-10s batch %-4d %9.1f images/s  %9.2f ms  %7.0f GFLOP/s  %3.0f %% of peak\n",
 			what, t.Batch, t.ImagesPerS, 1000*t.Seconds, t.GFLOPs, 100*t.OfPeak)

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+
+	"github.com/spf13/pflag"
 
 	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/engine/cpu"
@@ -9,21 +12,46 @@ import (
 	"github.com/residual-ml/residual/internal/hint"
 )
 
-// openEngine is the one place that knows all engines.
+// openEngine is openPrecise for float32, or float64 of the reference engine.
 func openEngine(name string, threads int) (engine.Engine, error) {
+	return openPrecise(name, precisionOf(name), threads)
+}
+
+// openPrecise is the one place that knows all engines. precision is what
+// resolvePrecision returns.
+func openPrecise(name, precision string, threads int) (engine.Engine, error) {
 	switch name {
 	case "cpu":
-		return cpu.New(cpu.Options{Threads: threads})
+		return cpu.New(cpu.Options{Threads: threads, Precision: precision})
 	case "ref":
 		return ref.New(), nil
 	}
 	return nil, hint.Wrap(fmt.Errorf("engine %q is unknown", name), "engines: cpu, ref (float64 in plain loops, slow)")
 }
 
-// precisionOf is what an engine computes in, for the record.
+// precisionOf is what an engine computes in by default.
 func precisionOf(engineName string) string {
 	if engineName == "ref" {
 		return "float64"
 	}
 	return "float32"
+}
+
+// precisionFlag adds --precision. The first of the values is the default.
+func precisionFlag(f *pflag.FlagSet, value *string, allowed ...string) {
+	choiceFlag(f, value, "precision", "of feature maps and of products in convolutions; auto: what is faster here", allowed...)
+}
+
+// resolvePrecision is what --precision makes of an engine: the record says it,
+// never auto.
+func resolvePrecision(engineName, precision string) (string, error) {
+	switch {
+	case engineName == "ref" && precision == "bfloat16":
+		return "", usageError{errors.New("--precision bfloat16: the engine ref computes in float64 alone")}
+	case engineName == "ref":
+		return "float64", nil
+	case precision == "auto":
+		return cpu.AutoPrecision()
+	}
+	return precision, nil
 }

@@ -19,8 +19,8 @@ import (
 
 type evalOptions struct {
 	dataOptions
-	split, checkpoint, engine, format string
-	batchSize, threads, limit         int
+	split, checkpoint, engine, precision, format string
+	batchSize, threads, limit                    int
 }
 
 func newEval() *cobra.Command {
@@ -52,6 +52,7 @@ is one, else validation.`,
 	f.IntVar(&o.batchSize, "batch-size", 32, "images at a time")
 	f.IntVar(&o.limit, "limit", 0, "use only so many images, stratified")
 	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
+	precisionFlag(f, &o.precision, "float32", "bfloat16", "auto")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
 	o.dataOptions.addFlags(f)
 	return c
@@ -71,6 +72,7 @@ type evaluation struct {
 	Top5       *float64   `json:"top5_accuracy,omitempty"` // of more than five classes
 	Seconds    float64    `json:"seconds"`
 	Engine     string     `json:"engine"`
+	Precision  string     `json:"precision"`
 }
 
 func runEval(ctx context.Context, o evalOptions, path string, stdout, stderr io.Writer) error {
@@ -114,7 +116,11 @@ func runEval(ctx context.Context, o evalOptions, path string, stdout, stderr io.
 	if err != nil {
 		return err
 	}
-	eng, err := openEngine(o.engine, o.threads)
+	precision, err := resolvePrecision(o.engine, o.precision)
+	if err != nil {
+		return err
+	}
+	eng, err := openPrecise(o.engine, precision, o.threads)
 	if err != nil {
 		return err
 	}
@@ -147,7 +153,7 @@ func runEval(ctx context.Context, o evalOptions, path string, stdout, stderr io.
 	}
 	e := evaluation{
 		Run: run.Path(), Checkpoint: o.checkpoint, Data: data.Name, Split: split, Images: score.Images, Correct: score.Correct,
-		Accuracy: score.Accuracy, Loss: score.Loss, Seconds: time.Since(began).Seconds(), Engine: eng.Name(),
+		Accuracy: score.Accuracy, Loss: score.Loss, Seconds: time.Since(began).Seconds(), Engine: eng.Name(), Precision: precision,
 	}
 	e.Interval[0], e.Interval[1] = metric.Wilson(score.Correct, score.Images)
 	if len(cfg.Classes) > 5 {
@@ -163,7 +169,7 @@ func runEval(ctx context.Context, o evalOptions, path string, stdout, stderr io.
 		fmt.Fprintf(stdout, "top-5     %.2f %%\n", 100**e.Top5)
 	}
 	fmt.Fprintf(stdout, "loss      %.4f\n", e.Loss)
-	_, err = fmt.Fprintf(stdout, "time      %s, %.0f images/s on %s\n", roundly(time.Since(began)), math.Round(float64(e.Images)/e.Seconds), e.Engine)
+	_, err = fmt.Fprintf(stdout, "time      %s, %.0f images/s on %s %s\n", roundly(time.Since(began)), math.Round(float64(e.Images)/e.Seconds), e.Engine, e.Precision)
 	return err
 }
 

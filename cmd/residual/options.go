@@ -83,8 +83,8 @@ type trainOptions struct {
 	saveEvery, keep        int
 	proveResume            int
 
-	engine  string
-	threads int
+	engine, precision string
+	threads           int
 
 	out, runs, resume, config, progress, format string
 
@@ -149,6 +149,7 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	o.dataOptions.addFlags(f)
 
 	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
+	precisionFlag(f, &o.precision, "auto", "float32", "bfloat16")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors); the result does not depend on it")
 	f.StringVarP(&o.out, "out", "o", "", "run directory (default: RUNS/<date>-<model>-<data>)")
 	f.StringVar(&o.runs, "runs", "runs", "where run directories are made")
@@ -244,6 +245,13 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	if err != nil {
 		return train.Config{}, err
 	}
+	if o.precision == "auto" && recipe.Precision != "" {
+		o.precision = recipe.Precision
+	}
+	precision, err := resolvePrecision(o.engine, o.precision)
+	if err != nil {
+		return train.Config{}, err
+	}
 	c := train.Config{
 		Recipe: recipe.Name, Classes: data.Classes, Optimizer: recipe.Optimizer, L2: recipe.L2, LRMult: recipe.LRMult,
 		LabelSmoothing: o.labelSmoothing, Epochs: recipe.Epochs, BatchSize: recipe.BatchSize,
@@ -251,7 +259,7 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 		Seed:    o.seed, EvalEvery: o.evalEvery, Monitor: o.monitor,
 		EarlyStop: train.EarlyStop{Patience: o.patience, MinDelta: o.minDelta, RestoreBest: o.restoreBest},
 		Plateau:   train.Plateau{Patience: o.plateauEvery, Factor: o.plateauRate, MinDelta: o.minDelta},
-		MaxTime:   o.maxTime, OnNaN: o.onNaN, OnSaveError: o.onSaveError, SaveEvery: o.saveEvery, Keep: o.keep, Engine: o.engine, Precision: precisionOf(o.engine),
+		MaxTime:   o.maxTime, OnNaN: o.onNaN, OnSaveError: o.onSaveError, SaveEvery: o.saveEvery, Keep: o.keep, Engine: o.engine, Precision: precision,
 		Data: train.DataConfig{
 			Source: o.data, Dir: o.dataDir, ValImages: o.valImages, LimitTrain: o.limitTrain, LimitVal: o.limitVal,
 			ClassMap: o.classMap, OnBadImage: o.onBadImage,

@@ -14,7 +14,7 @@ import (
 )
 
 func newPlan() *cobra.Command {
-	var convention, format string
+	var convention, precision, format string
 	var batch, height, width, classes int
 	var inference, nodes bool
 	c := &cobra.Command{
@@ -46,7 +46,7 @@ func newPlan() *cobra.Command {
 			if nodes {
 				return g.Dump(c.OutOrStdout())
 			}
-			return writePlan(c.OutOrStdout(), g, format)
+			return writePlan(c.OutOrStdout(), g, precision, format)
 		},
 	}
 	f := c.Flags()
@@ -56,14 +56,19 @@ func newPlan() *cobra.Command {
 	f.IntVar(&width, "width", 32, "of the images")
 	f.IntVar(&classes, "classes", 10, "number of classes")
 	choiceFlag(f, &convention, "convention", "whose padding and batch norm", "keras", "torch")
+	precisionFlag(f, &precision, "auto", "float32", "bfloat16")
 	f.BoolVar(&inference, "inference", false, "the forward pass alone, not a training step")
 	f.BoolVar(&nodes, "graph", false, "print the graph, a line per node, instead of the plan")
 	choiceFlag(f, &format, "format", "", "text", "json")
 	return c
 }
 
-func writePlan(w io.Writer, g *graph.Graph, format string) error {
-	eng, err := cpu.New(cpu.Options{})
+func writePlan(w io.Writer, g *graph.Graph, precision, format string) error {
+	precision, err := resolvePrecision("cpu", precision)
+	if err != nil {
+		return err
+	}
+	eng, err := cpu.New(cpu.Options{Precision: precision})
 	if err != nil {
 		return err
 	}
@@ -79,20 +84,21 @@ func writePlan(w io.Writer, g *graph.Graph, format string) error {
 		macs += graph.MACs(n)
 	}
 	plan := struct {
-		Engine  string            `json:"engine"`
-		Nodes   int               `json:"nodes"`
-		Steps   []string          `json:"steps"`
-		Kernels map[string]string `json:"kernels"`
-		Arena   int               `json:"arena_bytes"`
-		MACs    int64             `json:"macs"`
-	}{eng.Name(), len(g.Nodes), p.Steps(), p.Kernels(), p.ArenaBytes(), macs}
+		Engine    string            `json:"engine"`
+		Precision string            `json:"precision"`
+		Nodes     int               `json:"nodes"`
+		Steps     []string          `json:"steps"`
+		Kernels   map[string]string `json:"kernels"`
+		Arena     int               `json:"arena_bytes"`
+		MACs      int64             `json:"macs"`
+	}{eng.Name(), precision, len(g.Nodes), p.Steps(), p.Kernels(), p.ArenaBytes(), macs}
 	if format == "json" {
 		return writeJSON(w, plan)
 	}
 	for i, s := range plan.Steps {
 		fmt.Fprintf(w, "%4d  %s\n", i+1, s)
 	}
-	_, err = fmt.Fprintf(w, "%s: %d nodes in %d steps, %.1f MiB of intermediate values, %.2f GMAC\n",
-		plan.Engine, plan.Nodes, len(plan.Steps), float64(plan.Arena)/(1<<20), float64(macs)/1e9)
+	_, err = fmt.Fprintf(w, "%s %s: %d nodes in %d steps, %.1f MiB of intermediate values, %.2f GMAC\n",
+		plan.Engine, plan.Precision, plan.Nodes, len(plan.Steps), float64(plan.Arena)/(1<<20), float64(macs)/1e9)
 	return err
 }

@@ -16,8 +16,8 @@ import (
 )
 
 type predictOptions struct {
-	format, engine           string
-	topk, batchSize, threads int
+	format, engine, precision string
+	topk, batchSize, threads  int
 }
 
 func newPredict() *cobra.Command {
@@ -44,6 +44,7 @@ named on standard error, the others go on, and the exit status is 1.`,
 	f.IntVar(&o.topk, "topk", 1, "how many classes to name for each picture")
 	f.IntVar(&o.batchSize, "batch-size", 32, "pictures at a time")
 	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
+	precisionFlag(f, &o.precision, "float32", "bfloat16", "auto")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
 	return c
 }
@@ -52,7 +53,11 @@ func runPredict(ctx context.Context, o predictOptions, run string, files []strin
 	if o.topk < 1 || o.batchSize < 1 {
 		return usageError{fmt.Errorf("--topk %d, --batch-size %d: want numbers from 1", o.topk, o.batchSize)}
 	}
-	eng, err := openEngine(o.engine, o.threads)
+	precision, err := resolvePrecision(o.engine, o.precision)
+	if err != nil {
+		return err
+	}
+	eng, err := openPrecise(o.engine, precision, o.threads)
 	if err != nil {
 		return err
 	}

@@ -111,7 +111,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 		return err
 	}
 
-	eng, err := openEngine(cfg.Engine, o.threads)
+	eng, err := openPrecise(cfg.Engine, cfg.Precision, o.threads)
 	if err != nil {
 		return err
 	}

@@ -144,7 +144,9 @@ func groupImages(pixels, images, rows int) int {
 // product, which is a convolution of one tap over images of one pixel.
 type convPass struct {
 	p              *Program
-	tile           *kernel.ConvTile
+	tile           *kernel.ConvTile // or
+	pair           *kernel.PairTile // (bf16.go), where src and weights are in pairs, and dst is bfloat16
+	rows, cols     int              // of the tile
 	src, wei, dst  slot
 	cSrc, cDst     int
 	srcStep        int // elements of one source image
@@ -164,20 +166,24 @@ type convPass struct {
 // weights.
 func (c *compiler) lowerPass(name string, m pixelMap, images, cSrc, cDst int, src, wei, dst slot) error {
 	k := c.k.ConvTileFor(cDst)
-	v := &convPass{
-		p: c.p, tile: k, src: src, wei: wei, dst: dst, cSrc: cSrc, cDst: cDst,
-		srcStep: m.src * cSrc, dstStep: m.dst * cDst,
-		panelSize: m.taps * cSrc * k.Cols, panels: (cDst + k.Cols - 1) / k.Cols,
-	}
-	group := groupImages(m.dst, images, k.Rows)
+	return c.addPass(&convPass{tile: k, rows: k.Rows, cols: k.Cols}, name, m, images, cSrc, cDst, src, wei, dst)
+}
+
+// addPass appends the steps of a pass whose tile is known. cSrc counts the words
+// of a source pixel.
+func (c *compiler) addPass(v *convPass, name string, m pixelMap, images, cSrc, cDst int, src, wei, dst slot) error {
+	v.p, v.src, v.wei, v.dst, v.cSrc, v.cDst = c.p, src, wei, dst, cSrc, cDst
+	v.srcStep, v.dstStep = m.src*cSrc, m.dst*cDst
+	v.panelSize, v.panels = m.taps*cSrc*v.cols, (cDst+v.cols-1)/v.cols
+	group := groupImages(m.dst, images, v.rows)
 	if max(group*v.srcStep, group*v.dstStep, v.panelSize) > math.MaxInt32 {
 		return errTooLarge
 	}
 	v.groups = (images + group - 1) / group
-	v.tables = newTileTable(m, group, k.Rows, cSrc, cDst, k.Cols)
+	v.tables = newTileTable(m, group, v.rows, cSrc, cDst, v.cols)
 	v.last = v.tables
 	if rest := images - (v.groups-1)*group; rest != group {
-		v.last = newTileTable(m, rest, k.Rows, cSrc, cDst, k.Cols)
+		v.last = newTileTable(m, rest, v.rows, cSrc, cDst, v.cols)
 	}
 
 	// A task takes as many panels as fit the second cache beside the source, and
@@ -188,10 +194,10 @@ func (c *compiler) lowerPass(name string, m pixelMap, images, cSrc, cDst int, sr
 	for v.tasks() < 16 && v.panelsPerTask > 1 {
 		v.panelsPerTask = (v.panelsPerTask + 1) / 2
 	}
-	for r := range k.Rows {
-		v.tight = append(v.tight, int32(r*k.Cols))
+	for r := range v.rows {
+		v.tight = append(v.tight, int32(r*v.cols))
 	}
-	c.needScratch(k.Rows * k.Cols)
+	c.needScratch(v.rows * v.cols)
 	c.needChannels(cSrc)
 	c.p.passes = append(c.p.passes, v)
 	c.step(name, v.tasks(), v.run, src, wei, dst)
@@ -209,7 +215,7 @@ func (v *convPass) tasks() int {
 // run computes one task: some tiles of one group times some panels. Tasks of
 // the same panels follow each other, so that large weights are read once.
 func (v *convPass) run(worker, task int) {
-	p, k := v.p, v.tile
+	p := v.p
 	perPanels := (v.groups-1)*v.chunks + v.lastCh
 	panel0 := task / perPanels * v.panelsPerTask
 	task %= perPanels
@@ -220,16 +226,30 @@ func (v *convPass) run(worker, task int) {
 		t = v.last
 	}
 	src := p.mem[v.src][group*v.tables.images*v.srcStep:]
-	dst := p.mem[v.dst][group*v.tables.images*v.dstStep:]
 	wei := p.mem[v.wei]
-	rows, cols := k.Rows, k.Cols
+	dst, offset := p.mem[v.dst], group*v.tables.images*v.dstStep
+	rows, cols := v.rows, v.cols
 	for panel := panel0; panel < min(panel0+v.panelsPerTask, v.panels); panel++ {
 		w := wei[panel*v.panelSize:][:v.panelSize]
 		valid := min(cols, v.cDst-panel*cols)
-		out := dst[panel*cols:]
 		for tile := tile0; tile < min(tile0+v.tilesPerTask, t.tiles()); tile++ {
 			taps := t.taps[t.first[tile]:t.first[tile+1]]
 			at := t.dst[tile*rows:][:rows]
+			if v.pair != nil {
+				k, words := v.pair, wordsOf(src)
+				out := halvesOf(dst)[offset+panel*cols:]
+				if valid == cols {
+					k.Run(out, at, words, wordsOf(p.zero), taps, v.cSrc, wordsOf(w))
+					continue
+				}
+				buf := halvesOf(p.scratch[worker])[:rows*cols]
+				k.Run(buf, v.tight, words, wordsOf(p.zero), taps, v.cSrc, wordsOf(w))
+				for r, o := range at {
+					copy(out[o:][:valid], buf[r*cols:])
+				}
+				continue
+			}
+			k, out := v.tile, dst[offset+panel*cols:]
 			if valid == cols {
 				k.Run(out, at, src, p.zero, taps, v.cSrc, w, false)
 				continue
@@ -254,6 +274,9 @@ func (c *compiler) changing(weights *graph.Node) bool {
 func (c *compiler) packed(n *graph.Node, weights *graph.Node, size, tasks int, pack func(worker int, dst, w []float32, task int)) slot {
 	p := c.p
 	src := c.slotOf[weights.ID]
+	if c.half(src) {
+		src = c.widened(weights)
+	}
 	name := "pack " + label(n)
 	if c.changing(weights) {
 		dst := c.temp(size)
@@ -362,6 +385,11 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 		return err
 	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
+	if c.p.engine.bf16 {
+		m := forwardPixels(x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], kh, kw, n.Conv)
+		src, channels := c.pairs(x)
+		return c.lowerPairs(n, m, channels, oc, src, c.pairRows(n, w, kh*kw, ch, oc))
+	}
 	if c.winograd(w.Shape, x.Shape, n.Shape, n.Conv, c.changing(w)) {
 		wei := c.winogradRows(n, w, ch, oc)
 		return c.lowerWinograd(n, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], wei, c.value(n))
@@ -378,6 +406,11 @@ func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
 		return err
 	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
+	if c.p.engine.bf16 {
+		m := forwardPixels(n.Shape[1], n.Shape[2], dy.Shape[1], dy.Shape[2], kh, kw, n.Conv).inverse()
+		src, channels := c.pairs(dy)
+		return c.lowerPairs(n, m, channels, ch, src, c.pairColumns(n, w, kh*kw, ch, oc))
+	}
 	if c.winograd(w.Shape, n.Shape, dy.Shape, n.Conv, c.changing(w)) {
 		wei := c.winogradColumns(n, w, ch, oc)
 		return c.lowerWinograd(n, n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], wei, c.value(n))

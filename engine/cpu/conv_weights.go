@@ -15,9 +15,18 @@ import (
 // two short runs of memory. Blocks are shared out among shards; each shard adds
 // its blocks, in order, to sums of its own, and the shards are added, in order,
 // into dw. The number of shards depends on the shape alone.
+//
+// In mixed precision the elements are pairs of the same pixel of two images
+// (bf16.go), and images below are pairs of them.
 type weightsPass struct {
 	p             *Program
-	tile          *kernel.OuterTile
+	tile          *kernel.OuterTile     // or
+	pair          *kernel.PairOuterTile // of pairs
+	rows, cols    int                   // of the tile
+	images        int                   // in mixed precision: of x and dy
+	xPerImage     int                   // pixels
+	dyPerImage    int                   //
+	xStep, dyStep int                   // elements of a pixel
 	x, dy, dw     slot
 	sums          slot // [shard][panel][strip][tap][Rows*Cols]
 	packedX       slot // all blocks, when several tasks read them; else noSlot
@@ -43,26 +52,40 @@ type weightsBlock struct {
 }
 
 func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
-	if c.winograd(n.Shape, n.Inputs[0].Shape, n.Inputs[1].Shape, n.Conv, true) {
+	if !c.p.engine.bf16 && c.winograd(n.Shape, n.Inputs[0].Shape, n.Inputs[1].Shape, n.Conv, true) {
 		return c.lowerWinogradWeights(n)
 	}
 	x, dy := n.Inputs[0], n.Inputs[1]
 	images, h, w, ch := x.Shape[0], x.Shape[1], x.Shape[2], x.Shape[3]
 	oh, ow, oc := dy.Shape[1], dy.Shape[2], dy.Shape[3]
-	k := c.k.OuterTileFor(ch, oc)
 	v := &weightsPass{
-		p: c.p, tile: k, x: c.slotOf[x.ID], dy: c.slotOf[dy.ID], packedX: noSlot,
-		c: ch, oc: oc, taps: n.Shape[0] * n.Shape[1],
-		strips: (ch + k.Rows - 1) / k.Rows, panels: (oc + k.Cols - 1) / k.Cols,
+		p: c.p, packedX: noSlot, c: ch, oc: oc, taps: n.Shape[0] * n.Shape[1],
+		images: images, xPerImage: h * w, dyPerImage: oh * ow,
 	}
-	if checkImages(x, dy) != nil || max(images*h*w, images*oh*ow) > math.MaxInt32/max(k.Rows, k.Cols) {
+	if c.p.engine.bf16 {
+		v.pair = c.k.BF16.OuterTileFor(ch, oc)
+		v.rows, v.cols = v.pair.Rows, v.pair.Cols
+	} else {
+		v.tile = c.k.OuterTileFor(ch, oc)
+		v.rows, v.cols = v.tile.Rows, v.tile.Cols
+	}
+	if checkImages(x, dy) != nil || max(images*h*w, images*oh*ow) > math.MaxInt32/max(v.rows, v.cols) {
 		return errTooLarge
 	}
-	c.igemm(n)
+	if v.pair != nil {
+		v.x, v.xStep = c.pairs(x)
+		v.dy, v.dyStep = c.pairs(dy)
+		images = (images + 1) / 2
+		c.pairKernel(n)
+	} else {
+		v.x, v.xStep, v.dy, v.dyStep = c.slotOf[x.ID], ch, c.slotOf[dy.ID], oc
+		c.igemm(n)
+	}
+	v.strips, v.panels = (ch+v.rows-1)/v.rows, (oc+v.cols-1)/v.cols
 	m := forwardPixels(h, w, oh, ow, n.Shape[0], n.Shape[1], n.Conv)
-	v.cut(m, images, w, ow, k.Rows, k.Cols)
+	v.cut(m, images, w, ow, v.rows, v.cols)
 
-	shardSize := v.panels * v.strips * v.taps * k.Rows * k.Cols
+	shardSize := v.panels * v.strips * v.taps * v.rows * v.cols
 	const shardFloats, maxShards, wantTasks = 512 << 10, 16, 32
 	v.shards = min(max(shardFloats/shardSize, 1), maxShards, len(v.blocks))
 	chunks := min((wantTasks+v.shards-1)/v.shards, v.panels)
@@ -73,9 +96,9 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 	chunks = (v.panels + v.panelsPerTask - 1) / v.panelsPerTask
 
 	name := label(n)
-	c.needScratch(v.maxX*v.strips*k.Rows + v.maxDy*k.Cols)
+	c.needScratch(v.maxX*v.strips*v.rows + v.maxDy*v.cols)
 	if chunks > 1 {
-		v.packedX = c.temp(v.xPixels * v.strips * k.Rows)
+		v.packedX = c.temp(v.xPixels * v.strips * v.rows)
 		c.step("pack "+name, len(v.blocks), func(_, i int) {
 			v.packX(&v.blocks[i], v.blockX(i, nil))
 		}, v.x, v.packedX)
@@ -182,7 +205,7 @@ func newWeightsBlock(m pixelMap, images, d0, count, w, rows, cols int) weightsBl
 // blockX returns where block i of x lies packed: in memory for all tasks, or in
 // a worker's scratch.
 func (v *weightsPass) blockX(i int, scratch []float32) []float32 {
-	size := v.strips * v.tile.Rows
+	size := v.strips * v.rows
 	b := &v.blocks[i]
 	if v.packedX == noSlot {
 		return scratch[:b.xPixels*size]
@@ -193,8 +216,21 @@ func (v *weightsPass) blockX(i int, scratch []float32) []float32 {
 // packX packs the channels of x in strips [strip][pixel][rows]. Rows beyond the
 // last channel get whatever follows in memory: their sums are not used.
 func (v *weightsPass) packX(b *weightsBlock, dst []float32) {
-	k := v.p.engine.kernels
-	rows := v.tile.Rows
+	k, rows := v.p.engine.kernels, v.rows
+	if v.pair != nil {
+		for strip := range v.strips {
+			out := wordsOf(dst[strip*b.xPixels*rows:][:b.xPixels*rows])
+			valid := min(rows, v.c-strip*rows)
+			if b.gather == nil {
+				v.packPairs(out, v.x, b.x0, b.xPixels, v.xPerImage, v.xStep, strip*rows, rows, valid)
+				continue
+			}
+			for i, px := range b.gather {
+				v.packPairs(out[i*rows:], v.x, b.x0+int(px), 1, v.xPerImage, v.xStep, strip*rows, rows, valid)
+			}
+		}
+		return
+	}
 	x := v.p.mem[v.x][b.x0*v.c:]
 	for strip := range v.strips {
 		out := dst[strip*b.xPixels*rows:][:b.xPixels*rows]
@@ -220,21 +256,43 @@ func packStrip(k *kernel.Kernels, dst, x []float32, c, rows int) {
 
 // packDy packs one panel of channels of dy, [pixel][cols].
 func (v *weightsPass) packDy(b *weightsBlock, dst []float32, panel int) {
-	cols := v.tile.Cols
+	cols := v.cols
+	if v.pair != nil {
+		v.packPairs(wordsOf(dst), v.dy, b.dy0, b.dyPixels, v.dyPerImage, v.dyStep, panel*cols, cols, min(cols, v.oc-panel*cols))
+		return
+	}
 	packPanel(v.p.engine.kernels, cols, dst[:b.dyPixels*cols], v.p.mem[v.dy][b.dy0*v.oc:], v.oc, panel)
+}
+
+// packPairs packs valid channels from first on of count pixels of pairs of images,
+// width pairs for each. perImage are the pixels of an image, step the elements of
+// a pixel.
+func (v *weightsPass) packPairs(dst []uint32, src slot, pixel, count, perImage, step, first, width, valid int) {
+	k, all := &v.p.engine.kernels.BF16, halvesOf(v.p.mem[src])
+	for count > 0 {
+		pair, at := pixel/perImage, pixel%perImage
+		n := min(count, perImage-at)
+		a := all[(2*pair*perImage+at)*step+first:]
+		var b []uint16
+		if 2*pair+1 < v.images {
+			b = a[perImage*step:]
+		}
+		k.PackImages(dst[:n*width], a, b, width, valid, step)
+		dst, pixel, count = dst[n*width:], pixel+n, count-n
+	}
 }
 
 // run adds the blocks of one shard to its sums, for some panels.
 func (v *weightsPass) run(worker, task int) {
-	p, k := v.p, v.tile
+	p := v.p
 	shard := task % v.shards
 	panel0 := task / v.shards * v.panelsPerTask
 	panelEnd := min(panel0+v.panelsPerTask, v.panels)
-	tile := k.Rows * k.Cols
+	tile := v.rows * v.cols
 	panelSize := v.strips * v.taps * tile
 	sums := p.mem[v.sums][shard*v.panels*panelSize:]
 	clear(sums[panel0*panelSize : panelEnd*panelSize])
-	xSize := v.maxX * v.strips * k.Rows
+	xSize := v.maxX * v.strips * v.rows
 	scratch := p.scratch[worker]
 	for i := shard * len(v.blocks) / v.shards; i < (shard+1)*len(v.blocks)/v.shards; i++ {
 		b := &v.blocks[i]
@@ -242,14 +300,18 @@ func (v *weightsPass) run(worker, task int) {
 		if v.packedX == noSlot {
 			v.packX(b, x)
 		}
-		dy := scratch[xSize:][:b.dyPixels*k.Cols]
+		dy := scratch[xSize:][:b.dyPixels*v.cols]
 		for panel := panel0; panel < panelEnd; panel++ {
 			v.packDy(b, dy, panel)
 			dst := sums[panel*panelSize:][:panelSize]
 			for strip := range v.strips {
-				xs := x[strip*b.xPixels*k.Rows:][:b.xPixels*k.Rows]
+				xs := x[strip*b.xPixels*v.rows:][:b.xPixels*v.rows]
 				for _, pairs := range b.pairs {
-					k.Run(dst[:tile], xs, dy, pairs)
+					if v.pair != nil {
+						v.pair.Run(dst[:tile], wordsOf(xs), wordsOf(dy), pairs)
+					} else {
+						v.tile.Run(dst[:tile], xs, dy, pairs)
+					}
 					dst = dst[tile:]
 				}
 			}
@@ -259,19 +321,19 @@ func (v *weightsPass) run(worker, task int) {
 
 // total adds the shards of one strip of channels into dw.
 func (v *weightsPass) total(_, strip int) {
-	p, k := v.p, v.tile
-	tile := k.Rows * k.Cols
+	p := v.p
+	tile := v.rows * v.cols
 	panelSize := v.strips * v.taps * tile
 	sums, dw := p.mem[v.sums], p.mem[v.dw]
 	for tap := range v.taps {
 		for panel := range v.panels {
-			valid := min(k.Cols, v.oc-panel*k.Cols)
+			valid := min(v.cols, v.oc-panel*v.cols)
 			at := panel*panelSize + (strip*v.taps+tap)*tile
-			for r := range min(k.Rows, v.c-strip*k.Rows) {
-				dst := dw[(tap*v.c+strip*k.Rows+r)*v.oc+panel*k.Cols:][:valid]
-				copy(dst, sums[at+r*k.Cols:])
+			for r := range min(v.rows, v.c-strip*v.rows) {
+				dst := dw[(tap*v.c+strip*v.rows+r)*v.oc+panel*v.cols:][:valid]
+				copy(dst, sums[at+r*v.cols:])
 				for shard := 1; shard < v.shards; shard++ {
-					for j, s := range sums[shard*v.panels*panelSize+at+r*k.Cols:][:valid] {
+					for j, s := range sums[shard*v.panels*panelSize+at+r*v.cols:][:valid] {
 						dst[j] += s
 					}
 				}

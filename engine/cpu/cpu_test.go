@@ -23,6 +23,9 @@ func open(t testing.TB, o Options) *Engine {
 // tests fail when a required set does not run.)
 func TestConformance(t *testing.T) {
 	for _, k := range kernel.Supported() {
+		if k.Set > kernel.AVX512 { // for bfloat16 alone
+			continue
+		}
 		for threads, winograd := range map[int]string{1: "off", 3: "on"} {
 			t.Run(k.Set.String()+"/winograd="+winograd, func(t *testing.T) {
 				enginetest.RunAll(t, func() engine.Engine {
@@ -34,5 +37,20 @@ func TestConformance(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// So does mixed precision.
+func TestMixedConformance(t *testing.T) {
+	for _, k := range kernel.Supported() {
+		t.Run(k.Set.String(), func(t *testing.T) {
+			enginetest.RunMixed(t, func() engine.Engine {
+				e := open(t, Options{Threads: 3, InstructionSet: k.Set.String(), Precision: "bfloat16"})
+				if want := "cpu/" + k.Set.String(); e.Name() != want {
+					t.Errorf("engine %q, want %q", e.Name(), want)
+				}
+				return e
+			})
+		})
 	}
 }

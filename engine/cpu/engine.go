@@ -1,5 +1,5 @@
-// Package cpu is the default engine: float32 on the processor, in pure Go with
-// assembly kernels, threaded.
+// Package cpu is the default engine: float32, or bfloat16 mixed with it, on the
+// processor, in pure Go with assembly kernels, threaded.
 //
 // Compile turns a graph into a list of steps, once: nodes that work element by
 // element are fused into loops over small blocks (loop.go), convolutions become
@@ -26,20 +26,24 @@ import (
 type Options struct {
 	// Threads is the number of workers; 0 means GOMAXPROCS.
 	Threads int
-	// InstructionSet caps the kernels: "generic", "avx2", "avx512" or "amx".
-	// Empty means what RESIDUAL_CPU says, or no cap.
+	// InstructionSet caps the kernels: "generic", "avx2", "avx512",
+	// "avx512_bf16" or "amx". Empty means what RESIDUAL_CPU says, or no cap.
 	InstructionSet string
 	// Winograd says when convolutions of 3×3 kernels with stride 1 go through
 	// Winograd's F(2×2,3×3), which is faster and rounds a little more: "auto"
 	// (where it is expected to be faster), "on" (wherever it is possible) or
 	// "off". Empty means what RESIDUAL_WINOGRAD says, or auto.
 	Winograd string
+	// Precision is "float32", which empty means too, or "bfloat16": feature maps
+	// and the operands of convolutions in bfloat16, everything else in float32.
+	Precision string
 }
 
 // Engine compiles graphs for the processor.
 type Engine struct {
 	kernels  *kernel.Kernels
 	winograd winogradMode
+	bf16     bool
 	pool     *parallel.Pool
 	mu       sync.Mutex // one program runs at a time: they share the pool
 }
@@ -67,11 +71,18 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cpu: %w", err)
 	}
+	bf16 := o.Precision == "bfloat16"
+	if !bf16 && o.Precision != "" && o.Precision != "float32" {
+		return nil, fmt.Errorf("cpu: precision %q is unknown, want float32 or bfloat16", o.Precision)
+	}
+	if !bf16 { // what is above adds nothing
+		kernels = kernel.Select(min(kernels.Set, kernel.AVX512))
+	}
 	threads := o.Threads
 	if threads == 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	return &Engine{kernels: kernels, winograd: winograd, pool: parallel.New(threads)}, nil
+	return &Engine{kernels: kernels, winograd: winograd, bf16: bf16, pool: parallel.New(threads)}, nil
 }
 
 // Name is "cpu/" and the instruction set, such as "cpu/avx512".

@@ -98,6 +98,8 @@ const (
 	loopScalarSub       // scalar - a
 	loopMulScalar       // a · scalar
 	loopChannelScaleAdd // a · scale + shift, per channel
+	loopWiden           // a is bfloat16 in memory
+	loopNarrow          // dst is bfloat16 in memory
 
 	// Reductions add to the sums of the chunk.
 	loopSum
@@ -149,6 +151,10 @@ func (c *compiler) lowerLoop(nodes []*graph.Node) error {
 	name := fmt.Sprintf("loop of %d", len(nodes))
 	for _, n := range nodes {
 		b.node(n)
+		for _, store := range b.stores {
+			b.emit(store)
+		}
+		b.stores = b.stores[:0]
 		name += " " + n.Op.String()
 		c.p.kernels[n.Op.String()] = "fused loop " + c.k.Set.String()
 	}
@@ -186,6 +192,7 @@ type loopBuilder struct {
 	slots    []slot // all that the loop reads and writes
 	partials int
 	totals   []func()
+	stores   []loopInstr // of the node's results, rounded to bfloat16
 }
 
 // shape decides blocks and chunks.
@@ -227,6 +234,12 @@ func (b *loopBuilder) operand(n *graph.Node, i int) (at place, scalar slot) {
 	if at, ok := b.at[in]; ok {
 		return at, noSlot
 	}
+	if s := b.c.slotOf[in.ID]; b.c.half(s) { // once, for all readers in the loop
+		t := b.temp()
+		b.emit(loopInstr{op: loopWiden, dst: t, a: place{index: int(b.use(s))}})
+		b.at[in] = t
+		return t, noSlot
+	}
 	return place{index: int(b.use(b.c.slotOf[in.ID]))}, noSlot
 }
 
@@ -259,9 +272,13 @@ func (b *loopBuilder) result(n *graph.Node) place {
 		outside = outside || !b.group[u] || !sameLoopOnly(n, u)
 	}
 	var at place
-	if outside {
+	switch {
+	case outside && b.c.half(b.c.value(n)):
+		at = b.temp()
+		b.stores = append(b.stores, loopInstr{op: loopNarrow, dst: place{index: int(b.use(b.c.value(n)))}, a: at})
+	case outside:
 		at = place{index: int(b.use(b.c.value(n)))}
-	} else {
+	default:
 		at = b.temp()
 	}
 	b.at[n] = at
@@ -529,7 +546,15 @@ func (l *loop) exec(in *loopInstr, scratch []float32, chunk, at, n int) {
 		fill(l.blockOf(in.dst, scratch, at, n), p.mem[in.scalar][0])
 		return
 	}
+	if in.op == loopWiden {
+		k.BF16.Widen(l.blockOf(in.dst, scratch, at, n), halvesOf(p.mem[in.a.index])[at:])
+		return
+	}
 	a := l.blockOf(in.a, scratch, at, n)
+	if in.op == loopNarrow {
+		k.BF16.Narrow(halvesOf(p.mem[in.dst.index])[at:at+n], a)
+		return
+	}
 	switch in.op {
 	case loopSum, loopSumSquares:
 		sums := p.partials[in.sums+chunk*sumLanes:][:sumLanes]

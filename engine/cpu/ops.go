@@ -38,9 +38,19 @@ func (c *compiler) lowerMoments(nodes []*graph.Node) {
 		return sums[:ch], sums[ch : 2*ch], sums[2*ch:]
 	}
 	c.needPartials(chunks * 3 * ch)
-	c.step("moments "+n.Name, chunks, func(_, chunk int) {
-		rows := rowsOf(chunk)
-		values := p.mem[src][chunk*perChunk*ch:][:rows*ch]
+	half := c.half(src)
+	if half {
+		c.needScratch(perChunk * ch)
+	}
+	c.step("moments "+n.Name, chunks, func(worker, chunk int) {
+		rows, at := rowsOf(chunk), chunk*perChunk*ch
+		var values []float32
+		if half {
+			values = p.scratch[worker][:rows*ch]
+			k.BF16.Widen(values, halvesOf(p.mem[src])[at:])
+		} else {
+			values = p.mem[src][at:][:rows*ch]
+		}
 		m, sum, squares := part(chunk)
 		clear(p.partials[chunk*3*ch:][:3*ch])
 		k.ChannelSum(m, values)
@@ -71,27 +81,49 @@ func (c *compiler) lowerMoments(nodes []*graph.Node) {
 }
 
 // imageStep appends a step of one task per image; body gets the image's part
-// of each operand and of the output.
+// of each operand and of the output, in float32: of bfloat16 a copy in scratch.
 func (c *compiler) imageStep(n *graph.Node, body func(out []float32, in [][]float32)) {
 	p, dst, images := c.p, c.value(n), n.Shape[0]
-	srcs := c.inputsOf(n)
-	part := func(s slot, image int) []float32 {
-		all := p.mem[s]
-		size := len(all) / images
-		return all[image*size:][:size]
+	all := append(c.inputsOf(n), dst) // the output last
+	// Where the copies lie in scratch; -1: float32 in memory.
+	copies := make([]int, len(all))
+	size := make([]int, len(all)) // of an image
+	scratch := 0
+	for i, s := range all {
+		shape := n.Shape
+		if i < len(n.Inputs) {
+			shape = n.Inputs[i].Shape
+		}
+		size[i], copies[i] = shape.Elements()/images, -1
+		if c.half(s) {
+			copies[i] = scratch
+			scratch += size[i]
+		}
 	}
+	c.needScratch(scratch)
 	// Operand lists, one per worker, so that a run allocates nothing.
 	operands := make([][][]float32, p.engine.Threads())
 	for w := range operands {
-		operands[w] = make([][]float32, len(srcs))
+		operands[w] = make([][]float32, len(all))
 	}
+	k, last := &c.k.BF16, len(all)-1
 	c.step(label(n), images, func(worker, image int) {
 		in := operands[worker]
-		for i, s := range srcs {
-			in[i] = part(s, image)
+		for i, s := range all {
+			if copies[i] < 0 {
+				in[i] = p.mem[s][image*size[i]:][:size[i]]
+				continue
+			}
+			in[i] = p.scratch[worker][copies[i]:][:size[i]]
+			if i < last {
+				k.Widen(in[i], halvesOf(p.mem[s])[image*size[i]:])
+			}
 		}
-		body(part(dst, image), in)
-	}, append(srcs, dst)...)
+		body(in[last], in[:last])
+		if copies[last] >= 0 {
+			k.Narrow(halvesOf(p.mem[dst])[image*size[last]:][:size[last]], in[last])
+		}
+	}, all...)
 }
 
 // window is one position of a pooling window inside an image.

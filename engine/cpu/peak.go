@@ -10,30 +10,39 @@ import "time"
 func (e *Engine) Peak(d time.Duration) float64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	const channels, taps = 64, 3
-	k := e.kernels.ConvTiles[0]
-	size := k.Rows + 2
+	const channels, taps = 64, 3 // channels in words
+	tile := e.kernels.ConvTiles[0]
+	rows, cols, perWord := tile.Rows, tile.Cols, 1
+	pair := e.kernels.BF16.ConvTiles[0]
+	if e.bf16 {
+		rows, cols, perWord = pair.Rows, pair.Cols, 2
+	}
+	size := rows + 2
 	began := time.Now()
 	products := make([]int64, e.pool.Threads())
 	e.pool.For(e.pool.Threads(), func(_, task int) {
-		dst := make([]float32, k.Rows*k.Cols)
-		src := make([]float32, k.Rows*channels)
-		wei := make([]float32, taps*channels*k.Cols)
-		offsets := make([]int32, k.Rows)
+		dst := make([]float32, rows*cols)
+		src := make([]float32, rows*channels)
+		wei := make([]float32, taps*channels*cols)
+		offsets := make([]int32, rows)
 		records := make([]int32, taps*size)
-		for r := range k.Rows {
-			offsets[r] = int32(r * k.Cols)
+		for r := range rows {
+			offsets[r] = int32(r * cols)
 			for t := range taps {
-				records[t*size] = int32(t * channels * k.Cols)
+				records[t*size] = int32(t * channels * cols)
 				records[t*size+2+r] = int32(r * channels)
 			}
 		}
 		for time.Since(began) < d {
 			const repeat = 200
 			for range repeat {
-				k.Run(dst, offsets, src, src, records, channels, wei, true)
+				if e.bf16 {
+					pair.Run(halvesOf(dst), offsets, wordsOf(src), wordsOf(src), records, channels, wordsOf(wei))
+				} else {
+					tile.Run(dst, offsets, src, src, records, channels, wei, true)
+				}
 			}
-			products[task] += repeat * int64(k.Rows*k.Cols*taps*channels)
+			products[task] += repeat * int64(rows*cols*taps*channels*perWord)
 		}
 	})
 	seconds := time.Since(began).Seconds()

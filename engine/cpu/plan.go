@@ -22,12 +22,19 @@ type compiler struct {
 	updated map[string]bool // variables that this graph updates
 	kept    []bool          // by node ID: an output, update or the guard needs it
 	buffers []buffer        // by slot; size 0 for slots that are not in the arena
+	maps    []bool          // by node ID: its value is kept as bfloat16 (bf16.go)
+	wide    map[int]slot    // float32 copies of such values
+	paired  map[int]slot    // copies of values in bfloat16, by node ID
 
 	scratch, partials, channels int // largest needs so far
 }
 
-// buffer is a value in the arena, needed from step first to step last.
-type buffer struct{ size, first, last, offset int }
+// buffer is a value in the arena, needed from step first to step last. half says
+// that it is bfloat16, two numbers in each element.
+type buffer struct {
+	size, first, last, offset int
+	half                      bool
+}
 
 func compile(e *Engine, g *graph.Graph, store *variables) (*Program, error) {
 	p := &Program{engine: e, graph: g, guard: noSlot, kernels: map[string]string{}}
@@ -37,6 +44,8 @@ func compile(e *Engine, g *graph.Graph, store *variables) (*Program, error) {
 		users:   make([][]*graph.Node, len(g.Nodes)),
 		kept:    make([]bool, len(g.Nodes)),
 		updated: map[string]bool{},
+		wide:    map[int]slot{},
+		paired:  map[int]slot{},
 	}
 	for i, n := range g.Nodes {
 		c.slotOf[i] = noSlot
@@ -51,6 +60,7 @@ func compile(e *Engine, g *graph.Graph, store *variables) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.findMaps()
 	for _, u := range c.units() {
 		if err := c.lower(u); err != nil {
 			return nil, err
@@ -168,7 +178,11 @@ func (c *compiler) temp(size int) slot {
 // value returns the slot of a node's output, made on first use.
 func (c *compiler) value(n *graph.Node) slot {
 	if c.slotOf[n.ID] == noSlot {
-		c.slotOf[n.ID] = c.temp(n.Shape.Elements())
+		if c.maps[n.ID] {
+			c.slotOf[n.ID] = c.tempHalf(n.Shape.Elements())
+		} else {
+			c.slotOf[n.ID] = c.temp(n.Shape.Elements())
+		}
 	}
 	return c.slotOf[n.ID]
 }
@@ -423,6 +437,14 @@ func (c *compiler) lower(u *unit) error {
 	for _, m := range u.nodes {
 		if _, ok := c.p.kernels[m.Op.String()]; !ok {
 			c.p.kernels[m.Op.String()] = "generic go"
+		}
+	}
+	if !readsHalf(n.Op) {
+		for _, in := range n.Inputs {
+			if was := c.slotOf[in.ID]; was != noSlot && c.half(was) {
+				c.slotOf[in.ID] = c.widened(in)
+				defer func() { c.slotOf[in.ID] = was }()
+			}
 		}
 	}
 	var err error

@@ -105,16 +105,20 @@ func (tr *training) bits(t testing.TB, out []tensor.Tensor) []uint32 {
 var small = model.Config{Name: "small", Convention: model.Keras, Height: 10, Width: 13, Channels: 3, Classes: 7,
 	Stem: model.SmallStem, Block: model.Basic, Shortcut: model.Projection, Blocks: []int{1, 1}, Filters: 20}
 
-func TestSameBitsForAnyNumberOfThreads(t *testing.T) {
-	for _, winograd := range []string{"off", "on"} {
-		t.Run("winograd="+winograd, func(t *testing.T) { testSameBits(t, winograd) })
+func TestSameBitsForAnyNumberOfThreads(t *testing.T) { forEachVariant(t, testSameBits) }
+
+// forEachVariant runs a test for each way to convolve.
+func forEachVariant(t *testing.T, test func(t *testing.T, o Options)) {
+	for _, o := range []Options{{Winograd: "off"}, {Winograd: "on"}, {Precision: "bfloat16", Winograd: "off"}} {
+		t.Run(fmt.Sprintf("winograd=%s,precision=%s", o.Winograd, o.Precision), func(t *testing.T) { test(t, o) })
 	}
 }
 
-func testSameBits(t *testing.T, winograd string) {
+func testSameBits(t *testing.T, o Options) {
 	var want []uint32
 	for _, threads := range []int{1, 2, 3, 8} {
-		tr := newTraining(t, open(t, Options{Threads: threads, Winograd: winograd}), small, 7)
+		o.Threads = threads
+		tr := newTraining(t, open(t, o), small, 7)
 		var out []tensor.Tensor
 		for range 3 {
 			out = tr.step(t)
@@ -146,14 +150,11 @@ func firstDifference(a, b []uint32) int {
 
 // A run computes everything it reads: old contents of the arena, scratch and
 // partial sums, here NaN, change nothing.
-func TestRunIgnoresOldMemory(t *testing.T) {
-	for _, winograd := range []string{"off", "on"} {
-		t.Run("winograd="+winograd, func(t *testing.T) { testIgnoresOldMemory(t, winograd) })
-	}
-}
+func TestRunIgnoresOldMemory(t *testing.T) { forEachVariant(t, testIgnoresOldMemory) }
 
-func testIgnoresOldMemory(t *testing.T, winograd string) {
-	e := open(t, Options{Threads: 2, Winograd: winograd})
+func testIgnoresOldMemory(t *testing.T, o Options) {
+	o.Threads = 2
+	e := open(t, o)
 	clean, dirty := newTraining(t, e, small, 7), newTraining(t, e, small, 7)
 	for range 2 {
 		p := dirty.program
@@ -174,8 +175,13 @@ func testIgnoresOldMemory(t *testing.T, winograd string) {
 }
 
 func TestRunAllocatesNothing(t *testing.T) {
-	for threads, winograd := range map[int]string{1: "off", 2: "off", 3: "on"} {
-		tr := newTraining(t, open(t, Options{Threads: threads, Winograd: winograd}), small, 5)
+	forEachVariant(t, testAllocatesNothing)
+}
+
+func testAllocatesNothing(t *testing.T, o Options) {
+	for threads := 1; threads <= 3; threads++ {
+		o.Threads = threads
+		tr := newTraining(t, open(t, o), small, 5)
 		ctx := context.Background()
 		if n := testing.AllocsPerRun(5, func() {
 			if _, err := tr.program.Run(ctx, tr.inputs...); err != nil {
@@ -240,13 +246,12 @@ func TestArenaIsShared(t *testing.T) {
 
 // Weights that a program does not update are packed again only after they change.
 func TestEvaluationSeesNewWeights(t *testing.T) {
-	for _, winograd := range []string{"off", "on"} {
-		t.Run("winograd="+winograd, func(t *testing.T) { testNewWeights(t, winograd) })
-	}
+	forEachVariant(t, testNewWeights)
 }
 
-func testNewWeights(t *testing.T, winograd string) {
-	e := open(t, Options{Threads: 2, Winograd: winograd})
+func testNewWeights(t *testing.T, o Options) {
+	o.Threads = 2
+	e := open(t, o)
 	b := graph.NewBuilder()
 	x := b.Input("x", graph.Real, 1, 2, 2, 1)
 	w := b.Variable("w", graph.VariableAttrs{}, 3, 3, 1, 1)
@@ -352,6 +357,9 @@ func TestNew(t *testing.T) {
 	if _, err := New(Options{Winograd: "yes"}); err == nil || !strings.Contains(err.Error(), `option Winograd is "yes", want one of auto, on, off`) {
 		t.Errorf("Winograd yes: error %v", err)
 	}
+	if _, err := New(Options{Precision: "half"}); err == nil || !strings.Contains(err.Error(), `precision "half" is unknown, want float32 or bfloat16`) {
+		t.Errorf("precision half: error %v", err)
+	}
 	t.Setenv("RESIDUAL_WINOGRAD", "1")
 	if _, err := New(Options{}); err == nil || !strings.Contains(err.Error(), `RESIDUAL_WINOGRAD is "1"`) {
 		t.Errorf("RESIDUAL_WINOGRAD=1: error %v", err)
@@ -368,13 +376,14 @@ func TestNew(t *testing.T) {
 // BenchmarkTrainingStep is a whole step with Adam; the metric is images per second.
 func BenchmarkTrainingStep(b *testing.B) {
 	for _, name := range []string{"resnet20", "resnet18"} {
-		for _, batch := range []int{32, 128} {
-			b.Run(fmt.Sprintf("%s/N=%d", name, batch), func(b *testing.B) {
+		for i := range 4 {
+			batch, precision := []int{32, 128}[i/2], []string{"float32", "bfloat16"}[i%2]
+			b.Run(fmt.Sprintf("%s/N=%d/%s", name, batch, precision), func(b *testing.B) {
 				c, err := model.Named(name, model.Keras, 32, 32, 3, 10)
 				if err != nil {
 					b.Fatal(err)
 				}
-				tr := newTraining(b, open(b, Options{}), c, batch)
+				tr := newTraining(b, open(b, Options{Precision: precision}), c, batch)
 				tr.step(b)
 				b.ResetTimer()
 				start := cpuTime()
@@ -392,13 +401,14 @@ func BenchmarkTrainingStep(b *testing.B) {
 // BenchmarkSteps shows where the processor time of a training step goes: -v
 // prints the most expensive kinds of step.
 func BenchmarkSteps(b *testing.B) {
-	for _, name := range []string{"resnet20", "resnet18"} {
-		b.Run(name, func(b *testing.B) {
+	for i := range 4 {
+		name, precision := []string{"resnet20", "resnet18"}[i/2], []string{"float32", "bfloat16"}[i%2]
+		b.Run(name+"/"+precision, func(b *testing.B) {
 			c, err := model.Named(name, model.Keras, 32, 32, 3, 10)
 			if err != nil {
 				b.Fatal(err)
 			}
-			tr := newTraining(b, open(b, Options{}), c, 32)
+			tr := newTraining(b, open(b, Options{Precision: precision}), c, 32)
 			spent := map[string]time.Duration{}
 			p := tr.program
 			for i := range p.steps {

@@ -28,7 +28,20 @@ import (
 // RunAll tests the engine that open returns. Each group of tests opens its
 // own and closes it.
 func RunAll(t *testing.T, open func() engine.Engine) {
-	t.Run("ops", func(t *testing.T) { testOps(t, open) })
+	t.Run("ops", func(t *testing.T) { testOps(t, open, false) })
+	runContract(t, open)
+	t.Run("networks", func(t *testing.T) { testNetworks(t, open) })
+}
+
+// RunMixed is RunAll for an engine that keeps feature maps in bfloat16. Operands
+// with four axes are numbers that bfloat16 holds, and a result with four axes may be rounded to
+// it once more than in RunAll. Whole networks are left to the engine's own tests.
+func RunMixed(t *testing.T, open func() engine.Engine) {
+	t.Run("ops", func(t *testing.T) { testOps(t, open, true) })
+	runContract(t, open)
+}
+
+func runContract(t *testing.T, open func() engine.Engine) {
 	t.Run("variables", func(t *testing.T) { testVariables(t, open) })
 	t.Run("compile", func(t *testing.T) { testCompile(t, open) })
 	t.Run("updates", func(t *testing.T) { testUpdates(t, open) })
@@ -37,7 +50,6 @@ func RunAll(t *testing.T, open func() engine.Engine) {
 	t.Run("labels", func(t *testing.T) { testLabels(t, open) })
 	t.Run("cancel", func(t *testing.T) { testCancel(t, open) })
 	t.Run("sharing", func(t *testing.T) { testSharing(t, open) })
-	t.Run("networks", func(t *testing.T) { testNetworks(t, open) })
 }
 
 // seed begins every stream of random numbers here; failures print the case,
@@ -51,7 +63,7 @@ const roundoff = 0x1p-24
 // the smallest normal float32 to zero.
 const smallest = 0x1p-126
 
-func testOps(t *testing.T, open func() engine.Engine) {
+func testOps(t *testing.T, open func() engine.Engine, mixed bool) {
 	e := open()
 	defer e.Close()
 	rows := table()
@@ -63,7 +75,13 @@ func testOps(t *testing.T, open func() engine.Engine) {
 	for _, r := range rows {
 		t.Run(r.op.String(), func(t *testing.T) {
 			for _, c := range r.cases {
-				t.Run(c.name, func(t *testing.T) { testCase(t, e, r, c) })
+				t.Run(c.name, func(t *testing.T) {
+					if mixed {
+						testMixed(t, e, r, c)
+					} else {
+						testCase(t, e, r, c)
+					}
+				})
 			}
 		})
 	}
@@ -110,6 +128,73 @@ func testCase(t *testing.T, e engine.Engine, r row, c opCase) {
 			}
 		}
 	}
+}
+
+// testMixed compares a case with ref as testCase does. Operands with four axes are
+// numbers that bfloat16 holds; these and results like them pass through an average
+// over one pixel, so that they are feature maps that go through memory.
+func testMixed(t *testing.T, e engine.Engine, r row, c opCase) {
+	memory := func(b *graph.Builder, n *graph.Node) *graph.Node {
+		if n.Kind == graph.Integer || len(n.Shape) != 4 {
+			return n
+		}
+		return b.AvgPool(n, graph.PoolAttrs{Size: 1, Stride: 1})
+	}
+	build := func(b *graph.Builder, in []*graph.Node) *graph.Node {
+		maps := make([]*graph.Node, len(in))
+		for i, n := range in {
+			maps[i] = memory(b, n)
+		}
+		return memory(b, c.build(b, maps))
+	}
+	// Gradients of kernels have four axes too, but are no feature maps.
+	rounded := r.op != graph.OpConvBackwardWeights
+	for _, variables := range []bool{false, true} {
+		for _, integers := range []bool{true, false} {
+			if integers && !c.exact {
+				continue
+			}
+			values := c.draw(integers)
+			for i, v := range values {
+				if c.operands[i].kind == graph.Real && len(v.Shape()) == 4 {
+					for j, x := range v.Float32s() {
+						v.Float32s()[j] = toBF16(x)
+					}
+				}
+			}
+			got := evaluate(t, e, r.op, c, build, values, variables)
+			want := evaluate(t, ref.New(), r.op, c, c.build, values, variables)
+			if integers {
+				want = want.Convert(tensor.Float32)
+				if rounded && len(want.Shape()) == 4 {
+					for j, x := range want.Float32s() {
+						want.Float32s()[j] = toBF16(x)
+					}
+				}
+				compareExact(t, "integers", got, want)
+				continue
+			}
+			terms := evaluate(t, ref.New(), graph.OpInvalid, c, r.termsOf(c), values, variables)
+			sizes, wants := terms.Convert(tensor.Float64), want.Convert(tensor.Float64).Float64s()
+			for j := range sizes.Float64s() {
+				s := &sizes.Float64s()[j]
+				*s *= r.bound * roundoff
+				if rounded && len(want.Shape()) == 4 {
+					*s += math.Abs(wants[j]) * roundoffBF16
+				}
+			}
+			compare(t, "real numbers", got, want, 1/roundoff, sizes)
+		}
+	}
+}
+
+// roundoffBF16 is the largest relative error of rounding to bfloat16.
+const roundoffBF16 = 0x1p-8
+
+// toBF16 rounds to the nearest number of 8 significant bits, to even between two.
+func toBF16(v float32) float32 {
+	b := math.Float32bits(v)
+	return math.Float32frombits((b + 0x7fff + b>>16&1) &^ 0xffff)
 }
 
 // draw fills the operands of a case: small integers or real numbers.

@@ -7,6 +7,7 @@ var generic = Kernels{
 	Pack:       packGeneric,
 	Transpose:  transposeGeneric,
 	Winograd:   winogradGeneric,
+	BF16:       bf16Generic,
 
 	Add:      addGeneric,
 	Sub:      subGeneric,

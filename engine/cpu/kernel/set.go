@@ -13,20 +13,22 @@ import (
 	"strings"
 )
 
-// Set is an instruction set, a step on the ladder generic < avx2 < avx512 < amx.
-// Each includes the ones below it.
+// Set is an instruction set, a step on the ladder
+// generic < avx2 < avx512 < avx512_bf16 < amx. Each includes the ones below it.
 type Set uint8
 
 // The instruction sets in ascending order. AVX2 means AVX2 with FMA, AVX512
-// means AVX-512 F, BW, DQ and VL, AMX means AMX-BF16 on top.
+// means AVX-512 F, BW, DQ and VL, AVX512BF16 means AVX512_BF16 on top, which
+// only bfloat16 kernels use, and AMX means AMX-BF16.
 const (
 	Generic Set = iota
 	AVX2
 	AVX512
+	AVX512BF16
 	AMX
 )
 
-var setNames = [...]string{"generic", "avx2", "avx512", "amx"}
+var setNames = [...]string{"generic", "avx2", "avx512", "avx512_bf16", "amx"}
 
 // String is the name that RESIDUAL_CPU takes.
 func (s Set) String() string {
@@ -56,6 +58,7 @@ type Kernels struct {
 	Pack       func(dst, src []float32, width, stride int)
 	Transpose  func(dst, src []float32, rows, cols, dstStride, srcStride int)
 	Winograd   Winograd
+	BF16       BF16
 
 	// Elementwise: dst[i] = f(a[i], b[i]) for i < len(dst).
 	Add, Sub, Mul, Div func(dst, a, b []float32)
@@ -92,28 +95,30 @@ func tileCost(rows, cols, tileRows, tileCols int) float64 {
 	return float64(up(rows, tileRows)*up(cols, tileCols)) * (1 + 1/float64(tileRows) + 1/float64(tileCols))
 }
 
-// ConvTileFor returns the cheapest tile for many pixels of that many channels.
-func (k *Kernels) ConvTileFor(channels int) *ConvTile {
-	best := &k.ConvTiles[0]
-	cost := func(t *ConvTile) float64 { return tileCost(t.Rows, channels, t.Rows, t.Cols) / float64(t.Rows) }
-	for i := range k.ConvTiles {
-		if t := &k.ConvTiles[i]; cost(t) < cost(best) {
-			best = t
+// cheapest returns the number below n of least cost, the first of several.
+func cheapest(n int, cost func(i int) float64) int {
+	best := 0
+	for i := 1; i < n; i++ {
+		if cost(i) < cost(best) {
+			best = i
 		}
 	}
 	return best
 }
 
+// ConvTileFor returns the cheapest tile for many pixels of that many channels.
+func (k *Kernels) ConvTileFor(channels int) *ConvTile {
+	return &k.ConvTiles[cheapest(len(k.ConvTiles), func(i int) float64 {
+		t := &k.ConvTiles[i]
+		return tileCost(t.Rows, channels, t.Rows, t.Cols) / float64(t.Rows)
+	})]
+}
+
 // OuterTileFor returns the cheapest tile for sums of so many rows and columns.
 func (k *Kernels) OuterTileFor(rows, cols int) *OuterTile {
-	best := &k.OuterTiles[0]
-	cost := func(t *OuterTile) float64 { return tileCost(rows, cols, t.Rows, t.Cols) }
-	for i := range k.OuterTiles {
-		if t := &k.OuterTiles[i]; cost(t) < cost(best) {
-			best = t
-		}
-	}
-	return best
+	return &k.OuterTiles[cheapest(len(k.OuterTiles), func(i int) float64 {
+		return tileCost(rows, cols, k.OuterTiles[i].Rows, k.OuterTiles[i].Cols)
+	})]
 }
 
 // Select returns the kernels of the highest instruction set that has kernels,

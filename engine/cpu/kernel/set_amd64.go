@@ -13,6 +13,9 @@ func supported() []*Kernels {
 		all = append(all, &avx2)
 		if cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL {
 			all = append(all, &avx512)
+			if cpu.X86.HasAVX512BF16 {
+				all = append(all, &avx512BF16)
+			}
 		}
 	}
 	return all
@@ -25,6 +28,7 @@ var avx2 = Kernels{
 	Pack:       packAVX2,
 	Transpose:  transposeAVX2,
 	Winograd:   winogradAVX2,
+	BF16:       bf16Generic,
 
 	Add:      addAVX2,
 	Sub:      subAVX2,
@@ -51,5 +55,13 @@ var avx512 = func() Kernels {
 	k.OuterTiles = []OuterTile{{13, 32, outerTile13x32AVX512}, {13, 16, outerTile13x16AVX512}, {8, 16, outerTile8x16AVX512}}
 	k.Pack = packAVX512
 	k.Winograd = winogradAVX512
+	return k
+}()
+
+// avx512BF16 computes in float32 as avx512 does.
+var avx512BF16 = func() Kernels {
+	k := avx512
+	k.Set = AVX512BF16
+	k.BF16 = bf16AVX512
 	return k
 }()

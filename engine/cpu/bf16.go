@@ -1,0 +1,238 @@
+package cpu
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/residual-ml/residual/engine/cpu/kernel"
+	"github.com/residual-ml/residual/graph"
+)
+
+// Mixed precision: feature maps and their gradients lie in memory as bfloat16,
+// and convolutions multiply pairs of bfloat16 with sums in float32. Everything
+// else is float32 as always: arithmetic in loops, whose results are rounded when
+// they go to memory, statistics, dense layers, the loss, gradients of parameters,
+// parameters themselves and the optimizer's moments.
+//
+// A slot of such a map holds its numbers in pairs, in memory order. Steps that
+// know nothing of it get a float32 copy, so a new operation works as it is.
+
+// AutoPrecision is the faster precision of the kernels that New with empty options
+// selects: bfloat16 where there are instructions for it, as was measured on a
+// Zen 4 (docs/performance.md).
+func AutoPrecision() (string, error) {
+	k, err := kernel.FromEnvironment()
+	if err != nil {
+		return "", fmt.Errorf("cpu: %w", err)
+	}
+	if k.Set >= kernel.AVX512BF16 {
+		return "bfloat16", nil
+	}
+	return "float32", nil
+}
+
+// halvesOf and wordsOf are views of a slot's memory as numbers and as pairs.
+func halvesOf(s []float32) []uint16 {
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(s))), 2*len(s))
+}
+
+func wordsOf(s []float32) []uint32 {
+	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(s))), len(s))
+}
+
+// findMaps marks the nodes that are kept as bfloat16: feature maps and their
+// gradients, [N,H,W,C], that do not leave the graph.
+func (c *compiler) findMaps() {
+	c.maps = make([]bool, len(c.g.Nodes))
+	if !c.p.engine.bf16 {
+		return
+	}
+	for _, n := range c.g.Nodes {
+		if len(n.Shape) != 4 {
+			continue
+		}
+		switch n.Op {
+		case graph.OpConv, graph.OpConvBackwardData, graph.OpMaxPool, graph.OpMaxPoolBackward, graph.OpAvgPool, graph.OpAvgPoolBackward,
+			graph.OpGlobalAvgPoolBackward, graph.OpSubsample, graph.OpSubsampleBackward, graph.OpPadChannels, graph.OpSliceChannels,
+			graph.OpBias, graph.OpBatchNorm, graph.OpBatchNormBackwardData:
+			c.maps[n.ID] = true
+		default:
+			if n.Op.Elementwise() {
+				for _, in := range n.Inputs {
+					c.maps[n.ID] = c.maps[n.ID] || c.maps[in.ID]
+				}
+			}
+		}
+	}
+	for id, kept := range c.kept {
+		c.maps[id] = c.maps[id] && !kept
+	}
+}
+
+// readsHalf reports whether the lowering of an operation that is not part of a
+// loop takes bfloat16 operands.
+func readsHalf(op graph.Op) bool {
+	switch op {
+	case graph.OpConv, graph.OpConvBackwardData, graph.OpConvBackwardWeights, graph.OpBatchMean, graph.OpBatchVariance,
+		graph.OpMaxPool, graph.OpMaxPoolBackward, graph.OpAvgPool, graph.OpAvgPoolBackward, graph.OpGlobalAvgPool,
+		graph.OpGlobalAvgPoolBackward, graph.OpSubsample, graph.OpSubsampleBackward, graph.OpPadChannels, graph.OpSliceChannels:
+		return true
+	}
+	return false
+}
+
+// half reports whether a slot holds bfloat16.
+func (c *compiler) half(s slot) bool { return s != noSlot && c.buffers[s].half }
+
+// tempHalf is temp for size numbers in bfloat16.
+func (c *compiler) tempHalf(size int) slot {
+	s := c.temp((size + 1) / 2)
+	c.buffers[s].half = true
+	return s
+}
+
+const convertElements = 16 << 10 // of a task that converts
+
+// widened returns the slot of a float32 copy of a node's value.
+func (c *compiler) widened(n *graph.Node) slot {
+	if s, ok := c.wide[n.ID]; ok {
+		return s
+	}
+	s := c.temp(n.Shape.Elements())
+	c.widenStep(label(n), n.Shape.Elements(), c.slotOf[n.ID], s)
+	c.wide[n.ID] = s
+	return s
+}
+
+func (c *compiler) widenStep(name string, elements int, from, to slot) {
+	p, k := c.p, &c.k.BF16
+	c.step("widen "+name, (elements+convertElements-1)/convertElements, func(_, task int) {
+		at := task * convertElements
+		end := min(at+convertElements, elements)
+		k.Widen(p.mem[to][at:end], halvesOf(p.mem[from])[at:])
+	}, from, to)
+}
+
+// pairs returns the slot of a node's value [N,H,W,C] in bfloat16 with an even
+// number of channels, and that number: the value itself or a copy, whose last
+// channel is 0 if need be.
+func (c *compiler) pairs(n *graph.Node) (s slot, channels int) {
+	from, ch := c.slotOf[n.ID], n.Shape[3]
+	channels = (ch + 1) &^ 1
+	if c.half(from) && channels == ch {
+		return from, ch
+	}
+	if s, ok := c.paired[n.ID]; ok {
+		return s, channels
+	}
+	p, k, half := c.p, &c.k.BF16, c.half(from)
+	pixels := n.Shape.Elements() / ch
+	s = c.tempHalf(pixels * channels)
+	c.paired[n.ID] = s
+	perTask := max(1, convertElements/channels)
+	c.step("pairs of "+label(n), (pixels+perTask-1)/perTask, func(_, task int) {
+		at := task * perTask
+		end := min(at+perTask, pixels)
+		dst := halvesOf(p.mem[s])[at*channels : end*channels]
+		switch {
+		case half:
+			src := halvesOf(p.mem[from])[at*ch:]
+			for ; len(dst) > 0; dst, src = dst[channels:], src[ch:] {
+				copy(dst, src[:ch])
+				dst[ch] = 0
+			}
+		case ch == channels:
+			k.Narrow(dst, p.mem[from][at*ch:])
+		default:
+			src := p.mem[from][at*ch:]
+			for ; len(dst) > 0; dst, src = dst[channels:], src[ch:] {
+				for j, v := range src[:ch] {
+					dst[j] = kernel.ToBF16(v)
+				}
+				dst[ch] = 0
+			}
+		}
+	}, from, s)
+	return s, channels
+}
+
+// lowerPairs is lowerPass for src in pairs of cSrc channels.
+func (c *compiler) lowerPairs(n *graph.Node, m pixelMap, cSrc, cDst int, src, wei slot) error {
+	dst := c.value(n)
+	out := dst
+	if !c.half(dst) {
+		out = c.tempHalf(n.Shape.Elements())
+	}
+	t := c.k.BF16.ConvTileFor(cDst)
+	v := &convPass{pair: t, rows: t.Rows, cols: t.Cols}
+	if err := c.addPass(v, label(n), m, n.Shape[0], cSrc/2, cDst, src, wei, out); err != nil {
+		return err
+	}
+	c.pairKernel(n)
+	if out != dst {
+		c.widenStep(label(n), n.Shape.Elements(), out, dst)
+	}
+	return nil
+}
+
+func (c *compiler) pairKernel(n *graph.Node) {
+	t := c.k.BF16.ConvTiles[0]
+	c.p.kernels[n.Op.String()] = fmt.Sprintf("bfloat16 igemm %d×%d %v", t.Rows, t.Cols, c.bf16Set())
+}
+
+// bf16Set is the instruction set of the bfloat16 kernels.
+func (c *compiler) bf16Set() kernel.Set {
+	if c.k.Set < kernel.AVX512BF16 {
+		return kernel.Generic
+	}
+	return c.k.Set
+}
+
+// pairRows packs kernels [taps,ch,oc] as packedRows does, in pairs of channels:
+// panels [oc/cols][tap][(ch+1)/2][cols].
+func (c *compiler) pairRows(n *graph.Node, weights *graph.Node, taps, ch, oc int) slot {
+	k, cols := &c.k.BF16, c.k.BF16.ConvTileFor(oc).Cols
+	pairs, panels := (ch+1)/2, (oc+cols-1)/cols
+	const perTask = 32 // pairs
+	chunks := (pairs + perTask - 1) / perTask
+	return c.packed(n, weights, panels*taps*pairs*cols, taps*chunks, func(_ int, dst, w []float32, task int) {
+		tap, first := task/chunks, task%chunks*perTask
+		whole := min(first+perTask, ch/2) - first // pairs of which both exist
+		for panel := range panels {
+			valid := min(cols, oc-panel*cols)
+			out := wordsOf(dst)[((panel*taps+tap)*pairs+first)*cols:]
+			in := w[(tap*ch+2*first)*oc+panel*cols:]
+			k.PackRows(out[:whole*cols], in, cols, valid, oc)
+			if first+whole < min(first+perTask, pairs) { // the last channel of an odd number
+				out = out[whole*cols:][:cols]
+				clear(out)
+				for j, v := range in[2*whole*oc:][:valid] {
+					out[j] = uint32(kernel.ToBF16(v))
+				}
+			}
+		}
+	})
+}
+
+// pairColumns packs kernels [taps,ch,oc] as packedColumns does, in pairs of output
+// channels: panels [ch/cols][tap][(oc+1)/2][cols].
+func (c *compiler) pairColumns(n *graph.Node, weights *graph.Node, taps, ch, oc int) slot {
+	k, cols := c.k, c.k.BF16.ConvTileFor(ch).Cols
+	pairs, panels := (oc+1)/2, (ch+cols-1)/cols
+	c.needScratch(cols * pairs)
+	return c.packed(n, weights, panels*taps*pairs*cols, panels*taps, func(worker int, dst, w []float32, task int) {
+		panel, tap := task/taps, task%taps
+		rows := min(cols, ch-panel*cols)
+		block := c.p.scratch[worker][:rows*pairs]
+		for r := range rows {
+			row := halvesOf(block[r*pairs:][:pairs])
+			row[2*pairs-1] = 0
+			k.BF16.Narrow(row[:oc], w[(tap*ch+panel*cols+r)*oc:][:oc])
+		}
+		out := dst[task*pairs*cols:][:pairs*cols]
+		if rows < cols {
+			clear(out)
+		}
+		k.Transpose(out, block, rows, pairs, cols, pairs)
+	})
+}

@@ -1,0 +1,84 @@
+//go:build !purego
+
+package kernel
+
+//go:noescape
+func pairTile13x32AVX512(dst []uint16, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32)
+
+//go:noescape
+func pairTileSums13x32AVX512(dst []float32, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32, accumulate bool)
+
+//go:noescape
+func pairTile13x16AVX512(dst []uint16, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32)
+
+//go:noescape
+func pairTileSums13x16AVX512(dst []float32, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32, accumulate bool)
+
+//go:noescape
+func pairOuterTile13x32AVX512(dst []float32, src, dy []uint32, pixels []int32)
+
+//go:noescape
+func pairOuterTile13x16AVX512(dst []float32, src, dy []uint32, pixels []int32)
+
+//go:noescape
+func pairOuterTile8x16AVX512(dst []float32, src, dy []uint32, pixels []int32)
+
+// packRows16AVX512 and packRows32AVX512 are packRowsGeneric for a width of which
+// all elements exist.
+//
+//go:noescape
+func packRows16AVX512(dst []uint32, src []float32, stride int)
+
+//go:noescape
+func packRows32AVX512(dst []uint32, src []float32, stride int)
+
+// packImages16AVX512 is packImagesGeneric for widths to 16, packImages32AVX512
+// for widths to 32. The bits of load and store are the elements to load and the
+// pairs to store of each row.
+//
+//go:noescape
+func packImages16AVX512(dst []uint32, a, b []uint16, width, stride int, load, store uint32)
+
+//go:noescape
+func packImages32AVX512(dst []uint32, a, b []uint16, width, stride int, load, store uint32)
+
+//go:noescape
+func narrowAVX512(dst []uint16, src []float32)
+
+//go:noescape
+func widenAVX512(dst []float32, src []uint16)
+
+func packRowsAVX512(dst []uint32, src []float32, width, valid, stride int) {
+	switch {
+	case width == 32 && valid == 32:
+		packRows32AVX512(dst, src, stride)
+	case width == 16 && valid == 16:
+		packRows16AVX512(dst, src, stride)
+	default:
+		packRowsGeneric(dst, src, width, valid, stride)
+	}
+}
+
+func packImagesAVX512(dst []uint32, a, b []uint16, width, valid, stride int) {
+	load, store := uint32(1<<valid-1), uint32(1<<width-1)
+	switch {
+	case len(b) == 0 || width > 32:
+		packImagesGeneric(dst, a, b, width, valid, stride)
+	case width > 16:
+		packImages32AVX512(dst, a, b, width, stride, load, store)
+	default:
+		packImages16AVX512(dst, a, b, width, stride, load, store)
+	}
+}
+
+var bf16AVX512 = BF16{
+	ConvTiles: []PairTile{
+		{13, 32, pairTile13x32AVX512, pairTileSums13x32AVX512},
+		{13, 16, pairTile13x16AVX512, pairTileSums13x16AVX512},
+	},
+	OuterTiles: []PairOuterTile{{13, 32, pairOuterTile13x32AVX512}, {13, 16, pairOuterTile13x16AVX512}, {8, 16, pairOuterTile8x16AVX512}},
+	PackRows:   packRowsAVX512,
+	PackImages: packImagesAVX512,
+	Narrow:     narrowAVX512,
+	Widen:      widenAVX512,
+}

@@ -1,0 +1,691 @@
+//go:build !purego
+
+#include "textflag.h"
+#include "conv_avx512.h"
+
+// The tiles of conv_avx512_amd64.s on pairs of bfloat16: where those multiply and
+// add, these use VDPBF16PS, which adds both products of a pair to a sum.
+//
+// Go's assembler does not know AVX512_BF16. The macros below write its
+// instructions, for vector registers that are given by number (Intel's manual,
+// volume 2, section 2.7: the EVEX prefix is 0x62 and three bytes with the upper
+// bits of the registers, inverted).
+
+#define EVEX(dst, v, src, pp) \
+	BYTE $0x62                                                                              \
+	BYTE $(0x02 | (8-(dst&8))<<4 | (16-(src&16))<<2 | (8-(src&8))<<2 | (16-(dst&16))) \
+	BYTE $(0x04 | pp | (15-(v&15))<<3)                                                      \
+	BYTE $(0x40 | (16-(v&16))>>1)
+
+// DPBF16 is VDPBF16PS Z(src), Z(v), Z(dst): dst += v·src, both products of each pair.
+#define DPBF16(dst, v, src) \
+	EVEX(dst, v, src, 2) \
+	BYTE $0x52           \
+	BYTE $(0xc0 | (dst&7)<<3 | (src&7))
+
+// NARROW2 is VCVTNE2PS2BF16 Z(lo), Z(hi), Z(dst): 16 numbers of lo, then 16 of hi,
+// rounded.
+#define NARROW2(dst, hi, lo) \
+	EVEX(dst, hi, lo, 3) \
+	BYTE $0x72           \
+	BYTE $(0xc0 | (dst&7)<<3 | (lo&7))
+
+// NARROW1 is VCVTNEPS2BF16 Z(src), Y(dst).
+#define NARROW1(dst, src) \
+	EVEX(dst, 0, src, 2) \
+	BYTE $0x72           \
+	BYTE $(0xc0 | (dst&7)<<3 | (src&7))
+
+// WIDE adds the outer product of the column x0..x12 of pairs with Z26, Z27.
+#define WIDE(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11, x12) \
+	VBROADCASTSS x0, Z28 \
+	VBROADCASTSS x1, Z29 \
+	VBROADCASTSS x2, Z30 \
+	VBROADCASTSS x3, Z31 \
+	DPBF16(0, 28, 26) \
+	DPBF16(1, 28, 27) \
+	DPBF16(2, 29, 26) \
+	DPBF16(3, 29, 27) \
+	DPBF16(4, 30, 26) \
+	DPBF16(5, 30, 27) \
+	DPBF16(6, 31, 26) \
+	DPBF16(7, 31, 27) \
+	VBROADCASTSS x4, Z28 \
+	VBROADCASTSS x5, Z29 \
+	VBROADCASTSS x6, Z30 \
+	VBROADCASTSS x7, Z31 \
+	DPBF16(8, 28, 26) \
+	DPBF16(9, 28, 27) \
+	DPBF16(10, 29, 26) \
+	DPBF16(11, 29, 27) \
+	DPBF16(12, 30, 26) \
+	DPBF16(13, 30, 27) \
+	DPBF16(14, 31, 26) \
+	DPBF16(15, 31, 27) \
+	VBROADCASTSS x8, Z28 \
+	VBROADCASTSS x9, Z29 \
+	VBROADCASTSS x10, Z30 \
+	VBROADCASTSS x11, Z31 \
+	DPBF16(16, 28, 26) \
+	DPBF16(17, 28, 27) \
+	DPBF16(18, 29, 26) \
+	DPBF16(19, 29, 27) \
+	DPBF16(20, 30, 26) \
+	DPBF16(21, 30, 27) \
+	DPBF16(22, 31, 26) \
+	DPBF16(23, 31, 27) \
+	VBROADCASTSS x12, Z28 \
+	DPBF16(24, 28, 26) \
+	DPBF16(25, 28, 27)
+
+// SLIM adds the outer product of the column x0..x12 of pairs with Z26.
+#define SLIM(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11, x12) \
+	VBROADCASTSS x0, Z28 \
+	VBROADCASTSS x1, Z29 \
+	VBROADCASTSS x2, Z30 \
+	VBROADCASTSS x3, Z31 \
+	DPBF16(0, 28, 26) \
+	DPBF16(1, 29, 26) \
+	DPBF16(2, 30, 26) \
+	DPBF16(3, 31, 26) \
+	VBROADCASTSS x4, Z28 \
+	VBROADCASTSS x5, Z29 \
+	VBROADCASTSS x6, Z30 \
+	VBROADCASTSS x7, Z31 \
+	DPBF16(4, 28, 26) \
+	DPBF16(5, 29, 26) \
+	DPBF16(6, 30, 26) \
+	DPBF16(7, 31, 26) \
+	VBROADCASTSS x8, Z28 \
+	VBROADCASTSS x9, Z29 \
+	VBROADCASTSS x10, Z30 \
+	VBROADCASTSS x11, Z31 \
+	DPBF16(8, 28, 26) \
+	DPBF16(9, 29, 26) \
+	DPBF16(10, 30, 26) \
+	DPBF16(11, 31, 26) \
+	VBROADCASTSS x12, Z28 \
+	DPBF16(12, 28, 26)
+
+// ROUNDROW sets CX to row r of dst, whose elements have two bytes.
+#define ROUNDROW(r) \
+	MOVLQSX (4*r)(SI), CX \
+	LEAQ (DX)(CX*2), CX
+
+#define ROUNDWIDE(r) \
+	ROUNDROW(r)                  \
+	NARROW2(28, (2*r+1), (2*r))  \
+	VMOVUPS Z28, (CX)
+
+#define ROUNDSLIM(r) \
+	ROUNDROW(r)       \
+	NARROW1(28, r)    \
+	VMOVUPS Y28, (CX)
+
+// func pairTile13x32AVX512(dst []uint16, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32)
+// R8..R15, AX, BX, DX, SI, BP are the ends of the source rows, CX runs from -c to 0, DI weights.
+TEXT ·pairTile13x32AVX512(SB), NOSPLIT, $32-152
+	ZEROWIDE
+	BEGIN
+
+next:
+	MOVQ tap-8(SP), DI
+	CMPQ DI, last-16(SP)
+	JGE  store
+	TAP
+	TESTQ CX, CX
+	JZ    next
+	PCALIGN $32
+
+pair:
+	VMOVUPS (DI), Z26
+	VMOVUPS 64(DI), Z27
+	WIDE((R8)(CX*4), (R9)(CX*4), (R10)(CX*4), (R11)(CX*4), (R12)(CX*4), (R13)(CX*4), (R14)(CX*4), (R15)(CX*4), (AX)(CX*4), (BX)(CX*4), (DX)(CX*4), (SI)(CX*4), (BP)(CX*4))
+	ADDQ $128, DI
+	INCQ CX
+	JNZ  pair
+	JMP  next
+
+store:
+	MOVQ dst_base+0(FP), DX
+	MOVQ dstOff_base+24(FP), SI
+	ROUNDWIDE(0)
+	ROUNDWIDE(1)
+	ROUNDWIDE(2)
+	ROUNDWIDE(3)
+	ROUNDWIDE(4)
+	ROUNDWIDE(5)
+	ROUNDWIDE(6)
+	ROUNDWIDE(7)
+	ROUNDWIDE(8)
+	ROUNDWIDE(9)
+	ROUNDWIDE(10)
+	ROUNDWIDE(11)
+	ROUNDWIDE(12)
+	VZEROUPPER
+	RET
+
+// func pairTileSums13x32AVX512(dst []float32, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32, accumulate bool)
+// As the one above, but for what becomes of the sums.
+TEXT ·pairTileSums13x32AVX512(SB), NOSPLIT, $32-153
+	CMPB accumulate+152(FP), $0
+	JNE  load
+	ZEROWIDE
+	JMP  start
+
+load:
+	MOVQ dst_base+0(FP), DX
+	MOVQ dstOff_base+24(FP), SI
+	LOADWIDE(0, Z0, Z1)
+	LOADWIDE(1, Z2, Z3)
+	LOADWIDE(2, Z4, Z5)
+	LOADWIDE(3, Z6, Z7)
+	LOADWIDE(4, Z8, Z9)
+	LOADWIDE(5, Z10, Z11)
+	LOADWIDE(6, Z12, Z13)
+	LOADWIDE(7, Z14, Z15)
+	LOADWIDE(8, Z16, Z17)
+	LOADWIDE(9, Z18, Z19)
+	LOADWIDE(10, Z20, Z21)
+	LOADWIDE(11, Z22, Z23)
+	LOADWIDE(12, Z24, Z25)
+
+start:
+	BEGIN
+
+next:
+	MOVQ tap-8(SP), DI
+	CMPQ DI, last-16(SP)
+	JGE  store
+	TAP
+	TESTQ CX, CX
+	JZ    next
+	PCALIGN $32
+
+pair:
+	VMOVUPS (DI), Z26
+	VMOVUPS 64(DI), Z27
+	WIDE((R8)(CX*4), (R9)(CX*4), (R10)(CX*4), (R11)(CX*4), (R12)(CX*4), (R13)(CX*4), (R14)(CX*4), (R15)(CX*4), (AX)(CX*4), (BX)(CX*4), (DX)(CX*4), (SI)(CX*4), (BP)(CX*4))
+	ADDQ $128, DI
+	INCQ CX
+	JNZ  pair
+	JMP  next
+
+store:
+	MOVQ dst_base+0(FP), DX
+	MOVQ dstOff_base+24(FP), SI
+	STOREWIDE(0, Z0, Z1)
+	STOREWIDE(1, Z2, Z3)
+	STOREWIDE(2, Z4, Z5)
+	STOREWIDE(3, Z6, Z7)
+	STOREWIDE(4, Z8, Z9)
+	STOREWIDE(5, Z10, Z11)
+	STOREWIDE(6, Z12, Z13)
+	STOREWIDE(7, Z14, Z15)
+	STOREWIDE(8, Z16, Z17)
+	STOREWIDE(9, Z18, Z19)
+	STOREWIDE(10, Z20, Z21)
+	STOREWIDE(11, Z22, Z23)
+	STOREWIDE(12, Z24, Z25)
+	VZEROUPPER
+	RET
+
+// func pairTile13x16AVX512(dst []uint16, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32)
+// R8..R15, AX, BX, DX, SI, BP are the ends of the source rows, CX runs from -c to 0, DI weights.
+TEXT ·pairTile13x16AVX512(SB), NOSPLIT, $32-152
+	ZERONARROW
+	BEGIN
+
+next:
+	MOVQ tap-8(SP), DI
+	CMPQ DI, last-16(SP)
+	JGE  store
+	TAP
+	TESTQ CX, CX
+	JZ    next
+	PCALIGN $32
+
+pair:
+	VMOVUPS (DI), Z26
+	SLIM((R8)(CX*4), (R9)(CX*4), (R10)(CX*4), (R11)(CX*4), (R12)(CX*4), (R13)(CX*4), (R14)(CX*4), (R15)(CX*4), (AX)(CX*4), (BX)(CX*4), (DX)(CX*4), (SI)(CX*4), (BP)(CX*4))
+	ADDQ $64, DI
+	INCQ CX
+	JNZ  pair
+	JMP  next
+
+store:
+	MOVQ dst_base+0(FP), DX
+	MOVQ dstOff_base+24(FP), SI
+	ROUNDSLIM(0)
+	ROUNDSLIM(1)
+	ROUNDSLIM(2)
+	ROUNDSLIM(3)
+	ROUNDSLIM(4)
+	ROUNDSLIM(5)
+	ROUNDSLIM(6)
+	ROUNDSLIM(7)
+	ROUNDSLIM(8)
+	ROUNDSLIM(9)
+	ROUNDSLIM(10)
+	ROUNDSLIM(11)
+	ROUNDSLIM(12)
+	VZEROUPPER
+	RET
+
+// func pairTileSums13x16AVX512(dst []float32, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32, accumulate bool)
+// As the one above, but for what becomes of the sums.
+TEXT ·pairTileSums13x16AVX512(SB), NOSPLIT, $32-153
+	CMPB accumulate+152(FP), $0
+	JNE  load
+	ZERONARROW
+	JMP  start
+
+load:
+	MOVQ dst_base+0(FP), DX
+	MOVQ dstOff_base+24(FP), SI
+	LOADNARROW(0, Z0)
+	LOADNARROW(1, Z1)
+	LOADNARROW(2, Z2)
+	LOADNARROW(3, Z3)
+	LOADNARROW(4, Z4)
+	LOADNARROW(5, Z5)
+	LOADNARROW(6, Z6)
+	LOADNARROW(7, Z7)
+	LOADNARROW(8, Z8)
+	LOADNARROW(9, Z9)
+	LOADNARROW(10, Z10)
+	LOADNARROW(11, Z11)
+	LOADNARROW(12, Z12)
+
+start:
+	BEGIN
+
+next:
+	MOVQ tap-8(SP), DI
+	CMPQ DI, last-16(SP)
+	JGE  store
+	TAP
+	TESTQ CX, CX
+	JZ    next
+	PCALIGN $32
+
+pair:
+	VMOVUPS (DI), Z26
+	SLIM((R8)(CX*4), (R9)(CX*4), (R10)(CX*4), (R11)(CX*4), (R12)(CX*4), (R13)(CX*4), (R14)(CX*4), (R15)(CX*4), (AX)(CX*4), (BX)(CX*4), (DX)(CX*4), (SI)(CX*4), (BP)(CX*4))
+	ADDQ $64, DI
+	INCQ CX
+	JNZ  pair
+	JMP  next
+
+store:
+	MOVQ dst_base+0(FP), DX
+	MOVQ dstOff_base+24(FP), SI
+	STORENARROW(0, Z0)
+	STORENARROW(1, Z1)
+	STORENARROW(2, Z2)
+	STORENARROW(3, Z3)
+	STORENARROW(4, Z4)
+	STORENARROW(5, Z5)
+	STORENARROW(6, Z6)
+	STORENARROW(7, Z7)
+	STORENARROW(8, Z8)
+	STORENARROW(9, Z9)
+	STORENARROW(10, Z10)
+	STORENARROW(11, Z11)
+	STORENARROW(12, Z12)
+	VZEROUPPER
+	RET
+
+// func pairOuterTile13x32AVX512(dst []float32, src, dy []uint32, pixels []int32)
+// SI pixel pair, BX pairs left, DX src, DI dy.
+TEXT ·pairOuterTile13x32AVX512(SB), NOSPLIT, $0-96
+	ZEROWIDE
+	MOVQ src_base+24(FP), DX
+	MOVQ dy_base+48(FP), DI
+	MOVQ pixels_base+72(FP), SI
+	MOVQ pixels_len+80(FP), BX
+	SHRQ $1, BX
+	JZ   store
+	PCALIGN $32
+
+pixel:
+	MOVLQSX (SI), R8
+	MOVLQSX 4(SI), R9
+	VMOVUPS (DI)(R9*4), Z26
+	VMOVUPS 64(DI)(R9*4), Z27
+	LEAQ (DX)(R8*4), R8
+	WIDE(0(R8), 4(R8), 8(R8), 12(R8), 16(R8), 20(R8), 24(R8), 28(R8), 32(R8), 36(R8), 40(R8), 44(R8), 48(R8))
+	ADDQ $8, SI
+	DECQ BX
+	JNZ  pixel
+
+store:
+	MOVQ dst_base+0(FP), DX
+	ADDWIDE(0, Z0, Z1)
+	ADDWIDE(1, Z2, Z3)
+	ADDWIDE(2, Z4, Z5)
+	ADDWIDE(3, Z6, Z7)
+	ADDWIDE(4, Z8, Z9)
+	ADDWIDE(5, Z10, Z11)
+	ADDWIDE(6, Z12, Z13)
+	ADDWIDE(7, Z14, Z15)
+	ADDWIDE(8, Z16, Z17)
+	ADDWIDE(9, Z18, Z19)
+	ADDWIDE(10, Z20, Z21)
+	ADDWIDE(11, Z22, Z23)
+	ADDWIDE(12, Z24, Z25)
+	VZEROUPPER
+	RET
+
+// func pairOuterTile13x16AVX512(dst []float32, src, dy []uint32, pixels []int32)
+// SI pixel pair, BX pairs left, DX src, DI dy.
+TEXT ·pairOuterTile13x16AVX512(SB), NOSPLIT, $0-96
+	ZERONARROW
+	MOVQ src_base+24(FP), DX
+	MOVQ dy_base+48(FP), DI
+	MOVQ pixels_base+72(FP), SI
+	MOVQ pixels_len+80(FP), BX
+	SHRQ $1, BX
+	JZ   store
+	PCALIGN $32
+
+pixel:
+	MOVLQSX (SI), R8
+	MOVLQSX 4(SI), R9
+	VMOVUPS (DI)(R9*4), Z26
+	LEAQ (DX)(R8*4), R8
+	SLIM(0(R8), 4(R8), 8(R8), 12(R8), 16(R8), 20(R8), 24(R8), 28(R8), 32(R8), 36(R8), 40(R8), 44(R8), 48(R8))
+	ADDQ $8, SI
+	DECQ BX
+	JNZ  pixel
+
+store:
+	MOVQ dst_base+0(FP), DX
+	ADDNARROW(0, Z0)
+	ADDNARROW(1, Z1)
+	ADDNARROW(2, Z2)
+	ADDNARROW(3, Z3)
+	ADDNARROW(4, Z4)
+	ADDNARROW(5, Z5)
+	ADDNARROW(6, Z6)
+	ADDNARROW(7, Z7)
+	ADDNARROW(8, Z8)
+	ADDNARROW(9, Z9)
+	ADDNARROW(10, Z10)
+	ADDNARROW(11, Z11)
+	ADDNARROW(12, Z12)
+	VZEROUPPER
+	RET
+
+// func pairOuterTile8x16AVX512(dst []float32, src, dy []uint32, pixels []int32)
+// SI pixel pair, BX pairs left, DX src, DI dy.
+TEXT ·pairOuterTile8x16AVX512(SB), NOSPLIT, $0-96
+	ZERONARROW
+	MOVQ src_base+24(FP), DX
+	MOVQ dy_base+48(FP), DI
+	MOVQ pixels_base+72(FP), SI
+	MOVQ pixels_len+80(FP), BX
+	SHRQ $1, BX
+	JZ   store
+	PCALIGN $32
+
+pixel:
+	MOVLQSX (SI), R8
+	MOVLQSX 4(SI), R9
+	VMOVUPS (DI)(R9*4), Z26
+	LEAQ (DX)(R8*4), R8
+	VBROADCASTSS 0(R8), Z28
+	VBROADCASTSS 4(R8), Z29
+	VBROADCASTSS 8(R8), Z30
+	VBROADCASTSS 12(R8), Z31
+	DPBF16(0, 28, 26)
+	DPBF16(1, 29, 26)
+	DPBF16(2, 30, 26)
+	DPBF16(3, 31, 26)
+	VBROADCASTSS 16(R8), Z28
+	VBROADCASTSS 20(R8), Z29
+	VBROADCASTSS 24(R8), Z30
+	VBROADCASTSS 28(R8), Z31
+	DPBF16(4, 28, 26)
+	DPBF16(5, 29, 26)
+	DPBF16(6, 30, 26)
+	DPBF16(7, 31, 26)
+	ADDQ $8, SI
+	DECQ BX
+	JNZ  pixel
+
+store:
+	MOVQ dst_base+0(FP), DX
+	ADDNARROW(0, Z0)
+	ADDNARROW(1, Z1)
+	ADDNARROW(2, Z2)
+	ADDNARROW(3, Z3)
+	ADDNARROW(4, Z4)
+	ADDNARROW(5, Z5)
+	ADDNARROW(6, Z6)
+	ADDNARROW(7, Z7)
+	VZEROUPPER
+	RET
+
+// interleave are the words that make pairs of the two halves of a vector: 0, 16, 1, 17, …
+DATA interleave<>+0(SB)/8, $0x0011000100100000
+DATA interleave<>+8(SB)/8, $0x0013000300120002
+DATA interleave<>+16(SB)/8, $0x0015000500140004
+DATA interleave<>+24(SB)/8, $0x0017000700160006
+DATA interleave<>+32(SB)/8, $0x0019000900180008
+DATA interleave<>+40(SB)/8, $0x001b000b001a000a
+DATA interleave<>+48(SB)/8, $0x001d000d001c000c
+DATA interleave<>+56(SB)/8, $0x001f000f001e000e
+GLOBL interleave<>(SB), RODATA|NOPTR, $64
+
+// func packRows16AVX512(dst []uint32, src []float32, stride int)
+// DI dst, CX pairs left, SI row, DX stride in bytes.
+TEXT ·packRows16AVX512(SB), NOSPLIT, $0-56
+	MOVQ dst_base+0(FP), DI
+	MOVQ dst_len+8(FP), CX
+	MOVQ src_base+24(FP), SI
+	MOVQ stride+48(FP), DX
+	SHLQ $2, DX
+	VMOVDQU32 interleave<>(SB), Z31
+	SUBQ $16, CX
+	JLT  done
+
+row:
+	VMOVUPS (SI), Z0
+	VMOVUPS (SI)(DX*1), Z1
+	NARROW2(2, 1, 0)
+	VPERMW Z2, Z31, Z2
+	VMOVDQU32 Z2, (DI)
+	LEAQ (SI)(DX*2), SI
+	ADDQ $64, DI
+	SUBQ $16, CX
+	JGE  row
+
+done:
+	VZEROUPPER
+	RET
+
+// func packRows32AVX512(dst []uint32, src []float32, stride int)
+// DI dst, CX pairs left, SI row, DX stride in bytes.
+TEXT ·packRows32AVX512(SB), NOSPLIT, $0-56
+	MOVQ dst_base+0(FP), DI
+	MOVQ dst_len+8(FP), CX
+	MOVQ src_base+24(FP), SI
+	MOVQ stride+48(FP), DX
+	SHLQ $2, DX
+	VMOVDQU32 interleave<>(SB), Z31
+	SUBQ $32, CX
+	JLT  done
+
+row:
+	VMOVUPS (SI), Z0
+	VMOVUPS (SI)(DX*1), Z1
+	NARROW2(2, 1, 0)
+	VPERMW Z2, Z31, Z2
+	VMOVDQU32 Z2, (DI)
+	VMOVUPS 64(SI), Z0
+	VMOVUPS 64(SI)(DX*1), Z1
+	NARROW2(2, 1, 0)
+	VPERMW Z2, Z31, Z2
+	VMOVDQU32 Z2, 64(DI)
+	LEAQ (SI)(DX*2), SI
+	ADDQ $128, DI
+	SUBQ $32, CX
+	JGE  row
+
+done:
+	VZEROUPPER
+	RET
+
+// func packImages16AVX512(dst []uint32, a, b []uint16, width, stride int, load, store uint32)
+// DI dst, CX pairs left, SI pixel of a, R8 of b, DX stride in bytes, R9 width; K1 elements
+// to load and K3 pairs to store.
+TEXT ·packImages16AVX512(SB), NOSPLIT, $0-96
+	MOVQ dst_base+0(FP), DI
+	MOVQ dst_len+8(FP), CX
+	MOVQ a_base+24(FP), SI
+	MOVQ b_base+48(FP), R8
+	MOVQ width+72(FP), R9
+	MOVQ stride+80(FP), DX
+	SHLQ $1, DX
+	MOVL load+88(FP), AX
+	KMOVW AX, K1
+	MOVL store+92(FP), AX
+	KMOVW AX, K3
+	SUBQ R9, CX
+	JLT  done
+
+pixel:
+	VPMOVZXWD.Z (SI), K1, Z0
+	VPMOVZXWD.Z (R8), K1, Z1
+	VPSLLD $16, Z1, Z1
+	VPORD Z0, Z1, Z0
+	VMOVDQU32 Z0, K3, (DI)
+	ADDQ DX, SI
+	ADDQ DX, R8
+	LEAQ (DI)(R9*4), DI
+	SUBQ R9, CX
+	JGE  pixel
+
+done:
+	VZEROUPPER
+	RET
+
+// func packImages32AVX512(dst []uint32, a, b []uint16, width, stride int, load, store uint32)
+// DI dst, CX pairs left, SI pixel of a, R8 of b, DX stride in bytes, R9 width; K1, K2 elements
+// to load and K3, K4 pairs to store.
+TEXT ·packImages32AVX512(SB), NOSPLIT, $0-96
+	MOVQ dst_base+0(FP), DI
+	MOVQ dst_len+8(FP), CX
+	MOVQ a_base+24(FP), SI
+	MOVQ b_base+48(FP), R8
+	MOVQ width+72(FP), R9
+	MOVQ stride+80(FP), DX
+	SHLQ $1, DX
+	MOVL load+88(FP), AX
+	KMOVW AX, K1
+	SHRL $16, AX
+	KMOVW AX, K2
+	MOVL store+92(FP), AX
+	KMOVW AX, K3
+	SHRL $16, AX
+	KMOVW AX, K4
+	SUBQ R9, CX
+	JLT  done
+
+pixel:
+	VPMOVZXWD.Z (SI), K1, Z0
+	VPMOVZXWD.Z (R8), K1, Z1
+	VPSLLD $16, Z1, Z1
+	VPORD Z0, Z1, Z0
+	VMOVDQU32 Z0, K3, (DI)
+	VPMOVZXWD.Z 32(SI), K2, Z2
+	VPMOVZXWD.Z 32(R8), K2, Z3
+	VPSLLD $16, Z3, Z3
+	VPORD Z2, Z3, Z2
+	VMOVDQU32 Z2, K4, 64(DI)
+	ADDQ DX, SI
+	ADDQ DX, R8
+	LEAQ (DI)(R9*4), DI
+	SUBQ R9, CX
+	JGE  pixel
+
+done:
+	VZEROUPPER
+	RET
+
+// func narrowAVX512(dst []uint16, src []float32)
+// DI dst, SI src, CX elements left.
+TEXT ·narrowAVX512(SB), NOSPLIT, $0-48
+	MOVQ dst_base+0(FP), DI
+	MOVQ dst_len+8(FP), CX
+	MOVQ src_base+24(FP), SI
+	SUBQ $32, CX
+	JLT  rest
+
+vector:
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	NARROW2(2, 1, 0)
+	VMOVDQU32 Z2, (DI)
+	ADDQ $128, SI
+	ADDQ $64, DI
+	SUBQ $32, CX
+	JGE  vector
+
+rest:
+	ADDQ $32, CX
+	JZ   done
+	MOVQ $-1, AX
+	SHLQ CX, AX
+	NOTQ AX
+	KMOVD AX, K1
+	KSHIFTRD $16, K1, K2
+	VMOVUPS.Z (SI), K1, Z0
+	VMOVUPS.Z 64(SI), K2, Z1
+	NARROW2(2, 1, 0)
+	VMOVDQU16 Z2, K1, (DI)
+
+done:
+	VZEROUPPER
+	RET
+
+// func widenAVX512(dst []float32, src []uint16)
+// DI dst, SI src, CX elements left.
+TEXT ·widenAVX512(SB), NOSPLIT, $0-48
+	MOVQ dst_base+0(FP), DI
+	MOVQ dst_len+8(FP), CX
+	MOVQ src_base+24(FP), SI
+	SUBQ $32, CX
+	JLT  rest
+
+vector:
+	VPMOVZXWD (SI), Z0
+	VPMOVZXWD 32(SI), Z1
+	VPSLLD $16, Z0, Z0
+	VPSLLD $16, Z1, Z1
+	VMOVUPS Z0, (DI)
+	VMOVUPS Z1, 64(DI)
+	ADDQ $64, SI
+	ADDQ $128, DI
+	SUBQ $32, CX
+	JGE  vector
+
+rest:
+	ADDQ $32, CX
+	JZ   done
+	MOVQ $-1, AX
+	SHLQ CX, AX
+	NOTQ AX
+	KMOVD AX, K1
+	KSHIFTRD $16, K1, K2
+	VPMOVZXWD.Z (SI), K1, Z0
+	VPMOVZXWD.Z 32(SI), K2, Z1
+	VPSLLD $16, Z0, Z0
+	VPSLLD $16, Z1, Z1
+	VMOVUPS Z0, K1, (DI)
+	VMOVUPS Z1, K2, 64(DI)
+
+done:
+	VZEROUPPER
+	RET
