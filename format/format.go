@@ -38,6 +38,7 @@ type Format struct {
 // Formats is the table of all formats.
 var Formats = []Format{
 	safetensorsFormat,
+	torchFormat,
 }
 
 const headBytes = 4096
@@ -152,6 +153,12 @@ func Write(path, name string, m *artifact.Model, o artifact.WriteOptions) error 
 	}
 	if err := m.Check(); err != nil {
 		return err
+	}
+	if o.FoldNorm { // the same for all formats
+		if m, err = m.Folded(); err != nil {
+			return err
+		}
+		o.FoldNorm = false
 	}
 	if err := f.Write(path, m, o); err != nil {
 		return fmt.Errorf("%s: %w", path, err)

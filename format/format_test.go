@@ -202,6 +202,13 @@ func TestVerify(t *testing.T) {
 	if n := agree(m); n != 3 {
 		t.Errorf("%d of 3 agree", n)
 	}
+	folded, err := m.Folded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := agree(folded); n != 3 || len(folded.Tensors) >= len(m.Tensors) {
+		t.Errorf("folded: %d of 3 agree, %d tensors", n, len(folded.Tensors))
+	}
 	policy := *m.Preprocess
 	policy.Resize = "squash"
 	m.Preprocess = &policy

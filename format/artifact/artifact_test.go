@@ -262,3 +262,19 @@ func TestMetadata(t *testing.T) {
 		}
 	}
 }
+
+// Convolutions with biases, and without batch normalisation, are recognised as
+// what they are.
+func TestRecogniseBiases(t *testing.T) {
+	for _, norm := range []model.Norm{"", model.NoNorm} {
+		c := small(model.Basic, model.Projection, model.SmallStem)
+		c.ConvBias, c.Norm = true, norm
+		m, err := Recognise(weights(t, c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !m.Config.ConvBias || m.Config.Norm != norm || len(m.Unmapped) > 0 {
+			t.Errorf("norm %q: got %+v, unmapped %v", norm, m.Config, m.Unmapped)
+		}
+	}
+}

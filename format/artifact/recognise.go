@@ -3,7 +3,6 @@ package artifact
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -61,16 +60,17 @@ func renamed(name string, by []rename) string {
 	})
 }
 
+var biased = regexp.MustCompile(`(conv\d|downsample\.0)\.bias$`)
+
 // dense are names of the last layer that are read as fc where there is no fc.
 var dense = regexp.MustCompile(`^(?:\w+\.)?(?:fc|linear|classifier|head|head\.fc|(?:fc|classifier|head)\.\d)\.(weight|bias)$`)
 
 // Recognise finds the network of package model that tensors belong to, from
 // their names and shapes alone, and makes a Model of them in torch convention.
-// It removes what a wrapper puts before all names (module., model., …), knows the
-// names of torchvision, timm, the common CIFAR ResNets and transformers, takes
-// biases of convolutions into the batch normalisation that follows, and makes a
-// batch normalisation where a bias is what folding has left of one. Recognised
-// says all that; what has no place is listed in Unmapped. What is not a residual
+// It removes what a wrapper puts before all names (module., model., …) and knows
+// the names of torchvision, timm, the common CIFAR ResNets and transformers, with
+// and without batch normalisation and biases of convolutions. Recognised says what
+// it made of them; what has no place is listed in Unmapped. What is not a residual
 // network of package model is an error with the first tensor that does not fit.
 //
 // Neither stride, padding nor ε nor the size of the pictures can be seen in
@@ -84,9 +84,6 @@ func Recognise(tensors []safetensors.Named) (*Model, error) {
 	c, err := r.config()
 	if err != nil {
 		return nil, hint.Wrap(err, "known are the networks that residual train builds; residual inspect lists the file's tensors")
-	}
-	if err := r.normalisations(c); err != nil {
-		return nil, err
 	}
 	m, err := Build(c, r.tensors, r.notes...)
 	if err != nil {
@@ -250,6 +247,23 @@ func (r *recogniser) config() (model.Config, error) {
 		r.tensors["fc.bias"] = tensor.New(tensor.Float32, c.Classes)
 	}
 
+	norms := 0
+	for name := range r.tensors {
+		if biased.MatchString(name) {
+			c.ConvBias = true
+		}
+		if strings.HasSuffix(name, ".running_mean") {
+			norms++
+		}
+	}
+	if norms == 0 {
+		c.Norm = model.NoNorm
+		r.note("there is no batch normalisation: it is folded into the convolutions")
+	}
+	if c.ConvBias {
+		r.note("convolutions have biases")
+	}
+
 	c.Name = Name(c)
 	if err := Sized(c).Check(); err != nil {
 		return c, err
@@ -305,40 +319,6 @@ func Name(c model.Config) string {
 		}
 	}
 	return fmt.Sprintf("resnet-%s-blocks%s-filters%d", c.Block, strings.Join(strings.Fields(strings.Trim(fmt.Sprint(c.Blocks), "[]")), "."), c.Filters)
-}
-
-// normalisations brings convolution and batch normalisation to the form that
-// package model has: a convolution without bias, then a batch normalisation.
-func (r *recogniser) normalisations(c model.Config) error {
-	absorbed, made := 0, 0
-	epsilon := Epsilon(c)
-	for _, pair := range Pairs(c) {
-		bias, hasBias := r.tensors[pair.Conv+".bias"]
-		_, hasNorm := r.tensors[pair.Norm+".running_mean"]
-		if !hasBias {
-			continue // Build names what is missing
-		}
-		delete(r.tensors, pair.Conv+".bias")
-		wide := bias.Convert(tensor.Float64).Float64s()
-		if hasNorm {
-			mean, err := AbsorbBias(r.tensors[pair.Norm+".running_mean"], wide)
-			if err != nil {
-				return fmt.Errorf("tensor %s: %w", r.original[pair.Conv+".bias"], err)
-			}
-			r.tensors[pair.Norm+".running_mean"] = mean
-			absorbed++
-			continue
-		}
-		maps.Copy(r.tensors, IdentityNorm(pair.Norm, wide, epsilon))
-		made++
-	}
-	if absorbed > 0 {
-		r.note("biases of %d convolutions are taken into the moving means that follow (mean - bias): the same function up to rounding", absorbed)
-	}
-	if made > 0 {
-		r.note("%d convolutions have a bias and no batch normalisation, as folding leaves them: one that changes nothing is put in", made)
-	}
-	return nil
 }
 
 // sortNatural sorts names with numbers in them by number.
