@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"train":    {"engine", "format/safetensors", "graph", "internal/hint", "loader", "metric", "model", "optim", "rundir", "tensor"},
 	"classify": {"dataset", "engine", "metric", "rundir", "tensor", "train"},
 	"evaluate": {"classify", "dataset", "loader", "metric", "rundir", "tensor", "train"},
+	"explain":  {"classify", "dataset", "engine", "graph", "internal/atomicfile", "internal/hint", "loader", "metric", "model", "tensor"},
 	"rundir":   {"format/safetensors", "internal/atomicfile", "internal/hint", "tensor"},
 	"report":   {"rundir"},
 

@@ -439,6 +439,7 @@ var commands = []struct{ prefix, command string }{
 	{"keras_summary", "python golden/keras_tutorial.py summary"},
 	{"metric", "python golden/metric.py"},
 	{"torch_ops", "python golden/torch_ops.py"},
+	{"torch_cam", "python golden/torch_cam.py"},
 	{"torch_", "python golden/torch_resnet.py"},
 }
 

@@ -84,7 +84,7 @@ func (p Preprocess) Apply(picture dataset.Image, dst []float32) {
 
 func (t *preparer) apply(picture dataset.Image, augment Augment, s *random.Source, dst []float32) {
 	if picture.Height != t.Height || picture.Width != t.Width {
-		resize(picture, &t.sized, t.Height, t.Width, t.Resize)
+		t.resize(picture, &t.sized)
 		picture = t.sized
 	}
 	if augment != (Augment{}) {
@@ -116,20 +116,28 @@ func (t *preparer) apply(picture dataset.Image, augment Augment, s *random.Sourc
 	}
 }
 
+// Window returns the part of a picture of that size that the network gets to
+// see: all of it, or with Crop the largest centred rectangle of the target's
+// aspect.
+func (p Preprocess) Window(height, width int) image.Rectangle {
+	if p.Resize != Crop {
+		return image.Rect(0, 0, width, height)
+	}
+	w, h := width, height
+	if w*p.Height > h*p.Width {
+		w = max(1, (h*p.Width+p.Height/2)/p.Height)
+	} else {
+		h = max(1, (w*p.Height+p.Width/2)/p.Width)
+	}
+	x, y := (width-w)/2, (height-h)/2
+	return image.Rect(x, y, x+w, y+h)
+}
+
 // resize scales with the Catmull-Rom kernel, widened when shrinking, as Pillow's
 // BICUBIC does.
-func resize(src dataset.Image, dst *dataset.Image, height, width int, policy string) {
-	from := image.Rect(0, 0, src.Width, src.Height)
-	if policy == Crop { // the largest centred rectangle of the target's aspect
-		w, h := src.Width, src.Height
-		if w*height > h*width {
-			w = max(1, (h*width+height/2)/height)
-		} else {
-			h = max(1, (w*height+width/2)/width)
-		}
-		x, y := (src.Width-w)/2, (src.Height-h)/2
-		from = image.Rect(x, y, x+w, y+h)
-	}
+func (p Preprocess) resize(src dataset.Image, dst *dataset.Image) {
+	from := p.Window(src.Height, src.Width)
+	height, width := p.Height, p.Width
 	*dst = dataset.Image{Height: height, Width: width, Channels: src.Channels, Pix: slices.Grow(dst.Pix[:0], height*width*src.Channels)[:height*width*src.Channels]}
 	if src.Channels == 1 {
 		grey := &image.Gray{Pix: src.Pix, Stride: src.Width, Rect: image.Rect(0, 0, src.Width, src.Height)}

@@ -8,6 +8,10 @@ import (
 
 // Network is a residual network appended to a graph.
 type Network struct {
+	// Stem is the output of the stem and Stages those of the stages,
+	// [N,H,W,C] each; the last is what the global average pool takes.
+	Stem     *graph.Node
+	Stages   []*graph.Node
 	Features *graph.Node // [N,C], after the global average pool
 	Logits   *graph.Node // [N,K], before softmax
 	Kernel   *graph.Node // [C,K], the dense layer's kernel: the one that the tutorial penalises
@@ -19,11 +23,12 @@ type Network struct {
 func (c Config) Build(b *graph.Builder, images *graph.Node, training bool) Network {
 	if err := c.Check(); err != nil {
 		b.Fail("%w", err)
-		return Network{images, images, images}
+		return Network{images, []*graph.Node{images}, images, images, images}
 	}
 	n := network{Builder: b, Config: c, training: training}
 
 	x := n.stem(images)
+	net := Network{Stem: x}
 	width := c.Filters
 	for stage, blocks := range c.Blocks {
 		for i := range blocks {
@@ -38,13 +43,14 @@ func (c Config) Build(b *graph.Builder, images *graph.Node, training bool) Netwo
 				x = n.basic(x, name, width, stride)
 			}
 		}
+		net.Stages = append(net.Stages, x)
 		width *= 2
 	}
 
 	b.Layer("avgpool")
-	features := b.GlobalAvgPool(x)
-	logits, kernel := n.dense(features, "fc", c.Classes)
-	return Network{Features: features, Logits: logits, Kernel: kernel}
+	net.Features = b.GlobalAvgPool(x)
+	net.Logits, net.Kernel = n.dense(net.Features, "fc", c.Classes)
+	return net
 }
 
 // Graph is the network alone, for predictions: images [N,H,W,C] → probabilities
