@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"image"
 	"math"
 	"os"
 	"path/filepath"
@@ -431,8 +432,8 @@ func TestOverlay(t *testing.T) {
 	if cold.R != 100 || cold.B != 100 {
 		t.Errorf("where the map is 0 there is %v, want the picture", cold)
 	}
-	if hot.R < 200 || hot.G < 200 || hot.B < 200 { // white over 100 with opacity 0.75
-		t.Errorf("at the largest value there is %v, want nearly white", hot)
+	if hot.R < 170 || hot.G < 150 || hot.B > 60 { // yellow over 100 with opacity 0.75
+		t.Errorf("at the largest value there is %v, want nearly yellow", hot)
 	}
 	// A map of zeros changes nothing; a panorama is reduced.
 	m.Values = make([]float32, 4)
@@ -445,14 +446,28 @@ func TestOverlay(t *testing.T) {
 	}
 }
 
-func TestOpacityGrowsEvenly(t *testing.T) {
+func TestHeatGrowsLighter(t *testing.T) {
 	for i := 1; i < 256; i++ {
 		luma := func(i int) int {
-			c := blackBody[i]
+			c := heat[i]
 			return 299*int(c.R) + 587*int(c.G) + 114*int(c.B)
 		}
 		if luma(i)+1500 < luma(i-1) {
-			t.Errorf("colour %d is darker than the one before: %v, %v", i, blackBody[i], blackBody[i-1])
+			t.Errorf("colour %d is darker than the one before: %v, %v", i, heat[i], heat[i-1])
+		}
+	}
+}
+
+func TestStrip(t *testing.T) {
+	wide := dataset.Image{Height: 64, Width: 128, Channels: 1, Pix: bytes.Repeat([]byte{9}, 64*128)}
+	square := dataset.Image{Height: 200, Width: 200, Channels: 3, Pix: bytes.Repeat([]byte{7}, 3*200*200)}
+	out := Strip([]dataset.Image{wide, square, square})
+	if want := image.Rect(0, 0, 256+16+128+4+128, 128); out.Rect != want {
+		t.Fatalf("strip is %v, want %v", out.Rect, want)
+	}
+	for x, want := range map[int]uint8{255: 9, 256: 255, 271: 255, 272: 7, 399: 7, 401: 255, 404: 7, 531: 7} {
+		if got := out.NRGBAAt(x, 64).R; got != want {
+			t.Errorf("at %d there is %d, want %d", x, got, want)
 		}
 	}
 }

@@ -1,11 +1,13 @@
 package explain
 
 import (
+	"cmp"
 	"encoding/csv"
 	"image"
 	"image/color"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 
 	"golang.org/x/image/draw"
@@ -28,28 +30,30 @@ const (
 	outside = 0.35 // brightness of what the network did not see
 )
 
-// blackBody has 256 colours from black over red and yellow to white, whose
-// lightness in CIELAB rises evenly (Moreland 2016, "Why we use bad color maps and
-// what you can do about it"), so that equal steps of the map look equal, in grey
-// and to colour-blind people too.
-var blackBody = func() (colors [256]color.NRGBA) {
+// heat has 256 colours from black over red and orange to yellow, whose lightness
+// in CIELAB rises evenly (Moreland 2016, "Why we use bad color maps and what you
+// can do about it"), so that equal steps of the map look equal, to colour-blind
+// people too. The last part of that map, to white, is left out: it would not show
+// on a white picture.
+var heat = func() (colors [256]color.NRGBA) {
 	m := moreland.BlackBody()
 	m.SetMin(0)
-	m.SetMax(255)
+	m.SetMax(1)
 	for i := range colors {
-		c, err := m.At(float64(i))
+		c, err := m.At(0.84 * float64(i) / 255)
 		if err != nil {
-			panic("explain: colour map: " + err.Error()) // 0 … 255 is its range
+			panic("explain: colour map: " + err.Error()) // 0 … 1 is its range
 		}
 		colors[i] = color.NRGBAModel.Convert(c).(color.NRGBA)
 	}
 	return colors
 }()
 
-// Overlay is the picture with the map over it, scaled so that the largest value
-// has the brightest colour; of a map without a positive value nothing is seen.
-// The map is interpolated smoothly to the picture's size. Small pictures are
-// enlarged by a whole number, very large ones reduced.
+// Overlay is the picture in grey with the map in colour over it. The map is scaled
+// so that the brightest colour begins at the hundredth part of its values, since a
+// single one may stand out; where it is 0 the grey picture is seen. It is
+// interpolated smoothly to the picture's size. Small pictures are enlarged by a
+// whole number, very large ones reduced. What the network did not see is darker.
 func Overlay(picture dataset.Image, m Map) *image.NRGBA {
 	out, zoom := enlarged(picture)
 	size := out.Bounds()
@@ -57,27 +61,22 @@ func Overlay(picture dataset.Image, m Map) *image.NRGBA {
 		int(math.Round(float64(m.Window.Min.X)*zoom)), int(math.Round(float64(m.Window.Min.Y)*zoom)),
 		int(math.Round(float64(m.Window.Max.X)*zoom)), int(math.Round(float64(m.Window.Max.Y)*zoom))).Intersect(size)
 	values := m.resized(window.Dy(), window.Dx())
-	top := float32(0)
-	for _, v := range m.Values {
-		top = max(top, v)
-	}
+	sorted := slices.Sorted(slices.Values(m.Values))
+	top := cmp.Or(sorted[len(sorted)-1-len(sorted)/100], sorted[len(sorted)-1])
 	for y := range size.Dy() {
 		for x := range size.Dx() {
 			p := out.Pix[y*out.Stride+4*x:][:3]
+			grey := color.GrayModel.Convert(color.NRGBA{p[0], p[1], p[2], 255}).(color.Gray).Y
+			var ink color.NRGBA
+			a, dark := 0.0, 1.0
 			if !(image.Point{X: x, Y: y}).In(window) {
-				for c := range p {
-					p[c] = uint8(outside * float64(p[c]))
-				}
-				continue
+				dark = outside
+			} else if top > 0 {
+				v := float64(min(1, values[(y-window.Min.Y)*window.Dx()+x-window.Min.X]/top))
+				ink, a = heat[int(255*v)], opacity*v
 			}
-			if top == 0 {
-				continue
-			}
-			v := float64(min(1, values[(y-window.Min.Y)*window.Dx()+x-window.Min.X]/top))
-			ink := blackBody[int(255*v)]
-			a := opacity * v
-			for c, i := range []uint8{ink.R, ink.G, ink.B} {
-				p[c] = uint8((1-a)*float64(p[c]) + a*float64(i) + 0.5)
+			for c, i := range [3]uint8{ink.R, ink.G, ink.B} {
+				p[c] = uint8(dark*(1-a)*float64(grey) + a*float64(i) + 0.5)
 			}
 		}
 	}
@@ -191,4 +190,37 @@ func (m Map) WriteCSV(w io.Writer) error {
 	}
 	out.Flush()
 	return out.Error()
+}
+
+// Strip is pictures side by side, scaled to one height: what is explained and then
+// its neighbours, with a wider gap between.
+func Strip(pictures []dataset.Image) *image.NRGBA {
+	const height, gap = 128, 4
+	var scaled []*image.NRGBA
+	width := -gap
+	for i, p := range pictures {
+		full := Picture(p)
+		out := image.NewNRGBA(image.Rect(0, 0, min(4*height, max(1, height*p.Width/p.Height)), height))
+		if p.Height < height {
+			draw.NearestNeighbor.Scale(out, out.Bounds(), full, full.Bounds(), draw.Src, nil)
+		} else {
+			draw.CatmullRom.Scale(out, out.Bounds(), full, full.Bounds(), draw.Src, nil)
+		}
+		scaled = append(scaled, out)
+		width += out.Rect.Dx() + gap
+		if i == 1 {
+			width += 3 * gap
+		}
+	}
+	strip := image.NewNRGBA(image.Rect(0, 0, width, height))
+	draw.Draw(strip, strip.Bounds(), image.White, image.Point{}, draw.Src)
+	x := 0
+	for i, s := range scaled {
+		if i == 1 {
+			x += 3 * gap
+		}
+		draw.Draw(strip, s.Rect.Add(image.Pt(x, 0)), s, image.Point{}, draw.Src)
+		x += s.Rect.Dx() + gap
+	}
+	return strip
 }

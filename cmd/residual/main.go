@@ -77,7 +77,7 @@ evaluates and uses them. It is one static binary: no Python, nothing to install.
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return hint.Wrap(usageError{err}, "see: "+c.CommandPath()+" --help")
 	})
-	root.AddCommand(newTrain(), newSummary(), newEval(), newPredict(), newData(), newReplay(), newReproduce(), newBench(), newPlan())
+	root.AddCommand(newTrain(), newSummary(), newEval(), newPredict(), newExplain(), newData(), newReplay(), newReproduce(), newBench(), newPlan())
 	return root
 }
 
