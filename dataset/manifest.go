@@ -161,13 +161,9 @@ func orderClasses(classes []string, classMap string) ([]string, error) {
 	if classMap == "" {
 		return classes, nil
 	}
-	text, err := readText(classMap)
+	names, err := ReadClassMap(classMap)
 	if err != nil {
-		return nil, fmt.Errorf("class map: %w", err)
-	}
-	names, err := parseClassMap(text)
-	if err != nil {
-		return nil, fmt.Errorf("class map %s: %w", classMap, err)
+		return nil, err
 	}
 	var missing []string
 	for _, class := range classes {
@@ -177,6 +173,19 @@ func orderClasses(classes []string, classMap string) ([]string, error) {
 	}
 	if missing != nil {
 		return nil, fmt.Errorf("class map %s: it lacks %s", classMap, few(missing))
+	}
+	return names, nil
+}
+
+// ReadClassMap reads a text file with the name of one class on each line.
+func ReadClassMap(path string) ([]string, error) {
+	text, err := readText(path)
+	if err != nil {
+		return nil, fmt.Errorf("class map: %w", err)
+	}
+	names, err := parseClassMap(text)
+	if err != nil {
+		return nil, fmt.Errorf("class map %s: %w", path, err)
 	}
 	return names, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -17,6 +18,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/residual-ml/residual/dataset"
+	"github.com/residual-ml/residual/format/safetensors"
+	"github.com/residual-ml/residual/tensor"
 )
 
 func TestMain(m *testing.M) {
@@ -26,6 +29,7 @@ func TestMain(m *testing.M) {
 // The stories in testdata read like a manual: commands, what they print, and
 // what they leave behind. They know two commands of their own:
 //
+//	bare FILE        writes a small network's weights as another program would
 //	pictures DIR N   writes N pictures of shapes as DIR/<class>/<i>.png
 //	contains FILE N TEXT   demands TEXT exactly N times in FILE
 //	stall FILE       serves downloads that never come at $STALLED, and writes
@@ -62,6 +66,7 @@ func TestStories(t *testing.T) {
 				ts.Check(err)
 				ts.Check(writePictures(ts.MkAbs(args[0]), n))
 			},
+			"bare": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(writeBare(ts.MkAbs(args[0]))) },
 			"contains": func(ts *testscript.TestScript, neg bool, args []string) {
 				want, err := strconv.Atoi(args[1])
 				ts.Check(err)
@@ -103,4 +108,34 @@ func writePictures(dir string, n int) error {
 		}
 	}
 	return nil
+}
+
+// writeBare writes the weights of a network of one block and two classes as
+// another program would, without any metadata, and with a wrapper's prefix.
+func writeBare(path string) error {
+	var tensors []safetensors.Named
+	add := func(name string, shape ...int) {
+		t := tensor.New(tensor.Float32, shape...)
+		for i := range t.Float32s() {
+			t.Float32s()[i] = 0.5 - float32(i%5)/8
+		}
+		tensors = append(tensors, safetensors.Named{Name: "module." + name, Tensor: t})
+	}
+	for _, layer := range [][2]string{{"conv1", "bn1"}, {"layer1.0.conv1", "layer1.0.bn1"}, {"layer1.0.conv2", "layer1.0.bn2"}} {
+		channels := 1
+		if layer[0] == "conv1" {
+			channels = 3
+		}
+		add(layer[0]+".weight", 1, channels, 3, 3)
+		for _, part := range []string{"weight", "bias", "running_mean", "running_var"} {
+			add(layer[1]+"."+part, 1)
+		}
+	}
+	add("fc.weight", 2, 1)
+	add("fc.bias", 2)
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(safetensors.Write(f, tensors, nil), f.Close())
 }

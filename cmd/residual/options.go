@@ -18,6 +18,7 @@ import (
 
 	"github.com/residual-ml/residual/dataset"
 	"github.com/residual-ml/residual/engine"
+	"github.com/residual-ml/residual/format"
 	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/model"
@@ -178,6 +179,10 @@ func givenConfig(o *trainOptions) (cfg train.Config, changed bool, err error) {
 	_, cfg, err = train.Open(path)
 	if err != nil {
 		return cfg, false, err
+	}
+	if cfg.Recipe == format.Recipe {
+		return cfg, false, hint.Wrap(usageError{fmt.Errorf("%s was imported, so that there is no training to continue or repeat", path)},
+			"to train it further: residual train DATA --init "+path)
 	}
 	for _, flag := range trainFlagNames() {
 		if o.repeat == "" && o.typed(flag) && !slices.Contains(mayChange, flag) {

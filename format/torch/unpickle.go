@@ -465,7 +465,7 @@ func (u *unpickler) global(module, name string) error {
 	f := function{module, name}
 	_, isStorage := storages[name]
 	switch {
-	case module == "torch" && isStorage, f == orderedDict, f == rebuildTensor, f == rebuildParameter, f == torchSize, f == torchDevice:
+	case module == "torch" && isStorage, f == orderedDict, f == rebuildTensor, f == rebuildTensor1, f == rebuildParameter, f == torchSize, f == torchDevice:
 		u.push(f)
 		return nil
 	}
@@ -479,6 +479,7 @@ func (u *unpickler) global(module, name string) error {
 var (
 	orderedDict      = function{"collections", "OrderedDict"}
 	rebuildTensor    = function{"torch._utils", "_rebuild_tensor_v2"}
+	rebuildTensor1   = function{"torch._utils", "_rebuild_tensor"} // before PyTorch 0.4
 	rebuildParameter = function{"torch._utils", "_rebuild_parameter"}
 	torchSize        = function{"torch", "Size"}
 	torchDevice      = function{"torch", "device"}
@@ -501,7 +502,7 @@ func call(f function, args tuple) (any, error) {
 				return t, nil
 			}
 		}
-	case rebuildTensor: // (storage, storage_offset, size, stride, requires_grad, backward_hooks, metadata)
+	case rebuildTensor, rebuildTensor1: // (storage, storage_offset, size, stride, requires_grad, backward_hooks, metadata)
 		if len(args) >= 4 {
 			return newLazy(args)
 		}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"text/tabwriter"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/residual-ml/residual/format"
+	"github.com/residual-ml/residual/format/artifact"
+)
+
+func newInspect() *cobra.Command {
+	var how string
+	c := &cobra.Command{
+		Use:   "inspect FILE",
+		Short: "tensors, shapes, types, sizes and metadata of a file",
+		Long: `List what a file or folder with weights holds, of any format that residual import
+reads. Nothing needs to be recognised: it works for networks of other kinds too.`,
+		Example: `  residual inspect resnet20.th
+  residual inspect model.safetensors --format json`,
+		Args: argsBetween(1, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := layerOptions(c, ""); err != nil {
+				return err
+			}
+			l, err := format.Inspect(args[0])
+			if err != nil {
+				return err
+			}
+			if how == "json" {
+				return writeJSON(c.OutOrStdout(), l)
+			}
+			return writeListing(c.OutOrStdout(), args[0], l)
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	choiceFlag(f, &how, "format", "", "text", "json")
+	return c
+}
+
+func writeListing(w io.Writer, path string, l artifact.Listing) error {
+	fmt.Fprintf(w, "%s: %s, %d bytes\n", path, l.Format, l.Bytes)
+	for _, n := range l.Notes {
+		fmt.Fprintf(w, "%s\n", n)
+	}
+	for _, key := range slices.Sorted(maps.Keys(l.Metadata)) {
+		fmt.Fprintf(w, "metadata %s: %s\n", key, shortened(l.Metadata[key]))
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "tensor\ttype\tshape\tbytes")
+	elements, bytes := int64(0), int64(0)
+	for _, t := range l.Tensors {
+		fmt.Fprintf(table, "%s\t%s\t%v\t%d\n", t.Name, t.Type, t.Shape, t.Bytes)
+		elements += int64(t.Shape.Elements())
+		bytes += t.Bytes
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "%d tensors, %d elements, %d bytes\n", len(l.Tensors), elements, bytes)
+	return err
+}
+
+// shortened is a text that fits a line of a terminal or two.
+func shortened(text string) string {
+	const most = 160
+	if len(text) <= most {
+		return text
+	}
+	cut := most
+	for !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return fmt.Sprintf("%s… (%d bytes)", text[:cut], len(text))
+}

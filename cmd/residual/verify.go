@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/residual-ml/residual/format"
+	"github.com/residual-ml/residual/format/artifact"
+	"github.com/residual-ml/residual/internal/hint"
+	"github.com/residual-ml/residual/rundir"
+)
+
+func newVerify() *cobra.Command {
+	var o struct {
+		format, engine string
+		threads        int
+	}
+	c := &cobra.Command{
+		Use:   "verify FILE|RUN",
+		Short: "prove that an exported network still answers as it did",
+		Long: `Run the golden vectors of an exported network or an imported run: pictures in the
+file with the answers that the network gave when it was exported. They prove the
+whole way: decode, resize, normalise, network. The exit status is 1 when an answer
+differs by more than 1e-4 of the largest logit.`,
+		Example: `  residual verify resnet18.onnx
+  residual verify resnet18.safetensors --engine ref`,
+		Args: argsBetween(1, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := layerOptions(c, ""); err != nil {
+				return err
+			}
+			m, err := readModel(args[0], "")
+			if err != nil {
+				return err
+			}
+			v, err := verifyModel(c.Context(), m, o.engine, o.threads)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			if err := v.write(c.OutOrStdout(), o.format); err != nil {
+				return err
+			}
+			if err := v.err(); err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	choiceFlag(f, &o.format, "format", "", "text", "json")
+	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
+	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
+	return c
+}
+
+// readModel reads the network of a run directory (that checkpoint of it) or of a
+// file or folder of any format.
+func readModel(path, checkpoint string) (*artifact.Model, error) {
+	if _, err := rundir.Open(path); err == nil {
+		if _, err := format.Of(path); err != nil { // no Hugging Face folder, which has a config.json too
+			return format.ReadRun(path, checkpoint)
+		}
+	}
+	if checkpoint != "" {
+		return nil, fmt.Errorf("%s: no run directory, so that there is no checkpoint %q", path, checkpoint)
+	}
+	return format.Read(path)
+}
+
+// verification is the outcome of running golden vectors.
+type verification struct {
+	Vectors []format.Comparison `json:"vectors"`
+	Agree   int                 `json:"agree"`
+	Engine  string              `json:"engine"`
+}
+
+func verifyModel(ctx context.Context, m *artifact.Model, engine string, threads int) (v verification, err error) {
+	if len(m.Golden) == 0 {
+		return v, hint.Wrap(errors.New("there are no golden vectors to verify"), "files that residual export or residual convert wrote have some")
+	}
+	eng, err := openEngine(engine, threads)
+	if err != nil {
+		return v, err
+	}
+	defer func() { err = errors.Join(err, eng.Close()) }()
+	v.Engine = eng.Name()
+	v.Vectors, err = format.Verify(ctx, m, eng)
+	for _, c := range v.Vectors {
+		if c.Agrees {
+			v.Agree++
+		}
+	}
+	return v, err
+}
+
+func (v verification) String() string {
+	worst := 0.0
+	for _, c := range v.Vectors {
+		worst = max(worst, c.Difference)
+	}
+	return fmt.Sprintf("%d of %d agree on %s, the largest difference of a logit is %.2g", v.Agree, len(v.Vectors), v.Engine, worst)
+}
+
+// err is nil when all agree.
+func (v verification) err() error {
+	if v.Agree == len(v.Vectors) {
+		return nil
+	}
+	return fmt.Errorf("golden vectors: %v", v)
+}
+
+func (v verification) write(w io.Writer, how string) error {
+	if how == "json" {
+		return writeJSON(w, v)
+	}
+	for _, c := range v.Vectors {
+		verdict := "agrees"
+		if !c.Agrees {
+			verdict = "DIFFERS"
+		}
+		fmt.Fprintf(w, "picture %d, %d×%d: logits differ by %.2g at most, %.2g is allowed: %s\n", c.Picture, c.Width, c.Height, c.Difference, c.Allowed, verdict)
+	}
+	_, err := fmt.Fprintf(w, "%v\n", v)
+	return err
+}
