@@ -160,6 +160,17 @@ func (b *Builder) Update(variable, value *Node) {
 	}
 }
 
+// Updated is the value that variable has after a run: the new one where an Update
+// was given, else its own.
+func (b *Builder) Updated(variable *Node) *Node {
+	for _, u := range b.updates {
+		if u.Variable == variable {
+			return u.Value
+		}
+	}
+	return variable
+}
+
 // Guard withholds all updates of a run in which the scalar n is not finite.
 func (b *Builder) Guard(n *Node) {
 	switch {

@@ -25,17 +25,26 @@ type Epoch struct {
 	LearningRate    float64 // learning_rate of the epoch's last step
 	Seconds         float64 // seconds, validation included
 	ImagesPerSecond float64 // images_per_second, training alone
+	EMA             *Scores // of the moving average of the weights; nil: none
+}
+
+// Scores are a validation's; in history.csv ema_val_loss and
+// ema_val_sparse_categorical_accuracy.
+type Scores struct {
+	ValLoss, ValAccuracy float64
 }
 
 // History is a run's epochs in order.
 type History []Epoch
 
-// columns are those of history.csv after "epoch"; the names of the first four are
-// the keys of Keras's History.
-var columns = []struct {
+type column struct {
 	name  string
 	value func(*Epoch) *float64
-}{
+}
+
+// columns are those of history.csv after "epoch"; the names of the first four are
+// the keys of Keras's History.
+var columns = []column{
 	{"loss", func(e *Epoch) *float64 { return &e.Loss }},
 	{"sparse_categorical_accuracy", func(e *Epoch) *float64 { return &e.Accuracy }},
 	{"val_loss", func(e *Epoch) *float64 { return &e.ValLoss }},
@@ -43,6 +52,20 @@ var columns = []struct {
 	{"learning_rate", func(e *Epoch) *float64 { return &e.LearningRate }},
 	{"seconds", func(e *Epoch) *float64 { return &e.Seconds }},
 	{"images_per_second", func(e *Epoch) *float64 { return &e.ImagesPerSecond }},
+}
+
+// emaColumns come after them in runs that keep a moving average.
+var emaColumns = []column{
+	{"ema_val_loss", func(e *Epoch) *float64 { return &e.EMA.ValLoss }},
+	{"ema_val_sparse_categorical_accuracy", func(e *Epoch) *float64 { return &e.EMA.ValAccuracy }},
+}
+
+// columnsOf are the columns of a history with or without a moving average.
+func columnsOf(ema bool) []column {
+	if ema {
+		return slices.Concat(columns, emaColumns)
+	}
+	return columns
 }
 
 // AppendEpoch adds a line to history.csv and flushes it to the disk.
@@ -55,7 +78,7 @@ func (d *Dir) AppendEpoch(e Epoch) error {
 	}
 	text := e.line()
 	if size == 0 {
-		text = headerLine() + text
+		text = headerLine(e.EMA != nil) + text
 	}
 	_, err = f.WriteString(text)
 	if err == nil {
@@ -67,9 +90,9 @@ func (d *Dir) AppendEpoch(e Epoch) error {
 	return err // names the file
 }
 
-func headerLine() string {
+func headerLine(ema bool) string {
 	names := []string{"epoch"}
-	for _, c := range columns {
+	for _, c := range columnsOf(ema) {
 		names = append(names, c.name)
 	}
 	return strings.Join(names, ",") + "\n"
@@ -77,7 +100,7 @@ func headerLine() string {
 
 func (e Epoch) line() string {
 	cells := []string{strconv.Itoa(e.Epoch)}
-	for _, c := range columns {
+	for _, c := range columnsOf(e.EMA != nil) {
 		cell := ""
 		if v := *c.value(&e); !math.IsNaN(v) {
 			cell = strconv.FormatFloat(v, 'g', -1, 64)
@@ -131,7 +154,11 @@ func parseEpoch(header, cells []string) (e Epoch, err error) {
 	if len(cells) != len(header) {
 		return e, fmt.Errorf("%d cells, want %d", len(cells), len(header))
 	}
-	for _, c := range columns {
+	all := columnsOf(slices.Contains(header, emaColumns[0].name))
+	if len(all) > len(columns) {
+		e.EMA = new(Scores)
+	}
+	for _, c := range all {
 		*c.value(&e) = math.NaN()
 	}
 	for i, cell := range cells {
@@ -141,7 +168,7 @@ func parseEpoch(header, cells []string) (e Epoch, err error) {
 			}
 			continue
 		}
-		for _, c := range columns {
+		for _, c := range all {
 			if c.name != header[i] || cell == "" {
 				continue
 			}
@@ -191,7 +218,7 @@ func (d *Dir) RepairHistory(h History) error {
 // text is history.csv.
 func (h History) text() string {
 	var b strings.Builder
-	b.WriteString(headerLine())
+	b.WriteString(headerLine(len(h) > 0 && h[0].EMA != nil))
 	for _, e := range h {
 		b.WriteString(e.line())
 	}

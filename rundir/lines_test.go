@@ -13,7 +13,7 @@ import (
 )
 
 func epoch(n int) Epoch {
-	return Epoch{n, 1.5, 0.25, 2, math.NaN(), 1e-3, 12.5, 3000}
+	return Epoch{n, 1.5, 0.25, 2, math.NaN(), 1e-3, 12.5, 3000, nil}
 }
 
 func TestHistory(t *testing.T) {

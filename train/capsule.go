@@ -73,7 +73,7 @@ const (
 
 // capture writes the capsule of a step that was not applied and returns the
 // error that says so.
-func (t *Trainer) capture(b loader.Batch, loss, gradientSquares, rate float64) error {
+func (t *Trainer) capture(b loader.Batch, batch int, loss, gradientSquares, rate float64) error {
 	layers, first, err := probe(t.config, t.engine, t.vars, b, t.config.modeOf(t.at.Epoch))
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func (t *Trainer) capture(b loader.Batch, loss, gradientSquares, rate float64) e
 	if finite(loss) {
 		what = "a gradient is not finite"
 	}
-	bad := &nonFinite{batch: batchID{t.at.Epoch, t.at.Step}, step: t.at.GlobalStep + 1}
+	bad := &nonFinite{batch: batchID{t.at.Epoch, batch}, step: t.at.GlobalStep + 1}
 	bad.message = fmt.Sprintf("step %d (epoch %d): %s; the step was not applied", bad.step, t.at.Epoch+1, what)
 	layer := "none when computed again"
 	if first != nil {
@@ -93,7 +93,7 @@ func (t *Trainer) capture(b loader.Batch, loss, gradientSquares, rate float64) e
 		return bad
 	}
 	c := Capsule{
-		Config: t.config, Epoch: t.at.Epoch + 1, Step: bad.step, Batch: t.at.Step + 1, Indices: b.Indices, LearningRate: rate,
+		Config: t.config, Epoch: t.at.Epoch + 1, Step: bad.step, Batch: batch + 1, Indices: b.Indices, LearningRate: rate,
 		Loss: fmt.Sprint(loss), GradientSquares: fmt.Sprint(gradientSquares), Engine: t.engine.Name(), First: first, Layers: layers,
 	}
 	name := fmt.Sprintf("capsule-step-%08d.safetensors", bad.step)

@@ -121,15 +121,6 @@ func (t *Trainer) nameCheckpoints(best bool) error {
 	return t.keepGoing(t.run.Keep(t.config.Keep))
 }
 
-// ResultCheckpoint is the name of the checkpoint that is the run's result: the
-// best where early stopping restores it, else the last.
-func (t *Trainer) ResultCheckpoint() string {
-	if t.config.EarlyStop.RestoreBest && t.config.EarlyStop.Patience > 0 && t.at.Watch.Seen {
-		return bestCheckpoint
-	}
-	return lastCheckpoint
-}
-
 // rollBack goes back to the last checkpoint, or to the initial weights, and
 // leaves the batch out whose step was not finite.
 func (t *Trainer) rollBack(bad *nonFinite) error {
@@ -251,6 +242,9 @@ func (t *Trainer) restore() error {
 			Epoch: e.Epoch, Loss: float64(e.Loss), Accuracy: float64(e.Accuracy), ValLoss: float64(e.ValLoss), ValAccuracy: float64(e.ValAccuracy),
 			LearningRate: e.LearningRate, Seconds: times[3+2*i], ImagesPerSecond: times[4+2*i],
 		})
+		if e.EMA != nil {
+			t.history[i].EMA = &rundir.Scores{ValLoss: float64(e.EMA.ValLoss), ValAccuracy: float64(e.EMA.ValAccuracy)}
+		}
 	}
 	return nil
 }
@@ -264,12 +258,17 @@ type savedEpoch struct {
 	ValLoss      rundir.Float `json:"val_loss"`
 	ValAccuracy  rundir.Float `json:"val_sparse_categorical_accuracy"`
 	LearningRate float64      `json:"learning_rate"`
+
+	EMA *emaRecord `json:"ema,omitempty"`
 }
 
 func saveHistory(h rundir.History) []savedEpoch {
 	saved := make([]savedEpoch, len(h))
 	for i, e := range h {
-		saved[i] = savedEpoch{e.Epoch, rundir.Float(e.Loss), rundir.Float(e.Accuracy), rundir.Float(e.ValLoss), rundir.Float(e.ValAccuracy), e.LearningRate}
+		saved[i] = savedEpoch{e.Epoch, rundir.Float(e.Loss), rundir.Float(e.Accuracy), rundir.Float(e.ValLoss), rundir.Float(e.ValAccuracy), e.LearningRate, nil}
+		if e.EMA != nil {
+			saved[i].EMA = &emaRecord{rundir.Float(e.EMA.ValLoss), rundir.Float(e.EMA.ValAccuracy)}
+		}
 	}
 	return saved
 }
@@ -291,24 +290,23 @@ func Open(path string) (*rundir.Dir, Config, error) {
 }
 
 // LoadWeights fills vars with the parameters and moving statistics of a run's
-// checkpoint: "last", "best", or "" for the one that is the run's result. When
-// its files are damaged and another checkpoint was taken, warning says so.
+// checkpoint: "last", "best", or "" for the one that is the run's result. A suffix
+// ":raw" or ":ema" chooses between the weights and their moving average; without
+// it they are those of the result, or the average where the run has not ended.
+// When the checkpoint's files are damaged and another one was taken, warning says so.
 func LoadWeights(run *rundir.Dir, checkpoint string, c Config, vars engine.Variables) (warning string, err error) {
-	if checkpoint == "" {
-		checkpoint = resultCheckpoint(run)
-	}
-	saved, err := run.LoadWeights(checkpoint)
+	weights, warning, err := readWeights(run, checkpoint, c)
 	if err != nil {
 		return "", err
 	}
 	g, err := c.Model.Graph(1)
 	if err == nil {
-		err = setAll(vars, g, saved.Weights, false)
+		err = setAll(vars, g, weights, false)
 	}
 	if err != nil {
 		return "", fmt.Errorf("%s: checkpoint %q: %w", run.Path(), checkpoint, err)
 	}
-	return saved.Fallback, nil
+	return warning, nil
 }
 
 // setAll sets every variable of g from tensors in file order. A tensor that is

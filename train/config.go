@@ -5,6 +5,7 @@ package train
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/residual-ml/residual/loader"
@@ -31,6 +32,17 @@ type Config struct {
 	// layer with the learning rate, what is between with something between; 0
 	// and 1: all alike.
 	LRMult float64 `json:"lr_mult,omitempty"`
+
+	// Accumulate is the number of batches that one update is made from, by the
+	// mean of their gradients over all their images; 0 and 1: every batch.
+	Accumulate int `json:"accumulate,omitempty"`
+	// ClipNorm bounds the Euclidean norm of all gradients together, ClipValue each
+	// element of a gradient; 0: no bound. Before weight decay, as in PyTorch.
+	ClipNorm  float64 `json:"clip_norm,omitempty"`
+	ClipValue float64 `json:"clip_value,omitempty"`
+	// EMA is the decay of a moving average of all weights that is kept, validated
+	// and saved beside them; 0: none.
+	EMA float64 `json:"ema,omitempty"`
 
 	// L2 is the factor of the penalty L2·Σ kernel² on the dense layer's kernel.
 	// It is part of every printed loss.
@@ -117,6 +129,12 @@ func (c Config) Check() error {
 		return fmt.Errorf("on-save-error is %q, want stop or continue", c.OnSaveError)
 	case c.MaxTime < 0:
 		return fmt.Errorf("max time is %v, want a positive duration", c.MaxTime)
+	case c.Accumulate < 0:
+		return fmt.Errorf("accumulate is %d batches, want 1 or more", c.Accumulate)
+	case !(c.ClipNorm >= 0) || math.IsInf(c.ClipNorm, 0) || !(c.ClipValue >= 0) || math.IsInf(c.ClipValue, 0):
+		return fmt.Errorf("gradients are clipped to norm %v and value %v, want positive numbers, or 0 for none", c.ClipNorm, c.ClipValue)
+	case !(c.EMA >= 0 && c.EMA < 1):
+		return fmt.Errorf("ema is %v, want 0 ≤ decay < 1", c.EMA)
 	case !(c.L2 >= 0):
 		return fmt.Errorf("l2 is %v, want 0 or more", c.L2)
 	case !(c.LabelSmoothing >= 0 && c.LabelSmoothing < 1):

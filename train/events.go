@@ -41,6 +41,7 @@ type Validating struct{ Done, Images int }
 type Validated struct {
 	Epoch, Step    int
 	Loss, Accuracy float64
+	EMA            *Score // of the moving average; nil: none
 }
 
 // EpochEnded is told after the validation of each epoch.

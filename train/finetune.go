@@ -18,8 +18,8 @@ import (
 
 // Init names the weights that a run began with.
 type Init struct {
-	Run        string `json:"run"` // the run directory, as given
-	Checkpoint string `json:"checkpoint,omitempty"`
+	Run        string `json:"run"`                  // the run directory, as given
+	Checkpoint string `json:"checkpoint,omitempty"` // as LoadWeights takes it
 	// NewHead says that the dense layer was drawn anew, for other classes; all
 	// the rest is the other run's.
 	NewHead bool `json:"new_head"`
@@ -120,12 +120,16 @@ func NewInit(path string, classes []string) (*Init, Config, error) {
 	if err != nil {
 		return nil, source, err
 	}
-	in := &Init{Run: path, Checkpoint: resultCheckpoint(run), NewHead: !slices.Equal(classes, source.Classes)}
-	weights, err := run.LoadWeights(in.Checkpoint)
+	result := resultOf(run, source)
+	in := &Init{Run: path, Checkpoint: result.Checkpoint, NewHead: !slices.Equal(classes, source.Classes)}
+	if result.Weights != "" {
+		in.Checkpoint += ":" + result.Weights
+	}
+	weights, _, err := readWeights(run, in.Checkpoint, source)
 	if err != nil {
 		return nil, source, err
 	}
-	in.SHA256 = in.hash(in.taken(weights.Weights))
+	in.SHA256 = in.hash(in.taken(weights))
 	return in, source, nil
 }
 
@@ -144,19 +148,22 @@ func (in *Init) hash(taken []safetensors.Named) string {
 // they are already, else from the other run, and checks that they are those that
 // the configuration names.
 func (in *Init) load(own *rundir.Dir) ([]safetensors.Named, error) {
-	run, checkpoint := own, initialCheckpoint
-	if own == nil || !hasCheckpoint(own, initialCheckpoint) {
-		var err error
-		if run, err = rundir.Open(in.Run); err != nil {
-			return nil, fmt.Errorf("the weights to begin with: %w", err)
-		}
-		checkpoint = in.Checkpoint
+	path, checkpoint := in.Run, in.Checkpoint
+	if own != nil && hasCheckpoint(own, initialCheckpoint) {
+		path, checkpoint = own.Path(), initialCheckpoint
 	}
-	c, err := run.LoadWeights(checkpoint)
+	run, source, err := Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("the weights to begin with: %w", err)
 	}
-	taken := in.taken(c.Weights)
+	if checkpoint == initialCheckpoint {
+		checkpoint += ":" + RawWeights
+	}
+	weights, _, err := readWeights(run, checkpoint, source)
+	if err != nil {
+		return nil, fmt.Errorf("the weights to begin with: %w", err)
+	}
+	taken := in.taken(weights)
 	if got := in.hash(taken); got != in.SHA256 {
 		return nil, fmt.Errorf("the weights to begin with, %s, have changed: their SHA-256 is %.12s…, the configuration has %.12s…", run.Path(), got, in.SHA256)
 	}
@@ -166,15 +173,6 @@ func (in *Init) load(own *rundir.Dir) ([]safetensors.Named, error) {
 func hasCheckpoint(run *rundir.Dir, name string) bool {
 	all, err := run.Checkpoints()
 	return err == nil && slices.ContainsFunc(all, func(c rundir.CheckpointInfo) bool { return c.Name == name })
-}
-
-// resultCheckpoint is the name of the checkpoint that is a run's result.
-func resultCheckpoint(run *rundir.Dir) string {
-	var result struct{ Checkpoint string }
-	if err := run.ReadResult(&result); err == nil && result.Checkpoint != "" {
-		return result.Checkpoint
-	}
-	return lastCheckpoint
 }
 
 // saveInitial keeps the weights that were taken from another run.
@@ -197,5 +195,5 @@ func (t *Trainer) thaw() error {
 	}
 	t.at.Thawed = t.at.GlobalStep
 	t.clock.restart() // these steps take longer
-	return errors.Join(t.programs[headOnly].Close(), t.clearState())
+	return errors.Join(t.programs[stepKind{headOnly, true}].Close(), t.programs[stepKind{headOnly, false}].Close(), t.clearState())
 }

@@ -33,6 +33,7 @@ func FuzzConfig(f *testing.F) {
 	add(func(c *Config) { c.Model.Stem = "large"; c.Model.Height, c.Preprocess.Height = 1, 1 })
 	add(func(c *Config) { c.Model.Filters = -1 })
 	add(func(c *Config) { c.Optimizer.Name = "sgd"; c.Optimizer.Momentum = 0.9 })
+	add(func(c *Config) { c.Accumulate, c.ClipNorm, c.ClipValue, c.EMA = 3, 1, 1, 0.9 })
 	add(func(c *Config) {
 		c.Init, c.LRMult = &Init{Run: "elsewhere"}, 10
 		c.Freeze = &Freeze{Epochs: 1, LearningRate: 1, Schedule: c.Schedule}
@@ -55,7 +56,7 @@ func FuzzConfig(f *testing.F) {
 		if blocks > 20 {
 			return // builds as well, but slowly
 		}
-		if _, err := StepGraph(c, 2); err != nil && c.Model.Stem == "small" {
+		if _, err := stepGraph(c, 2, stepKind{training, true}); err != nil && c.Model.Stem == "small" {
 			t.Errorf("a checked configuration cannot be built: %v\n%s", err, data)
 		}
 	})

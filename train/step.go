@@ -1,32 +1,147 @@
 package train
 
 import (
+	"slices"
+
 	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/graph"
 	"github.com/residual-ml/residual/tensor"
 )
 
-// StepGraph is one whole training step: forward pass, loss, gradients, update.
+// StepGraph is one whole training step on one batch: forward pass, loss,
+// gradients, update.
 //
-//	inputs:  images [N,H,W,C], labels [N], weights [N], the optimizer's scalars
+//	inputs:  images [N,H,W,C], labels [N], weights [N], the optimizer's scalars, those of the moving average
 //	outputs: loss (scalar, with penalty), logits [N,K], Σ of all gradients' squares (scalar)
 //
 // The updates are withheld when the loss or a gradient is not finite.
-func StepGraph(c Config, batch int) (*graph.Graph, error) { return stepGraph(c, batch, training) }
+func StepGraph(c Config, batch int) (*graph.Graph, error) {
+	c.Accumulate = 1
+	return stepGraph(c, batch, stepKind{training, true})
+}
 
-func stepGraph(c Config, batch int, m mode) (*graph.Graph, error) {
+// stepKind says what a step's graph does.
+type stepKind struct {
+	mode mode
+	// update: the parameters are updated; without it, the gradients are only added
+	// to those of earlier batches.
+	update bool
+}
+
+// stepGraph is StepGraph where batches accumulate, and of the other kinds. Then
+// two scalars come before the optimizer's:
+//
+//	accumulated = keep·accumulated + share·gradient
+//
+// keep is 0 in the first batch of an update, else 1; share is the batch's part of
+// all images of the update.
+func stepGraph(c Config, batch int, kind stepKind) (*graph.Graph, error) {
 	b := graph.NewBuilder()
-	loss, logits := lossNodes(b, c, batch, m)
-	parameters := m.trained(b)
+	loss, logits := lossNodes(b, c, batch, kind.mode)
+	parameters := kind.mode.trained(b)
 	gradients := b.Gradients(loss, parameters...)
 	b.Layer("optimizer")
-	c.Optimizer.Apply(b, parameters, gradients, c.groups())
+	if c.Accumulate > 1 {
+		keep, share := b.Input("accumulate.keep", graph.Real), b.Input("accumulate.share", graph.Real)
+		for i, p := range parameters {
+			sum := b.Variable("accumulate/"+p.Name, graph.VariableAttrs{Role: graph.State}, p.Shape...)
+			gradients[i] = b.Add(b.Mul(sum, keep), b.Mul(gradients[i], share))
+			if !kind.update {
+				b.Update(sum, gradients[i])
+			}
+		}
+	}
 	squares := b.Constant(0)
 	for _, g := range gradients {
 		squares = b.Add(squares, b.SumSquares(g))
 	}
 	b.Guard(b.Add(loss, b.Scale(squares, 0))) // 0·∞ is NaN
+	if kind.update {
+		c.Optimizer.Apply(b, parameters, c.clip(b, gradients, squares), c.groups())
+		c.average(b)
+	}
 	return b.Build(loss, logits, squares)
+}
+
+// accumulateScalars are the scalars of accumulation for a batch of n images after
+// so many others, of all of an update.
+func (c Config) accumulateScalars(before, n, all int) []float64 {
+	if c.Accumulate <= 1 {
+		return nil
+	}
+	return []float64{float64(min(1, before)), float64(n) / float64(all)}
+}
+
+// updateScalars are those of optimizer and moving average, which count their
+// updates from 1.
+func (c Config) updateScalars(optimizerStep, averageStep int, rate float64) []float64 {
+	scalars := c.Optimizer.Scalars(int64(optimizerStep), rate, c.groups())
+	if c.EMA > 0 {
+		keep := c.averageKeep(averageStep)
+		scalars = append(scalars, keep, 1-keep)
+	}
+	return scalars
+}
+
+// clip bounds gradients as PyTorch's clip_grad_value_ and clip_grad_norm_ do, in
+// this order:
+//
+//	g = min(max(g, -ClipValue), ClipValue)
+//	g = g·ClipNorm/max(ClipNorm, norm+1e-6)
+//
+// There is no minimum among the operations: max(x, 0) is ReLU. Where nothing is
+// bounded the value is exactly g.
+func (c Config) clip(b *graph.Builder, gradients []*graph.Node, squares *graph.Node) []*graph.Node {
+	if c.ClipValue > 0 {
+		bound := b.Constant(c.ClipValue)
+		squares = b.Constant(0)
+		for i, g := range gradients {
+			above, below := b.ReLU(b.Sub(g, bound)), b.ReLU(b.Sub(b.Scale(g, -1), bound))
+			gradients[i] = b.Add(b.Sub(g, above), below)
+			squares = b.Add(squares, b.SumSquares(gradients[i]))
+		}
+	}
+	if c.ClipNorm > 0 {
+		bound := b.Constant(c.ClipNorm)
+		excess := b.ReLU(b.Sub(b.Add(b.Sqrt(squares), b.Constant(1e-6)), bound))
+		factor := b.Div(bound, b.Add(bound, excess))
+		for i, g := range gradients {
+			gradients[i] = b.Mul(g, factor)
+		}
+	}
+	return gradients
+}
+
+// averagePrefix comes before a variable's name in that of its moving average.
+const averagePrefix = "ema/"
+
+// average appends the moving average of all parameters and statistics:
+//
+//	average = keep·average + (1-keep)·new value
+//
+// Statistics are averaged too, as torchvision does, since they fit the averaged
+// weights no better than those of one step.
+func (c Config) average(b *graph.Builder) {
+	if c.EMA == 0 {
+		return
+	}
+	keep, take := b.Input("ema.keep", graph.Real), b.Input("ema.take", graph.Real)
+	for _, v := range slices.Concat(b.Variables(graph.Parameter), b.Variables(graph.Statistic)) {
+		mean := b.Variable(averagePrefix+v.Name, graph.VariableAttrs{Role: graph.State}, v.Shape...)
+		b.Update(mean, b.Add(b.Mul(mean, keep), b.Mul(b.Updated(v), take)))
+	}
+}
+
+// averageKeep is how much of the moving average stays in an update, steps counted
+// from 1: none in the first, and then less than EMA as long as the average would
+// remember the beginning too well (TensorFlow's ExponentialMovingAverage with
+// num_updates).
+func (c Config) averageKeep(step int) float64 {
+	if step == 1 {
+		return 0
+	}
+	n := float64(step - 1)
+	return min(c.EMA, (1+n)/(10+n))
 }
 
 // evalGraph is the forward pass with moving statistics, and the loss.

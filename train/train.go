@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/residual-ml/residual/engine"
@@ -33,8 +34,9 @@ type Trainer struct {
 	observe func(Event)
 
 	graph    *graph.Graph // of a full step, for the variables' names and roles
-	programs map[mode]*engine.Programs
+	programs map[stepKind]*engine.Programs
 	eval     *Evaluator
+	average  *average // nil: none is kept
 
 	at      position
 	history rundir.History
@@ -91,10 +93,10 @@ func New(c Config, e engine.Engine, fit, val *loader.Loader, run *rundir.Dir, ob
 		return nil, err
 	}
 	t.graph = g
-	t.programs = map[mode]*engine.Programs{}
-	for _, m := range []mode{training, headOnly} {
-		t.programs[m] = &engine.Programs{Compile: func(batch int) (engine.Program, error) {
-			g, err := stepGraph(c, batch, m)
+	t.programs = map[stepKind]*engine.Programs{}
+	for _, kind := range []stepKind{{training, true}, {training, false}, {headOnly, true}, {headOnly, false}} {
+		t.programs[kind] = &engine.Programs{Compile: func(batch int) (engine.Program, error) {
+			g, err := stepGraph(c, batch, kind)
 			if err != nil {
 				return nil, err
 			}
@@ -102,7 +104,10 @@ func New(c Config, e engine.Engine, fit, val *loader.Loader, run *rundir.Dir, ob
 		}}
 	}
 	t.eval = NewEvaluator(c, e, t.vars)
-	if _, err := t.programs[c.modeOf(0)].Get(min(c.BatchSize, fit.Len())); err != nil {
+	if c.EMA > 0 {
+		t.average = newAverage(c, e)
+	}
+	if _, err := t.programs[stepKind{c.modeOf(0), true}].Get(min(c.BatchSize, fit.Len())); err != nil {
 		return nil, err
 	}
 	return t, t.initialize()
@@ -130,10 +135,11 @@ func (t *Trainer) initialize() error {
 	return nil
 }
 
-// clearState sets the optimizer's state to what it is before the first step.
+// clearState sets the optimizer's state to what it is before the first step; the
+// moving average is not part of it.
 func (t *Trainer) clearState() error {
 	for _, v := range t.graph.Variables {
-		if v.Variable.Role == graph.State {
+		if v.Variable.Role == graph.State && !strings.HasPrefix(v.Name, averagePrefix) {
 			if err := t.vars.Set(v.Name, model.Initial(v, t.config.Seed)); err != nil {
 				return err
 			}
@@ -144,12 +150,16 @@ func (t *Trainer) clearState() error {
 
 // Close frees the programs. The engine is the caller's to close.
 func (t *Trainer) Close() error {
-	return errors.Join(t.programs[training].Close(), t.programs[headOnly].Close(), t.eval.Close())
+	errs := []error{t.eval.Close(), t.average.close()}
+	for _, p := range t.programs {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Kernels says which implementation runs each operation of a step.
 func (t *Trainer) Kernels() map[string]string {
-	return t.programs[t.config.modeOf(t.at.Epoch)].Kernels()
+	return t.programs[stepKind{t.config.modeOf(t.at.Epoch), true}].Kernels()
 }
 
 // Variables is the store with the weights.
@@ -226,25 +236,30 @@ func (t *Trainer) epoch(ctx context.Context) error {
 	if err := t.thaw(); err != nil {
 		return err
 	}
+	var u *update // nil between two updates
+	batch := t.at.Step
 	for b, err := range t.fit.Batches(context.WithoutCancel(ctx), t.at.Epoch, t.at.Step) {
 		if err != nil {
 			return err
 		}
-		if err := ctx.Err(); err != nil {
+		if u == nil {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if batch >= t.stepsOfEpoch() {
+				break
+			}
+			if err := t.betweenSteps(ctx); err != nil {
+				return err
+			}
+			u = t.newUpdate(batch)
+		}
+		if err := t.step(u, b, batch); err != nil {
 			return err
 		}
-		if t.at.Step >= t.stepsOfEpoch() {
-			break
-		}
-		if err := t.betweenSteps(ctx); err != nil {
-			return err
-		}
-		if slices.Contains(t.at.Skipped, batchID{t.at.Epoch, t.at.Step}) {
-			t.at.Step++
-			continue
-		}
-		if err := t.step(b); err != nil {
-			return err
+		if batch++; batch == u.end {
+			t.at.Step = batch
+			u = nil
 		}
 	}
 
@@ -257,11 +272,14 @@ func (t *Trainer) epoch(ctx context.Context) error {
 		ImagesPerSecond: t.at.Accuracy.Weight / t.at.Training,
 	}
 	if t.val != nil {
-		score, err := t.validate(ctx)
+		score, average, err := t.validate(ctx)
 		if err != nil {
 			return err
 		}
 		row.ValLoss, row.ValAccuracy = score.Loss, score.Accuracy
+		if average != nil {
+			row.EMA = &rundir.Scores{ValLoss: average.Loss, ValAccuracy: average.Accuracy}
+		}
 	}
 	t.spend()
 	row.Seconds = t.at.Seconds
@@ -273,8 +291,13 @@ func (t *Trainer) epoch(ctx context.Context) error {
 		if err := t.keepGoing(t.run.AppendEpoch(row)); err != nil {
 			return err
 		}
-		if err := t.record(epochRecord{Event: "epoch", Step: t.at.GlobalStep, Epoch: row.Epoch, Loss: rundir.Float(row.Loss), Accuracy: rundir.Float(row.Accuracy),
-			ValLoss: rundir.Float(row.ValLoss), ValAccuracy: rundir.Float(row.ValAccuracy), Seconds: row.Seconds, ImagesPerSecond: rundir.Float(row.ImagesPerSecond)}); err != nil {
+		r := epochRecord{Event: "epoch", Step: t.at.GlobalStep, Epoch: row.Epoch, Loss: rundir.Float(row.Loss), Accuracy: rundir.Float(row.Accuracy),
+			ValLoss: rundir.Float(row.ValLoss), ValAccuracy: rundir.Float(row.ValAccuracy), Seconds: row.Seconds, ImagesPerSecond: rundir.Float(row.ImagesPerSecond)}
+		if row.EMA != nil {
+			r.EMA = &emaRecord{rundir.Float(row.EMA.ValLoss), rundir.Float(row.EMA.ValAccuracy)}
+			r.BestWeights = t.at.Watch.Weights
+		}
+		if err := t.record(r); err != nil {
 			return err
 		}
 	}
@@ -326,37 +349,81 @@ func (t *Trainer) rate() float64 {
 	return base * factor * t.at.Watch.rateFactor()
 }
 
-// step trains on one batch.
-func (t *Trainer) step(b loader.Batch) error {
-	p, err := t.programs[t.config.modeOf(t.at.Epoch)].Get(len(b.Indices))
+// update is what the batches of one update have come to so far. A position lies
+// between two updates: what is in here is never saved.
+type update struct {
+	batches  []int // of the epoch, those that are left out not among them
+	end      int   // the batch after the last one
+	of       int   // images in all
+	images   int   // so far
+	loss     metric.Mean
+	correct  int
+	previous map[string]tensor.Tensor // moving statistics before the first batch
+}
+
+// newUpdate begins the update whose first batch is the given one.
+func (t *Trainer) newUpdate(first int) *update {
+	u := &update{end: min(first+max(1, t.config.Accumulate), t.stepsOfEpoch())}
+	for batch := first; batch < u.end; batch++ {
+		if !slices.Contains(t.at.Skipped, batchID{t.at.Epoch, batch}) {
+			u.batches = append(u.batches, batch)
+			u.of += min(t.config.BatchSize, t.fit.Len()-batch*t.config.BatchSize)
+		}
+	}
+	return u
+}
+
+// step trains on one batch: the whole of an update, or the next part of it.
+func (t *Trainer) step(u *update, b loader.Batch, batch int) error {
+	if !slices.Contains(u.batches, batch) {
+		return nil // left out
+	}
+	last := batch == u.batches[len(u.batches)-1]
+	p, err := t.programs[stepKind{t.config.modeOf(t.at.Epoch), last}].Get(len(b.Indices))
 	if err != nil {
 		return err
 	}
+	if !last && u.images == 0 {
+		if u.previous, err = t.statistics(); err != nil {
+			return err
+		}
+	}
 	rate := t.rate()
-	inputs := stepInputs(t.config, b, t.at.GlobalStep+1-t.at.Thawed, rate)
-	out, err := p.Run(context.Background(), inputs...)
+	out, err := p.Run(context.Background(), t.stepInputs(u, b, rate, last)...)
 	if err != nil {
 		return fmt.Errorf("step %d: %w", t.at.GlobalStep+1, err)
 	}
 	loss, gradientSquares := scalar(out[0]), scalar(out[2])
 	if !finite(loss) || !finite(gradientSquares) { // the graph's guard has withheld the update
-		return t.capture(b, loss, gradientSquares, rate)
+		for name, value := range u.previous { // and what the batches before have moved goes back
+			if err := t.vars.Set(name, value); err != nil {
+				return err
+			}
+		}
+		return t.capture(b, batch, loss, gradientSquares, rate)
 	}
 	labels := b.Labels.Int32s()
 	correct, err := metric.Correct(float32s(out[1]), t.config.Model.Classes, labels)
 	if err != nil {
 		return err
 	}
-	images := float64(len(labels))
+	u.images += len(labels)
+	u.correct += correct
+	u.loss.Add(loss, float64(len(labels)))
+	if !last {
+		return nil
+	}
+	images := float64(u.images)
+	loss = u.loss.Value()
 	t.at.Loss.Add(loss, images)
-	t.at.Accuracy.Add(float64(correct)/images, images)
-	t.at.Step++
+	t.at.Accuracy.Add(float64(u.correct)/images, images)
+	t.at.Step = u.end
 	t.at.GlobalStep++
 	t.at.Rate = rate
-	seconds := t.clock.stepped(len(labels))
+	seconds := t.clock.stepped(u.images)
 	t.at.Training += seconds
 	if err := t.record(stepRecord{Event: "step", Step: t.at.GlobalStep, Epoch: t.at.Epoch + 1, Loss: rundir.Float(loss),
-		Accuracy: float64(correct) / images, LearningRate: rate, GradientNorm: math.Sqrt(gradientSquares), StepSeconds: seconds}); err != nil {
+		Accuracy: float64(u.correct) / images, LearningRate: rate, GradientNorm: math.Sqrt(gradientSquares), StepSeconds: seconds}); err != nil {
 		return err
 	}
 
@@ -373,27 +440,60 @@ func (t *Trainer) step(b loader.Batch) error {
 	return nil
 }
 
-// stepInputs are the inputs of StepGraph for one batch. Steps count from 1, and
-// from 1 again when the optimizer began anew.
-func stepInputs(c Config, b loader.Batch, step int, rate float64) []tensor.Tensor {
+// stepInputs are the inputs of a step's graph. The optimizer counts updates from
+// 1, and from 1 again when it began anew.
+func (t *Trainer) stepInputs(u *update, b loader.Batch, rate float64, last bool) []tensor.Tensor {
 	inputs := []tensor.Tensor{b.Images, b.Labels, b.Weights}
-	for _, s := range c.Optimizer.Scalars(int64(step), rate, c.groups()) {
+	scalars := t.config.accumulateScalars(u.images, len(b.Indices), u.of)
+	if last {
+		next := t.at.GlobalStep + 1
+		scalars = append(scalars, t.config.updateScalars(next-t.at.Thawed, next, rate)...)
+	}
+	for _, s := range scalars {
 		inputs = append(inputs, tensor.Scalar(float32(s)))
 	}
 	return inputs
 }
 
+// statistics are copies of the moving statistics.
+func (t *Trainer) statistics() (map[string]tensor.Tensor, error) {
+	all := map[string]tensor.Tensor{}
+	for _, v := range t.graph.Variables {
+		if v.Variable.Role != graph.Statistic {
+			continue
+		}
+		value, err := t.vars.Get(v.Name)
+		if err != nil {
+			return nil, err
+		}
+		all[v.Name] = value
+	}
+	return all, nil
+}
+
 func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 
-func (t *Trainer) validate(ctx context.Context) (Score, error) {
+// validate scores the weights and, where one is kept, their moving average.
+func (t *Trainer) validate(ctx context.Context) (score Score, average *Score, err error) {
 	began, seen := time.Now(), 0
-	score, err := t.eval.Run(ctx, t.val, func(b loader.Batch, _ []float32) error {
+	images := t.val.Len()
+	if t.average != nil {
+		images *= 2
+	}
+	each := func(b loader.Batch, _ []float32) error {
 		seen += len(b.Indices)
-		t.observe(Validating{seen, t.val.Len()})
+		t.observe(Validating{seen, images})
 		return nil
-	})
+	}
+	score, err = t.eval.Run(ctx, t.val, each)
+	if err == nil && t.average != nil {
+		average = new(Score)
+		if err = t.average.take(t.vars, t.graph); err == nil {
+			*average, err = t.average.eval.Run(ctx, t.val, each)
+		}
+	}
 	t.clock.validated(time.Since(began))
-	return score, err
+	return score, average, err
 }
 
 // validateBetween is the validation of EvalEvery, in the middle of an epoch.
@@ -401,14 +501,18 @@ func (t *Trainer) validateBetween(ctx context.Context) error {
 	if t.val == nil {
 		return nil
 	}
-	score, err := t.validate(ctx)
+	score, average, err := t.validate(ctx)
 	if err != nil {
 		return err
 	}
 	t.at.ValidatedAt = t.at.GlobalStep
-	t.observe(Validated{Epoch: t.at.Epoch + 1, Step: t.at.GlobalStep, Loss: score.Loss, Accuracy: score.Accuracy})
-	return t.record(epochRecord{Event: "validation", Step: t.at.GlobalStep, Epoch: t.at.Epoch + 1, Loss: rundir.Float(math.NaN()), Accuracy: rundir.Float(math.NaN()),
-		ValLoss: rundir.Float(score.Loss), ValAccuracy: rundir.Float(score.Accuracy)})
+	t.observe(Validated{Epoch: t.at.Epoch + 1, Step: t.at.GlobalStep, Loss: score.Loss, Accuracy: score.Accuracy, EMA: average})
+	r := epochRecord{Event: "validation", Step: t.at.GlobalStep, Epoch: t.at.Epoch + 1, Loss: rundir.Float(math.NaN()), Accuracy: rundir.Float(math.NaN()),
+		ValLoss: rundir.Float(score.Loss), ValAccuracy: rundir.Float(score.Accuracy)}
+	if average != nil {
+		r.EMA = &emaRecord{rundir.Float(average.Loss), rundir.Float(average.Accuracy)}
+	}
+	return t.record(r)
 }
 
 // stepRecord and epochRecord are lines of metrics.jsonl.
@@ -433,6 +537,13 @@ type epochRecord struct {
 	ValAccuracy     rundir.Float `json:"val_accuracy"`
 	Seconds         float64      `json:"seconds"`
 	ImagesPerSecond rundir.Float `json:"images_per_second"`
+	EMA             *emaRecord   `json:"ema,omitempty"`          // of the moving average
+	BestWeights     string       `json:"best_weights,omitempty"` // raw or ema: which the best validation so far was of
+}
+
+type emaRecord struct {
+	ValLoss     rundir.Float `json:"val_loss"`
+	ValAccuracy rundir.Float `json:"val_accuracy"`
 }
 
 func (t *Trainer) record(v any) error {

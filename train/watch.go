@@ -54,10 +54,11 @@ func (c Config) checkWatch() error {
 
 // watch is what early stopping, plateau and the best checkpoint remember.
 type watch struct {
-	Seen    bool    `json:"seen"`            // an epoch has ended
-	Best    float64 `json:"best"`            // smallest loss or largest accuracy
-	Epoch   int     `json:"epoch,omitempty"` // that it belongs to, from 1
-	Stale   stale   `json:"stale"`           // of early stopping
+	Seen    bool    `json:"seen"`              // an epoch has ended
+	Best    float64 `json:"best"`              // smallest loss or largest accuracy
+	Epoch   int     `json:"epoch,omitempty"`   // that it belongs to, from 1
+	Weights string  `json:"weights,omitempty"` // raw or ema: which it is of, where a moving average is kept
+	Stale   stale   `json:"stale"`             // of early stopping
 	Plateau stale   `json:"plateau"`
 	Factor  float64 `json:"factor,omitempty"` // of the learning rate; 0 stands for 1
 	Stop    bool    `json:"stop,omitempty"`
@@ -86,23 +87,35 @@ func (w *watch) rateFactor() float64 {
 	return w.Factor
 }
 
-// see judges an epoch and reports whether it is the best so far.
-func (w *watch) see(c Config, row rundir.Epoch, validated bool) (best bool) {
-	loss, accuracy := row.ValLoss, row.ValAccuracy
-	if !validated {
-		loss, accuracy = row.Loss, row.Accuracy
-	}
-	value := loss // smaller is better
+// monitored is the number that Monitor watches; smaller is better.
+func (c Config) monitored(loss, accuracy float64) float64 {
+	value := loss
 	if c.Monitor == MonitorAccuracy {
 		value = -accuracy
 	}
 	if !finite(value) {
 		value = math.MaxFloat64 // the worst, and JSON can say it
 	}
+	return value
+}
+
+// see judges an epoch and reports whether it is the best so far.
+func (w *watch) see(c Config, row rundir.Epoch, validated bool) (best bool) {
+	loss, accuracy := row.ValLoss, row.ValAccuracy
+	if !validated {
+		loss, accuracy = row.Loss, row.Accuracy
+	}
+	value, weights := c.monitored(loss, accuracy), ""
+	if row.EMA != nil {
+		weights = RawWeights
+		if average := c.monitored(row.EMA.ValLoss, row.EMA.ValAccuracy); average <= value {
+			value, weights = average, EMAWeights
+		}
+	}
 	first := !w.Seen
 	w.Seen = true
 	if best = first || value < w.Best; best {
-		w.Best, w.Epoch = value, row.Epoch
+		w.Best, w.Epoch, w.Weights = value, row.Epoch, weights
 	}
 	w.Stale.see(first, value, c.EarlyStop.MinDelta)
 	if p := c.EarlyStop.Patience; p > 0 && w.Stale.Epochs >= p {

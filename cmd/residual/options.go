@@ -64,6 +64,9 @@ type trainOptions struct {
 	seed                                                          uint64
 
 	decayAll               bool
+	accumulate             int
+	clipNorm, clipValue    float64
+	ema                    float64
 	schedule               string
 	warmup, start, floor   float64
 	milestones             []float64
@@ -116,6 +119,10 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.freezeEpochs, "freeze-epochs", 0, "with --init: so many of the epochs train the dense layer alone")
 	f.Float64Var(&o.freezeRate, "freeze-learning-rate", 0, "step size in these epochs")
 	f.Float64Var(&o.lrMult, "lr-mult", 0, "divide the learning rate by this in the stem, by less in each stage that follows, and by 1 in the dense layer")
+	f.IntVar(&o.accumulate, "accumulate", 0, "batches that make one update, by the mean over all their images")
+	f.Float64Var(&o.clipNorm, "clip-norm", 0, "bound the norm of all gradients together")
+	f.Float64Var(&o.clipValue, "clip-value", 0, "bound every element of the gradients")
+	f.Float64Var(&o.ema, "ema", 0, "keep, validate and save a moving average of the weights with this decay, such as 0.999")
 	f.Float64Var(&o.l2, "l2", 0, "penalty on the dense layer's kernel, part of the loss")
 	f.Float64Var(&o.labelSmoothing, "label-smoothing", 0, "share of the target spread over all classes")
 	choiceFlag(f, &o.classWeights, "class-weights", "weight the loss by class; balanced: n/(classes·count)", "none", "balanced")
@@ -301,6 +308,10 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	overrideInto(o.set, "weight-decay", &c.Optimizer.WeightDecay, o.weightDecay)
 	overrideInto(o.set, "decay-all", &c.Optimizer.DecayAll, o.decayAll)
 	overrideInto(o.set, "lr-mult", &c.LRMult, o.lrMult)
+	overrideInto(o.set, "accumulate", &c.Accumulate, o.accumulate)
+	overrideInto(o.set, "clip-norm", &c.ClipNorm, o.clipNorm)
+	overrideInto(o.set, "clip-value", &c.ClipValue, o.clipValue)
+	overrideInto(o.set, "ema", &c.EMA, o.ema)
 	overrideInto(o.set, "pad-crop", &c.Augment.PadCrop, o.padCrop)
 	overrideInto(o.set, "flip", &c.Augment.Flip, o.flip)
 	c.Schedule = o.resolveSchedule(recipe.Schedule)

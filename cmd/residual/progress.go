@@ -157,7 +157,11 @@ func (p *progress) event(e train.Event) {
 	case train.Validating:
 		p.validating(e)
 	case train.Validated:
-		p.line(fmt.Sprintf("step %d: val_loss %.4f, val_accuracy %.4f", e.Step, e.Loss, e.Accuracy))
+		text := fmt.Sprintf("step %d: val_loss %.4f, val_accuracy %.4f", e.Step, e.Loss, e.Accuracy)
+		if e.EMA != nil {
+			text += fmt.Sprintf(", moving average %.4f, %.4f", e.EMA.Loss, e.EMA.Accuracy)
+		}
+		p.line(text)
 	case train.EpochEnded:
 		p.epochEnded(e)
 	case train.Planned:
@@ -220,6 +224,9 @@ func (p *progress) epochEnded(e train.EpochEnded) {
 	text := fmt.Sprintf("epoch %d/%d  loss %.4f  accuracy %.4f", r.Epoch, e.Epochs, r.Loss, r.Accuracy)
 	if r.ValLoss == r.ValLoss { // NaN: there was no validation
 		text += fmt.Sprintf("  val_loss %.4f  val_accuracy %.4f", r.ValLoss, r.ValAccuracy)
+		if r.EMA != nil {
+			text += fmt.Sprintf("  of the moving average %.4f  %.4f", r.EMA.ValLoss, r.EMA.ValAccuracy)
+		}
 	}
 	text += fmt.Sprintf("  %s  %.0f images/s", roundly(time.Duration(r.Seconds*float64(time.Second))), r.ImagesPerSecond)
 	if p.mode == "json" {

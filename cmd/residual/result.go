@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/residual-ml/residual/rundir"
+	"github.com/residual-ml/residual/train"
 )
 
 // result is result.json and what "residual train" prints last. Its history has
@@ -18,8 +19,7 @@ type result struct {
 	Epochs  int                       `json:"epochs"`
 	Seconds float64                   `json:"seconds"` // of this process, without what came before a resume
 	History map[string][]rundir.Float `json:"history"`
-	// Checkpoint is the one that is the run's result.
-	Checkpoint string `json:"checkpoint"`
+	train.Result
 }
 
 // historyKeys are Keras's names, in its order.
@@ -33,8 +33,8 @@ var historyKeys = []struct {
 	{"val_sparse_categorical_accuracy", func(e rundir.Epoch) float64 { return e.ValAccuracy }},
 }
 
-func newResult(run *rundir.Dir, history rundir.History, checkpoint string, took time.Duration) result {
-	r := result{Run: run.Path(), Epochs: len(history), Seconds: took.Seconds(), History: map[string][]rundir.Float{}, Checkpoint: checkpoint}
+func newResult(run *rundir.Dir, history rundir.History, which train.Result, took time.Duration) result {
+	r := result{Run: run.Path(), Epochs: len(history), Seconds: took.Seconds(), History: map[string][]rundir.Float{}, Result: which}
 	for _, k := range historyKeys {
 		values := make([]rundir.Float, len(history))
 		missing := 0
@@ -72,9 +72,20 @@ func (r result) write(w io.Writer, format string) error {
 			fmt.Fprintf(&b, "  %*.4f", len(k), float64(r.History[k][i]))
 		}
 	}
+	if r.Weights != "" {
+		fmt.Fprintf(&b, "\nthe result is the %s of checkpoint %q", weightsNamed(r.Weights), r.Checkpoint)
+	}
 	fmt.Fprintf(&b, "\n%s in %s; curves: %s/curves.png\n", r.Run, roundly(time.Duration(r.Seconds*float64(time.Second))), r.Run)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// weightsNamed says in words which of a run's two sets of weights is meant.
+func weightsNamed(which string) string {
+	if which == train.EMAWeights {
+		return "moving average"
+	}
+	return "raw weights"
 }
 
 // jsonRow is an epoch with the keys of history.csv.
@@ -82,6 +93,9 @@ func jsonRow(e rundir.Epoch) map[string]any {
 	row := map[string]any{"epoch": e.Epoch, "seconds": e.Seconds, "images_per_second": rundir.Float(e.ImagesPerSecond)}
 	for _, k := range historyKeys {
 		row[k.key] = rundir.Float(k.value(e))
+	}
+	if e.EMA != nil {
+		row["ema_val_loss"], row["ema_val_sparse_categorical_accuracy"] = rundir.Float(e.EMA.ValLoss), rundir.Float(e.EMA.ValAccuracy)
 	}
 	return row
 }

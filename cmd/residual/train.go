@@ -213,7 +213,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 	if err != nil {
 		return err
 	}
-	result := newResult(run, trainer.History(), trainer.ResultCheckpoint(), time.Since(began))
+	result := newResult(run, trainer.History(), trainer.Result(), time.Since(began))
 	if err := run.WriteResult(result); err != nil {
 		return err
 	}
