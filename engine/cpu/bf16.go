@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"strings"
 	"unsafe"
 
 	"github.com/residual-ml/residual/engine/cpu/kernel"
@@ -158,25 +159,34 @@ func (c *compiler) pairs(n *graph.Node) (s slot, channels int) {
 
 // lowerPairs is lowerPass for src in pairs of cSrc channels.
 func (c *compiler) lowerPairs(n *graph.Node, m pixelMap, cSrc, cDst int, src, wei slot) error {
-	dst := c.value(n)
-	out := dst
-	if !c.half(dst) {
-		out = c.tempHalf(n.Shape.Elements())
-	}
 	t := c.k.BF16.ConvTileFor(cDst)
-	v := &convPass{pair: t, rows: t.Rows, cols: t.Cols}
-	if err := c.addPass(v, label(n), m, n.Shape[0], cSrc/2, cDst, src, wei, out); err != nil {
+	c.pairKernel(n)
+	return c.lowerHalf(n, func(dst slot) error {
+		v := &convPass{pair: t, rows: t.Rows, cols: t.Cols}
+		return c.addPass(v, label(n), m, n.Shape[0], cSrc/2, cDst, src, wei, dst)
+	})
+}
+
+// lowerHalf appends steps that compute a node's value in bfloat16, and one that
+// widens it where it is float32 for others.
+func (c *compiler) lowerHalf(n *graph.Node, steps func(dst slot) error) error {
+	dst := c.value(n)
+	if c.half(dst) {
+		return steps(dst)
+	}
+	half := c.tempHalf(n.Shape.Elements())
+	if err := steps(half); err != nil {
 		return err
 	}
-	c.pairKernel(n)
-	if out != dst {
-		c.widenStep(label(n), n.Shape.Elements(), out, dst)
-	}
+	c.widenStep(label(n), n.Shape.Elements(), half, dst)
 	return nil
 }
 
 func (c *compiler) pairKernel(n *graph.Node) {
 	t := c.k.BF16.ConvTiles[0]
+	if strings.Contains(c.p.kernels[n.Op.String()], "winograd") {
+		return // which says both
+	}
 	c.p.kernels[n.Op.String()] = fmt.Sprintf("bfloat16 igemm %d×%d %v", t.Rows, t.Cols, c.bf16Set())
 }
 

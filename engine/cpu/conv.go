@@ -386,8 +386,14 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
 	if c.p.engine.bf16 {
-		m := forwardPixels(x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], kh, kw, n.Conv)
 		src, channels := c.pairs(x)
+		if c.winograd(w.Shape, x.Shape, n.Shape, n.Conv, c.changing(w)) {
+			wei := c.winogradPairRows(n, w, ch, oc)
+			return c.lowerHalf(n, func(dst slot) error {
+				return c.lowerWinograd(n, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, channels, oc, src, wei, dst)
+			})
+		}
+		m := forwardPixels(x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], kh, kw, n.Conv)
 		return c.lowerPairs(n, m, channels, oc, src, c.pairRows(n, w, kh*kw, ch, oc))
 	}
 	if c.winograd(w.Shape, x.Shape, n.Shape, n.Conv, c.changing(w)) {
@@ -407,8 +413,14 @@ func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
 	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
 	if c.p.engine.bf16 {
-		m := forwardPixels(n.Shape[1], n.Shape[2], dy.Shape[1], dy.Shape[2], kh, kw, n.Conv).inverse()
 		src, channels := c.pairs(dy)
+		if c.winograd(w.Shape, n.Shape, dy.Shape, n.Conv, c.changing(w)) {
+			wei := c.winogradPairColumns(n, w, ch, oc)
+			return c.lowerHalf(n, func(dst slot) error {
+				return c.lowerWinograd(n, n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, channels, ch, src, wei, dst)
+			})
+		}
+		m := forwardPixels(n.Shape[1], n.Shape[2], dy.Shape[1], dy.Shape[2], kh, kw, n.Conv).inverse()
 		return c.lowerPairs(n, m, channels, ch, src, c.pairColumns(n, w, kh*kw, ch, oc))
 	}
 	if c.winograd(w.Shape, n.Shape, dy.Shape, n.Conv, c.changing(w)) {

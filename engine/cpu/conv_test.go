@@ -73,15 +73,16 @@ func tilePeak(e *Engine) float64 {
 func BenchmarkConv(b *testing.B) {
 	for _, pass := range []graph.Op{graph.OpConv, graph.OpConvBackwardData, graph.OpConvBackwardWeights} {
 		for _, l := range layers {
-			for _, batch := range []int{32} {
-				b.Run(fmt.Sprintf("%v/%s/N=%d", pass, l.name, batch), func(b *testing.B) { benchmarkConv(b, pass, l, batch) })
+			for _, precision := range []string{"float32", "bfloat16"} {
+				const batch = 32
+				b.Run(fmt.Sprintf("%v/%s/N=%d/%s", pass, l.name, batch, precision), func(b *testing.B) { benchmarkConv(b, pass, l, batch, precision) })
 			}
 		}
 	}
 }
 
-func benchmarkConv(b *testing.B, pass graph.Op, l layer, batch int) {
-	e := open(b, Options{})
+func benchmarkConv(b *testing.B, pass graph.Op, l layer, batch int, precision string) {
+	e := open(b, Options{Precision: precision})
 	g := graph.NewBuilder()
 	attrs := graph.ConvAttrs{Stride: l.stride, Pad: graph.SamePadding(l.size, l.size, l.kernel, l.stride)}
 	x := g.Input("x", graph.Real, batch, l.size, l.size, l.channels)

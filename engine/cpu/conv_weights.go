@@ -52,7 +52,7 @@ type weightsBlock struct {
 }
 
 func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
-	if !c.p.engine.bf16 && c.winograd(n.Shape, n.Inputs[0].Shape, n.Inputs[1].Shape, n.Conv, true) {
+	if c.winograd(n.Shape, n.Inputs[0].Shape, n.Inputs[1].Shape, n.Conv, true) {
 		return c.lowerWinogradWeights(n)
 	}
 	x, dy := n.Inputs[0], n.Inputs[1]

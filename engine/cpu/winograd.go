@@ -49,7 +49,9 @@ func winogradFrom(option string) (winogradMode, error) {
 // The rule of auto counts products per pair of channels: 9 per output pixel, less
 // the taps in the padding, against 16 per tile and what it takes to transform the
 // weights or to read more of them. That and the limit of 32 channels, below which
-// the transforms of the pixels cost too much, were measured on a Zen 4.
+// the transforms of the pixels cost too much, were measured on a Zen 4. In mixed
+// precision products cost half and the limit is 64: with 32 channels direct
+// convolution is as fast, and errs less.
 func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, changing bool) bool {
 	ch, oc := kernelShape[2], kernelShape[3]
 	if kernelShape[0] != 3 || kernelShape[1] != 3 || a.Stride != 1 {
@@ -76,13 +78,21 @@ func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, changing
 		}
 		direct := x[0] * taps(x[1], y[1], a.Pad.Top) * taps(x[2], y[2], a.Pad.Left)
 		transformed := 16*x[0]*((y[1]+1)/2)*((y[2]+1)/2) + weights
-		return c.k.Set > kernel.Generic && min(ch, oc) >= 32 && transformed*100 < direct*95
+		set, least := c.k.Set, 32
+		if c.p.engine.bf16 {
+			set, least = c.bf16Set(), 64
+		}
+		return set > kernel.Generic && min(ch, oc) >= least && transformed*100 < direct*95
 	}
 	return false
 }
 
 func (c *compiler) winogradKernel(n *graph.Node) {
-	c.p.kernels[n.Op.String()] = fmt.Sprintf("float32 winograd F(2×2,3×3) and igemm %v", c.k.Set)
+	precision, set := "float32", c.k.Set
+	if c.p.engine.bf16 {
+		precision, set = "bfloat16", c.bf16Set()
+	}
+	c.p.kernels[n.Op.String()] = fmt.Sprintf("%s winograd F(2×2,3×3) and igemm %v", precision, set)
 }
 
 // winogradTiles are the tiles of a group of images: 2×2 pixels of the
@@ -126,18 +136,21 @@ func newWinogradTiles(images, h, w, oh, ow, top, left, cSrc, cDst int) *winograd
 type planes struct{ stride, size int }
 
 // newPlanes keeps rows and planes off each other's cache sets: both distances
-// are odd numbers of cache lines.
-func newPlanes(tiles, channels int) planes {
-	const line = 16 // elements
-	odd := func(n int) int { return (n+line-1)/line*line | line }
+// are odd numbers of cache lines, of so many elements.
+func newPlanes(tiles, channels, line int) planes {
+	odd := func(n int) int { return ((n+line-1)/line | 1) * line }
 	stride := odd(channels)
 	return planes{stride, odd(tiles * stride)}
 }
 
-// winogradPass is a compiled convolution, forward or backward data.
+// winogradPass is a compiled convolution, forward or backward data. In mixed
+// precision source, destination and transformed source are bfloat16, products
+// are of pairs of channels, and in has two elements in a word.
 type winogradPass struct {
 	p              *Program
-	tile           *kernel.ConvTile
+	tile           *kernel.ConvTile // or
+	pair           *kernel.PairTile
+	rows, cols     int // of the tile
 	src, wei, dst  slot
 	cSrc, cDst     int
 	srcStep        int // elements of one source image
@@ -151,22 +164,31 @@ type winogradPass struct {
 	chunks, lastCh int // blocks of tiles per group
 	in, out        planes
 	taps           []int32 // the record of one tap over the rows of in
-	rows           []int32 // offsets of rows of out
+	at             []int32 // offsets of rows of out
 }
 
 // lowerWinograd appends the steps of a convolution through transformed weights.
-// h, w and oh, ow are the pixels of source and destination.
+// h, w and oh, ow are the pixels of source and destination. In mixed precision
+// source and destination are bfloat16.
 func (c *compiler) lowerWinograd(n *graph.Node, images, h, w, oh, ow, top, left, cSrc, cDst int, src, wei, dst slot) error {
-	const wantTiles, wantDepth, wantColumns = 52, 128, 128
-	k := c.k.ConvTileFor(cDst)
+	const wantTiles, wantColumns = 52, 128
+	wantDepth, line, perWord := 128, 16, 1
 	v := &winogradPass{
-		p: c.p, tile: k, src: src, wei: wei, dst: dst, cSrc: cSrc, cDst: cDst,
+		p: c.p, src: src, wei: wei, dst: dst, cSrc: cSrc, cDst: cDst,
 		srcStep: h * w * cSrc, dstStep: oh * ow * cDst,
-		panels: (cDst + k.Cols - 1) / k.Cols,
 	}
+	if c.p.engine.bf16 {
+		v.pair = c.k.BF16.ConvTileFor(cDst)
+		v.rows, v.cols = v.pair.Rows, v.pair.Cols
+		wantDepth, line, perWord = 256, 32, 2
+	} else {
+		v.tile = c.k.ConvTileFor(cDst)
+		v.rows, v.cols = v.tile.Rows, v.tile.Cols
+	}
+	v.panels = (cDst + v.cols - 1) / v.cols
 	perImage := ((oh + 1) / 2) * ((ow + 1) / 2)
-	group := groupImages(perImage, images, k.Rows)
-	if max(group*v.srcStep, group*v.dstStep, cSrc*k.Cols) > math.MaxInt32 {
+	group := groupImages(perImage, images, v.rows)
+	if max(group*v.srcStep, group*v.dstStep, cSrc*v.cols) > math.MaxInt32 {
 		return errTooLarge
 	}
 	v.groups = (images + group - 1) / group
@@ -175,20 +197,20 @@ func (c *compiler) lowerWinograd(n *graph.Node, images, h, w, oh, ow, top, left,
 	if rest := images - (v.groups-1)*group; rest != group {
 		v.last = newWinogradTiles(rest, h, w, oh, ow, top, left, cSrc, cDst)
 	}
-	v.tilesPerTask = max(wantTiles/k.Rows, 1) * k.Rows
+	v.tilesPerTask = max(wantTiles/v.rows, 1) * v.rows
 	v.depth = min(wantDepth, cSrc)
-	v.panelsPerTask = min(max(wantColumns/k.Cols, 1), v.panels)
+	v.panelsPerTask = min(max(wantColumns/v.cols, 1), v.panels)
 	for v.tasks() < 16 && v.panelsPerTask > 1 {
 		v.panelsPerTask = (v.panelsPerTask + 1) / 2
 	}
-	v.in = newPlanes(v.tilesPerTask, v.depth)
-	v.out = newPlanes(v.tilesPerTask, v.panelsPerTask*k.Cols)
+	v.in = newPlanes(v.tilesPerTask, v.depth, line)
+	v.out = newPlanes(v.tilesPerTask, v.panelsPerTask*v.cols, 16)
 	v.taps = []int32{0, 0}
-	for r := range k.Rows {
-		v.taps = append(v.taps, int32(r*v.in.stride))
-		v.rows = append(v.rows, int32(r*v.out.stride))
+	for r := range v.rows {
+		v.taps = append(v.taps, int32(r*v.in.stride/perWord))
+		v.at = append(v.at, int32(r*v.out.stride))
 	}
-	c.needScratch(16 * (v.in.size + v.out.size))
+	c.needScratch(16 * (v.in.size/perWord + v.out.size))
 	c.needChannels(cSrc)
 	c.p.winograds = append(c.p.winograds, v)
 	c.winogradKernel(n)
@@ -205,7 +227,7 @@ func (v *winogradPass) tasks() int {
 
 // run computes one task: some tiles of one group times some panels.
 func (v *winogradPass) run(worker, task int) {
-	p, k, f := v.p, v.tile, &v.p.engine.kernels.Winograd
+	p, f := v.p, &v.p.engine.kernels.Winograd
 	perPanels := (v.groups-1)*v.chunks + v.lastCh
 	panel0 := task / perPanels * v.panelsPerTask
 	panelEnd := min(panel0+v.panelsPerTask, v.panels)
@@ -217,27 +239,46 @@ func (v *winogradPass) run(worker, task int) {
 		t = v.last
 	}
 	tiles := min(v.tilesPerTask, t.tiles()-tile0)
-	src := p.mem[v.src][group*v.tables.images*v.srcStep:]
-	dst := p.mem[v.dst][group*v.tables.images*v.dstStep:]
+	patches, at := t.patches[16*tile0:16*(tile0+tiles)], t.at[4*tile0:4*(tile0+tiles)]
+	srcAt, dstAt := group*v.tables.images*v.srcStep, group*v.tables.images*v.dstStep+panel0*v.cols
+	columns := min(panelEnd*v.cols, v.cDst) - panel0*v.cols
 	wei := p.mem[v.wei]
+	if v.pair != nil {
+		bf16 := &p.engine.kernels.BF16
+		in, out := p.scratch[worker][:8*v.in.size], p.scratch[worker][8*v.in.size:][:16*v.out.size]
+		for c0 := 0; c0 < v.cSrc; c0 += v.depth {
+			c := min(v.depth, v.cSrc-c0)
+			bf16.Input(halvesOf(in), halvesOf(p.mem[v.src])[srcAt+c0:], halvesOf(p.zero), patches, c, v.in.stride, v.in.size)
+			for plane := range 16 {
+				for panel := panel0; panel < panelEnd; panel++ {
+					w := wordsOf(wei[((panel*16+plane)*v.cSrc+c0)/2*v.cols:])
+					to := out[plane*v.out.size+(panel-panel0)*v.cols:]
+					for tile := 0; tile < tiles; tile += v.rows {
+						x := wordsOf(in[(plane*v.in.size+tile*v.in.stride)/2:])
+						v.pair.Sums(to[tile*v.out.stride:], v.at, x, wordsOf(p.zero), v.taps, c/2, w, c0 > 0)
+					}
+				}
+			}
+		}
+		bf16.Output(halvesOf(p.mem[v.dst])[dstAt:], out, at, columns, v.out.stride, v.out.size)
+		return
+	}
 	in := p.scratch[worker][:16*v.in.size]
 	out := p.scratch[worker][16*v.in.size:][:16*v.out.size]
-
 	for c0 := 0; c0 < v.cSrc; c0 += v.depth {
 		c := min(v.depth, v.cSrc-c0)
-		f.Input(in, src[c0:], p.zero, t.patches[16*tile0:16*(tile0+tiles)], c, v.in.stride, v.in.size)
+		f.Input(in, p.mem[v.src][srcAt+c0:], p.zero, patches, c, v.in.stride, v.in.size)
 		for plane := range 16 {
 			for panel := panel0; panel < panelEnd; panel++ {
-				w := wei[((panel*16+plane)*v.cSrc+c0)*k.Cols:]
-				at := out[plane*v.out.size+(panel-panel0)*k.Cols:]
-				for tile := 0; tile < tiles; tile += k.Rows {
-					k.Run(at[tile*v.out.stride:], v.rows, in[plane*v.in.size+tile*v.in.stride:], p.zero, v.taps, c, w, c0 > 0)
+				w := wei[((panel*16+plane)*v.cSrc+c0)*v.cols:]
+				to := out[plane*v.out.size+(panel-panel0)*v.cols:]
+				for tile := 0; tile < tiles; tile += v.rows {
+					v.tile.Run(to[tile*v.out.stride:], v.at, in[plane*v.in.size+tile*v.in.stride:], p.zero, v.taps, c, w, c0 > 0)
 				}
 			}
 		}
 	}
-	columns := min(panelEnd*k.Cols, v.cDst) - panel0*k.Cols
-	f.Output(dst[panel0*k.Cols:], out, t.at[4*tile0:4*(tile0+tiles)], columns, v.out.stride, v.out.size)
+	f.Output(p.mem[v.dst][dstAt:], out, at, columns, v.out.stride, v.out.size)
 }
 
 // winogradRows packs transformed kernels [3,3,c,oc] in panels
@@ -280,12 +321,76 @@ func (c *compiler) winogradColumns(n *graph.Node, weights *graph.Node, ch, oc in
 	})
 }
 
+// winogradPairRows is winogradRows with transformed kernels rounded to bfloat16, in
+// pairs of channels: panels [oc/cols][plane][(ch+1)/2][cols].
+func (c *compiler) winogradPairRows(n *graph.Node, weights *graph.Node, ch, oc int) slot {
+	const perTask = 16 // channels
+	k, cols := c.k, c.k.BF16.ConvTileFor(oc).Cols
+	pairs, panels := (ch+1)/2, (oc+cols-1)/cols
+	size := perTask * cols // of a plane in scratch
+	c.needScratch(16 * size)
+	return c.packed(n, weights, panels*16*pairs*cols, (ch+perTask-1)/perTask, func(worker int, dst, w []float32, task int) {
+		c0 := task * perTask
+		rows := min(perTask, ch-c0)
+		block := c.p.scratch[worker][:16*size]
+		for panel := range panels {
+			valid := min(cols, oc-panel*cols)
+			for r := range rows {
+				k.Winograd.Weights(block[r*cols:], w[(c0+r)*oc+panel*cols:], valid, ch*oc, size)
+			}
+			for plane := range 16 {
+				from := block[plane*size:][:size]
+				if rows%2 == 1 {
+					clear(from[rows*cols:][:cols])
+				}
+				out := wordsOf(dst)[((panel*16+plane)*pairs+c0/2)*cols:][:(rows+1)/2*cols]
+				k.BF16.PackRows(out, from, cols, valid, cols)
+			}
+		}
+	})
+}
+
+// winogradPairColumns is winogradColumns in the same way, in pairs of output
+// channels: panels [ch/cols][plane][(oc+1)/2][cols].
+func (c *compiler) winogradPairColumns(n *graph.Node, weights *graph.Node, ch, oc int) slot {
+	const width = 32 // of oc at a time
+	k, cols := c.k, c.k.BF16.ConvTileFor(ch).Cols
+	panels, chunks, pairs := (ch+cols-1)/cols, (oc+width-1)/width, (oc+1)/2
+	size := cols*width + 16 // of a plane in scratch
+	turned := [4]int{3, 1, 2, 0}
+	c.needScratch(16*size + cols*width/2)
+	return c.packed(n, weights, panels*16*pairs*cols, panels*chunks, func(worker int, dst, w []float32, task int) {
+		c0, o0 := task%panels*cols, task/panels*width
+		rows, wide := min(cols, ch-c0), min(width, oc-o0)
+		block := c.p.scratch[worker][:16*size]
+		narrow := c.p.scratch[worker][16*size:][:rows*width/2]
+		if wide < width {
+			clear(block)
+		}
+		for r := range rows {
+			k.Winograd.Weights(block[r*width:], w[(c0+r)*oc+o0:], wide, ch*oc, size)
+		}
+		for plane := range 16 {
+			to := 4*turned[plane/4] + turned[plane%4]
+			k.BF16.Narrow(halvesOf(narrow), block[plane*size:][:rows*width])
+			out := dst[((task%panels*16+to)*pairs+o0/2)*cols:]
+			if rows < cols {
+				clear(out[:(wide+1)/2*cols])
+			}
+			k.Transpose(out, narrow, rows, (wide+1)/2, cols, width/2)
+		}
+	})
+}
+
 // winogradWeights computes dw as weightsPass does, block by block of tiles and in
 // shards, with sums of products of transformed values that are transformed back
-// at the end.
+// at the end. In mixed precision transformed values are bfloat16 and products are
+// of pairs of tiles: x and dy are packed in pairs for each block.
 type winogradWeights struct {
 	p              *Program
-	tile           *kernel.OuterTile
+	tile           *kernel.OuterTile // or
+	pair           *kernel.PairOuterTile
+	rows, cols     int // of the tile of sums
 	x, dy, dw      slot
 	sums           slot // [shard][plane][panel][strip][Rows*Cols]
 	packedX        slot // [block][plane][strip][tile][Rows] of x, transformed, when several tasks read it; else noSlot
@@ -300,7 +405,8 @@ type winogradWeights struct {
 	chunks, blocks int // blocks of tiles per group, and of all groups
 	in, grad       planes
 	stripStep      int     // from a strip of a transformed block of x to the next
-	pairs          []int32 // offsets of tiles in a strip and a panel
+	offsets        []int32 // of tiles in a strip and a panel
+	pairTiles      int     // in mixed precision: pairs of tiles in a block
 }
 
 func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
@@ -310,12 +416,19 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	if err := checkImages(x, dy); err != nil {
 		return err
 	}
-	k := c.k.OuterTileFor(ch, oc)
-	v := &winogradWeights{
-		p: c.p, tile: k, x: c.slotOf[x.ID], dy: c.slotOf[dy.ID], packedX: noSlot, c: ch, oc: oc,
-		xStep: h * w * ch, dyStep: oh * ow * oc,
-		strips: (ch + k.Rows - 1) / k.Rows, panels: (oc + k.Cols - 1) / k.Cols,
+	v := &winogradWeights{p: c.p, x: c.slotOf[x.ID], dy: c.slotOf[dy.ID], packedX: noSlot, c: ch, oc: oc}
+	xCh, dyCh := ch, oc // in memory
+	if c.p.engine.bf16 {
+		v.pair = c.k.BF16.OuterTileFor(ch, oc)
+		v.rows, v.cols = v.pair.Rows, v.pair.Cols
+		v.x, xCh = c.pairs(x)
+		v.dy, dyCh = c.pairs(dy)
+	} else {
+		v.tile = c.k.OuterTileFor(ch, oc)
+		v.rows, v.cols = v.tile.Rows, v.tile.Cols
 	}
+	v.xStep, v.dyStep = h*w*xCh, oh*ow*dyCh
+	v.strips, v.panels = (ch+v.rows-1)/v.rows, (oc+v.cols-1)/v.cols
 	// Many tiles, because each block reads and writes all sums; fewer where their
 	// transforms would not stay in the second cache.
 	v.tilesPerBlock = 128
@@ -329,38 +442,51 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	}
 	v.groups = (images + group - 1) / group
 	pad := n.Conv.Pad
-	v.tables = newWinogradTiles(group, h, w, oh, ow, pad.Top, pad.Left, ch, oc)
+	v.tables = newWinogradTiles(group, h, w, oh, ow, pad.Top, pad.Left, xCh, dyCh)
 	v.last = v.tables
 	if rest := images - (v.groups-1)*group; rest != group {
-		v.last = newWinogradTiles(rest, h, w, oh, ow, pad.Top, pad.Left, ch, oc)
+		v.last = newWinogradTiles(rest, h, w, oh, ow, pad.Top, pad.Left, xCh, dyCh)
 	}
 	v.tilesPerBlock = min(v.tilesPerBlock, v.tables.tiles())
 	v.chunks = (v.tables.tiles() + v.tilesPerBlock - 1) / v.tilesPerBlock
 	v.blocks = (v.groups-1)*v.chunks + (v.last.tiles()+v.tilesPerBlock-1)/v.tilesPerBlock
 
-	shardSize := v.panels * v.strips * 16 * k.Rows * k.Cols
+	shardSize := v.panels * v.strips * 16 * v.rows * v.cols
 	const shardFloats, maxShards, wantTasks = 2304 << 10, 16, 8
 	v.shards = min(max(shardFloats/shardSize, 1), maxShards, v.blocks)
 	chunks := min((wantTasks+v.shards-1)/v.shards, v.panels)
 	v.panelsPerTask = (v.panels + chunks - 1) / chunks
 	chunks = (v.panels + v.panelsPerTask - 1) / v.panelsPerTask
 
-	v.in = newPlanes(v.tilesPerBlock, v.strips*k.Rows)
-	v.grad = newPlanes(v.tilesPerBlock, v.panelsPerTask*k.Cols)
-	c.needScratch(16 * (v.in.size + v.grad.size))
 	c.needChannels(max(ch, oc))
 	c.winogradKernel(n)
 	c.p.winogradWeights = append(c.p.winogradWeights, v)
 	name := label(n)
-	rowStep := v.in.stride
-	v.stripStep = k.Rows
+	if v.pair != nil {
+		v.pairTiles = (v.tilesPerBlock + 1) / 2
+		v.stripStep = v.pairTiles * v.rows
+		v.in = newPlanes(2*v.pairTiles, ch, 32)
+		v.grad = newPlanes(2*v.pairTiles, v.panelsPerTask*v.cols, 32)
+		c.needScratch(8*max(v.in.size, v.grad.size) + 16*(v.strips*v.stripStep+v.panelsPerTask*v.pairTiles*v.cols))
+		for t := range v.pairTiles {
+			v.offsets = append(v.offsets, int32(t*v.rows), int32(t*v.cols))
+		}
+	} else {
+		v.in = newPlanes(v.tilesPerBlock, v.strips*v.rows, 16)
+		v.grad = newPlanes(v.tilesPerBlock, v.panelsPerTask*v.cols, 16)
+		c.needScratch(16 * (v.in.size + v.grad.size))
+		rowStep := v.in.stride
+		v.stripStep = v.rows
+		if chunks > 1 {
+			rowStep, v.stripStep = v.rows, v.tilesPerBlock*v.rows
+		}
+		for t := range v.tilesPerBlock {
+			v.offsets = append(v.offsets, int32(t*rowStep), int32(t*v.grad.stride))
+		}
+	}
 	if chunks > 1 {
-		rowStep, v.stripStep = k.Rows, v.tilesPerBlock*k.Rows
 		v.packedX = c.temp(v.blocks * 16 * v.strips * v.stripStep)
 		c.step("pack winograd "+name, v.blocks, v.packX, v.x, v.packedX)
-	}
-	for t := range v.tilesPerBlock {
-		v.pairs = append(v.pairs, int32(t*rowStep), int32(t*v.grad.stride))
 	}
 	v.sums = c.temp(v.shards * shardSize)
 	c.step("winograd "+name, v.shards*chunks, v.run, v.x, v.packedX, v.dy, v.sums)
@@ -391,51 +517,122 @@ func (v *winogradWeights) input(block int, dst []float32) {
 // packX transforms a block of x for all tasks. Reading strips of it from memory
 // is fast only if they lie in one piece.
 func (v *winogradWeights) packX(worker, block int) {
+	if v.pair != nil {
+		dst := v.p.mem[v.packedX][block*16*v.strips*v.stripStep:][:16*v.strips*v.stripStep]
+		v.inputPairs(block, wordsOf(dst), halvesOf(v.p.scratch[worker]))
+		return
+	}
 	in := v.p.scratch[worker][:16*v.in.size]
 	v.input(block, in)
 	_, _, at := v.tilesOf(block)
 	dst := v.p.mem[v.packedX][block*16*v.strips*v.stripStep:]
 	for plane := range 16 {
 		for strip := range v.strips {
-			v.p.engine.kernels.Pack(dst[:len(at)/4*v.tile.Rows], in[plane*v.in.size+strip*v.tile.Rows:], v.tile.Rows, v.in.stride)
+			v.p.engine.kernels.Pack(dst[:len(at)/4*v.rows], in[plane*v.in.size+strip*v.rows:], v.rows, v.in.stride)
 			dst = dst[v.stripStep:]
+		}
+	}
+}
+
+// inputPairs transforms a block of x and packs it in pairs of tiles,
+// [plane][strip][pair][rows]; planes is scratch.
+func (v *winogradWeights) inputPairs(block int, dst []uint32, planes []uint16) {
+	p, k := v.p, &v.p.engine.kernels.BF16
+	group, patches, at := v.tilesOf(block)
+	x := halvesOf(p.mem[v.x])[group*v.tables.images*v.xStep:]
+	k.Input(planes, x, halvesOf(p.zero), patches, v.c, v.in.stride, v.in.size)
+	v.packPairs(dst, planes, len(at)/4, v.strips, v.rows, v.stripStep, v.c, v.in)
+}
+
+// packPairs packs tiles of the planes in pairs, for each plane and part of width
+// channels; part is the distance of these in dst. A tile without a partner gets
+// zeros.
+func (v *winogradWeights) packPairs(dst []uint32, from []uint16, tiles, parts, width, part, channels int, l planes) {
+	k, pairs := &v.p.engine.kernels.BF16, (tiles+1)/2
+	for plane := range 16 {
+		all := from[plane*l.size:]
+		if tiles%2 == 1 {
+			clear(all[tiles*l.stride:][:channels])
+		}
+		for i := range parts {
+			k.PackImages(dst[:pairs*width], all[i*width:], all[l.stride+i*width:], width, min(width, channels-i*width), 2*l.stride)
+			dst = dst[part:]
 		}
 	}
 }
 
 // run adds the blocks of one shard to its sums, for some panels.
 func (v *winogradWeights) run(worker, task int) {
-	p, k := v.p, v.tile
+	p := v.p
 	shard := task % v.shards
 	panel0 := task / v.shards * v.panelsPerTask
 	panelEnd := min(panel0+v.panelsPerTask, v.panels)
-	columns := min(panelEnd*k.Cols, v.oc) - panel0*k.Cols
-	size := k.Rows * k.Cols
+	columns := min(panelEnd*v.cols, v.oc) - panel0*v.cols
+	size := v.rows * v.cols
 	planeSize := v.panels * v.strips * size
 	sums := p.mem[v.sums][shard*16*planeSize:][:16*planeSize]
 	for plane := range 16 {
 		clear(sums[plane*planeSize+panel0*v.strips*size : plane*planeSize+panelEnd*v.strips*size])
 	}
+	for block := shard * v.blocks / v.shards; block < (shard+1)*v.blocks/v.shards; block++ {
+		if v.pair != nil {
+			v.addPairs(worker, block, panel0, panelEnd, columns, sums)
+		} else {
+			v.add(worker, block, panel0, panelEnd, columns, sums)
+		}
+	}
+}
+
+// add adds a block to sums.
+func (v *winogradWeights) add(worker, block, panel0, panelEnd, columns int, sums []float32) {
+	p, size := v.p, v.rows*v.cols
 	in := p.scratch[worker][:16*v.in.size]
 	grad := p.scratch[worker][16*v.in.size:][:16*v.grad.size]
-	for block := shard * v.blocks / v.shards; block < (shard+1)*v.blocks/v.shards; block++ {
-		group, _, at := v.tilesOf(block)
-		planeStep := v.in.size
-		if v.packedX == noSlot {
-			v.input(block, in)
-		} else {
-			planeStep = v.strips * v.stripStep
-			in = p.mem[v.packedX][block*16*planeStep:]
+	group, _, at := v.tilesOf(block)
+	planeStep := v.in.size
+	if v.packedX == noSlot {
+		v.input(block, in)
+	} else {
+		planeStep = v.strips * v.stripStep
+		in = p.mem[v.packedX][block*16*planeStep:]
+	}
+	dy := p.mem[v.dy][group*v.tables.images*v.dyStep+panel0*v.cols:]
+	p.engine.kernels.Winograd.Gradient(grad, dy, p.zero, at, columns, v.grad.stride, v.grad.size)
+	for plane := range 16 {
+		for panel := panel0; panel < panelEnd; panel++ {
+			dy := grad[plane*v.grad.size+(panel-panel0)*v.cols:]
+			for strip := range v.strips {
+				dst := sums[((plane*v.panels+panel)*v.strips+strip)*size:][:size]
+				v.tile.Run(dst, in[plane*planeStep+strip*v.stripStep:], dy, v.offsets[:len(at)/2])
+			}
 		}
-		dy := p.mem[v.dy][group*v.tables.images*v.dyStep+panel0*k.Cols:]
-		p.engine.kernels.Winograd.Gradient(grad, dy, p.zero, at, columns, v.grad.stride, v.grad.size)
-		for plane := range 16 {
-			for panel := panel0; panel < panelEnd; panel++ {
-				dy := grad[plane*v.grad.size+(panel-panel0)*k.Cols:]
-				for strip := range v.strips {
-					dst := sums[plane*planeSize+(panel*v.strips+strip)*size:][:size]
-					k.Run(dst, in[plane*planeStep+strip*v.stripStep:], dy, v.pairs[:len(at)/2])
-				}
+	}
+}
+
+// addPairs is add in mixed precision.
+func (v *winogradWeights) addPairs(worker, block, panel0, panelEnd, columns int, sums []float32) {
+	p, k, size := v.p, &v.p.engine.kernels.BF16, v.rows*v.cols
+	scratch := p.scratch[worker]
+	halves := scratch[:8*max(v.in.size, v.grad.size)]
+	inStep, gradStep := v.strips*v.stripStep, v.pairTiles*v.cols
+	in := wordsOf(scratch[len(halves):][:16*inStep])
+	grad := wordsOf(scratch[len(halves)+16*inStep:][:16*v.panelsPerTask*gradStep])
+	if v.packedX == noSlot {
+		v.inputPairs(block, in, halvesOf(halves))
+	} else {
+		in = wordsOf(p.mem[v.packedX][block*16*inStep:])
+	}
+	group, _, at := v.tilesOf(block)
+	tiles, panels := len(at)/4, panelEnd-panel0
+	dy := halvesOf(p.mem[v.dy])[group*v.tables.images*v.dyStep+panel0*v.cols:]
+	k.Gradient(halvesOf(halves), dy, halvesOf(p.zero), at, columns, v.grad.stride, v.grad.size)
+	v.packPairs(grad, halvesOf(halves), tiles, panels, v.cols, gradStep, columns, v.grad)
+	for plane := range 16 {
+		for panel := range panels {
+			dy := grad[(plane*panels+panel)*gradStep:]
+			for strip := range v.strips {
+				dst := sums[((plane*v.panels+panel0+panel)*v.strips+strip)*size:][:size]
+				v.pair.Run(dst, in[plane*inStep+strip*v.stripStep:], dy, v.offsets[:(tiles+1)/2*2])
 			}
 		}
 	}
@@ -443,9 +640,9 @@ func (v *winogradWeights) run(worker, task int) {
 
 // total adds the shards of one strip and panel and transforms the sums into dw.
 func (v *winogradWeights) total(_, task int) {
-	p, k, kernels := v.p, v.tile, v.p.engine.kernels
+	p, kernels := v.p, v.p.engine.kernels
 	panel, strip := task/v.strips, task%v.strips
-	size := k.Rows * k.Cols
+	size := v.rows * v.cols
 	planeSize := v.panels * v.strips * size
 	sums, dw := p.mem[v.sums][task*size:], p.mem[v.dw]
 	for shard := 1; shard < v.shards; shard++ {
@@ -454,8 +651,8 @@ func (v *winogradWeights) total(_, task int) {
 			kernels.Add(dst, dst, sums[(shard*16+plane)*planeSize:])
 		}
 	}
-	columns := min(k.Cols, v.oc-panel*k.Cols)
-	for r := range min(k.Rows, v.c-strip*k.Rows) {
-		kernels.Winograd.Sums(dw[(strip*k.Rows+r)*v.oc+panel*k.Cols:], sums[r*k.Cols:], columns, v.c*v.oc, planeSize)
+	columns := min(v.cols, v.oc-panel*v.cols)
+	for r := range min(v.rows, v.c-strip*v.rows) {
+		kernels.Winograd.Sums(dw[(strip*v.rows+r)*v.oc+panel*v.cols:], sums[r*v.cols:], columns, v.c*v.oc, planeSize)
 	}
 }

@@ -77,6 +77,66 @@ func TestWinogradRounding(t *testing.T) {
 	}
 }
 
+// TestWinogradRoundingBF16 does so in mixed precision, on operands that bfloat16
+// holds. Direct convolution rounds results alone, by at most 2⁻⁸ of themselves and
+// evenly distributed, so the root mean square is less than 1/√3 of that.
+// Winograd's also rounds transformed operands, each a sum of four numbers, and
+// combines nine products into each result; 1.11 was measured.
+func TestWinogradRoundingBF16(t *testing.T) {
+	const n, size, c, oc = 8, 8, 256, 32
+	attrs := graph.ConvAttrs{Stride: 1, Pad: graph.SymmetricPadding(1)}
+	b := graph.NewBuilder()
+	x := b.Input("x", graph.Real, n, size, size, c)
+	w := b.Input("w", graph.Real, 3, 3, c, oc)
+	y := b.Conv(x, w, attrs)
+	dy := b.Input("dy", graph.Real, y.Shape...)
+	g, err := b.Build(y, b.ConvBackwardData(dy, w, x, attrs), b.ConvBackwardWeights(x, dy, w, attrs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := random.New(5)
+	var in []tensor.Tensor
+	for _, node := range []*graph.Node{x, w, dy} {
+		v := tensor.New(tensor.Float32, node.Shape...)
+		for i := range v.Float32s() {
+			v.Float32s()[i] = kernel.FromBF16(kernel.ToBF16(float32(rng.Range(-1, 1))))
+		}
+		in = append(in, v)
+	}
+	want := wideConv(in[0], in[1], in[2])
+	for _, k := range kernel.Supported() {
+		for _, c := range []struct {
+			winograd string
+			limit    float64
+		}{{"off", 0.58}, {"on", 1.5}} {
+			e := open(t, Options{InstructionSet: k.Set.String(), Winograd: c.winograd, Precision: "bfloat16"})
+			p, err := e.Compile(g, e.NewVariables())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := p.Kernels()["conv"]; strings.Contains(got, "winograd") != (c.winograd == "on") || !strings.Contains(got, "bfloat16") {
+				t.Fatalf("winograd %s: conv runs as %q", c.winograd, got)
+			}
+			got, err := p.Run(context.Background(), in...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, pass := range []string{"forward", "backward data", "backward weights"} {
+				squares, all := 0.0, 0.0
+				for j, v := range got[i].Float32s() {
+					squares += (float64(v) - want[i][j]) * (float64(v) - want[i][j])
+					all += want[i][j] * want[i][j]
+				}
+				rms := math.Sqrt(squares/all) / 0x1p-8
+				t.Logf("%v, winograd %s, %s: root mean square error %.3g", k.Set, c.winograd, pass, rms)
+				if !(rms <= c.limit) {
+					t.Errorf("%v, winograd %s, %s: root mean square error %.3g, want at most %v", k.Set, c.winograd, pass, rms, c.limit)
+				}
+			}
+		}
+	}
+}
+
 // wideConv is y, dx and dw in float64 for a 3×3 kernel, stride 1 and padding 1.
 func wideConv(x, w, dy tensor.Tensor) [3][]float64 {
 	n, h, wd, c, oc := x.Shape()[0], x.Shape()[1], x.Shape()[2], x.Shape()[3], w.Shape()[3]
@@ -132,8 +192,14 @@ func TestWinogradRule(t *testing.T) {
 		{"avx2", "on", 3, 1, 1, 1, 1, 1, true, true},
 		{"avx2", "on", 3, 2, 32, 32, 64, 64, true, false},
 		{"avx2", "off", 3, 1, 32, 32, 64, 64, true, false},
+		{"avx512_bf16", "auto", 3, 1, 32, 32, 64, 64, true, true}, // in bfloat16
+		{"avx512_bf16", "auto", 3, 1, 32, 32, 32, 64, true, false},
 	} {
-		e := open(t, Options{Threads: 1, InstructionSet: c.set, Winograd: c.mode})
+		precision := "float32"
+		if c.set == "avx512_bf16" {
+			precision = "bfloat16"
+		}
+		e := open(t, Options{Threads: 1, InstructionSet: c.set, Winograd: c.mode, Precision: precision})
 		if e.Name() != "cpu/"+c.set {
 			continue // does not run here
 		}

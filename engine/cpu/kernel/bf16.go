@@ -17,6 +17,11 @@ type BF16 struct {
 	PackImages func(dst []uint32, a, b []uint16, width, valid, stride int)
 	Narrow     func(dst []uint16, src []float32)
 	Widen      func(dst []float32, src []uint16)
+
+	// Winograd's transforms; those of weights are in float32.
+	Input    func(dst, src, zero []uint16, patches []int32, c, stride, plane int)
+	Gradient func(dst, src, zero []uint16, patches []int32, c, stride, plane int)
+	Output   func(dst []uint16, src []float32, at []int32, c, stride, plane int)
 }
 
 // PairTile is ConvTile for pairs. Run rounds the sums to bfloat16, Sums leaves
@@ -194,6 +199,67 @@ func pairOuterTileGeneric(dst []float32, src, dy []uint32, pixels []int32) {
 	}
 }
 
+// winogradInputBF16Generic is winogradInputGeneric in float32 from bfloat16 to
+// bfloat16.
+func winogradInputBF16Generic(dst, src, _ []uint16, patches []int32, c, stride, plane int) {
+	one := [16]int32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+	var in, out [16]float32
+	for t := 0; t < len(patches)/16; t++ {
+		for k := range c {
+			gatherBF16(in[:], src, patches[t*16:], k)
+			winogradInputGeneric(out[:], in[:], nil, one[:], 1, 1, 1)
+			for i, v := range out {
+				dst[i*plane+t*stride+k] = ToBF16(v)
+			}
+		}
+	}
+}
+
+// winogradGradientBF16Generic is winogradGradientGeneric in the same way.
+func winogradGradientBF16Generic(dst, src, _ []uint16, patches []int32, c, stride, plane int) {
+	one := [4]int32{0, 1, 2, 3}
+	var in [4]float32
+	var out [16]float32
+	for t := 0; t < len(patches)/4; t++ {
+		for k := range c {
+			gatherBF16(in[:], src, patches[t*4:], k)
+			winogradGradientGeneric(out[:], in[:], nil, one[:], 1, 1, 1)
+			for i, v := range out {
+				dst[i*plane+t*stride+k] = ToBF16(v)
+			}
+		}
+	}
+}
+
+// gatherBF16: dst[i] = src[at[i]+k], or 0 at NoPixel.
+func gatherBF16(dst []float32, src []uint16, at []int32, k int) {
+	for i, o := range at[:len(dst)] {
+		if dst[i] = 0; o != NoPixel {
+			dst[i] = FromBF16(src[int(o)+k])
+		}
+	}
+}
+
+// winogradOutputBF16Generic is winogradOutputGeneric with rounded results.
+func winogradOutputBF16Generic(dst []uint16, src []float32, at []int32, c, stride, plane int) {
+	one := [4]int32{0, 1, 2, 3}
+	var in [16]float32
+	var out [4]float32
+	for t := 0; t < len(at)/4; t++ {
+		for k := range c {
+			for i := range in {
+				in[i] = src[i*plane+t*stride+k]
+			}
+			winogradOutputGeneric(out[:], in[:], one[:], 1, 1, 1)
+			for i, o := range at[t*4:][:4] {
+				if o != NoPixel {
+					dst[int(o)+k] = ToBF16(out[i])
+				}
+			}
+		}
+	}
+}
+
 var bf16Generic = BF16{
 	ConvTiles:  []PairTile{{6, 16, pairTileGeneric, pairTileSumsGeneric}},
 	OuterTiles: []PairOuterTile{{6, 16, pairOuterTileGeneric}},
@@ -201,4 +267,7 @@ var bf16Generic = BF16{
 	PackImages: packImagesGeneric,
 	Narrow:     narrowGeneric,
 	Widen:      widenGeneric,
+	Input:      winogradInputBF16Generic,
+	Gradient:   winogradGradientBF16Generic,
+	Output:     winogradOutputBF16Generic,
 }

@@ -48,6 +48,39 @@ func narrowAVX512(dst []uint16, src []float32)
 //go:noescape
 func widenAVX512(dst []float32, src []uint16)
 
+// The transforms in assembly work on whole vectors of 16 channels, generic Go on
+// the channels that remain.
+
+//go:noescape
+func winogradInputBF16(dst, src, zero []uint16, patches []int32, c, stride, plane int)
+
+//go:noescape
+func winogradGradientBF16(dst, src, zero []uint16, patches []int32, c, stride, plane int)
+
+//go:noescape
+func winogradOutputBF16(dst []uint16, src []float32, at []int32, c, stride, plane int)
+
+func winogradInputVectorBF16(dst, src, zero []uint16, patches []int32, c, stride, plane int) {
+	winogradInputBF16(dst, src, zero, patches, c, stride, plane)
+	if done := c &^ 15; done < c {
+		winogradInputBF16Generic(dst[done:], src[done:], zero, patches, c-done, stride, plane)
+	}
+}
+
+func winogradGradientVectorBF16(dst, src, zero []uint16, patches []int32, c, stride, plane int) {
+	winogradGradientBF16(dst, src, zero, patches, c, stride, plane)
+	if done := c &^ 15; done < c {
+		winogradGradientBF16Generic(dst[done:], src[done:], zero, patches, c-done, stride, plane)
+	}
+}
+
+func winogradOutputVectorBF16(dst []uint16, src []float32, at []int32, c, stride, plane int) {
+	winogradOutputBF16(dst, src, at, c, stride, plane)
+	if done := c &^ 15; done < c {
+		winogradOutputBF16Generic(dst[done:], src[done:], at, c-done, stride, plane)
+	}
+}
+
 func packRowsAVX512(dst []uint32, src []float32, width, valid, stride int) {
 	switch {
 	case width == 32 && valid == 32:
@@ -81,4 +114,7 @@ var bf16AVX512 = BF16{
 	PackImages: packImagesAVX512,
 	Narrow:     narrowAVX512,
 	Widen:      widenAVX512,
+	Input:      winogradInputVectorBF16,
+	Gradient:   winogradGradientVectorBF16,
+	Output:     winogradOutputVectorBF16,
 }

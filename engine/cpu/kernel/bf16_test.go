@@ -286,3 +286,66 @@ func TestBF16Conversions(t *testing.T) {
 		}
 	})
 }
+
+// The transforms between bfloat16 are those of float32, which have a test of their
+// own, on widened numbers and with rounded results.
+func TestWinogradBF16(t *testing.T) {
+	const pixels, tiles = 30, 5
+	forEachSet(t, func(t *testing.T, k *Kernels) {
+		rng := rand.New(rand.NewPCG(8, 8))
+		f := filler{rng: rng, real: true}
+		for _, c := range []int{1, 2, 15, 16, 17, 32, 50} {
+			stride := c + c%5
+			plane := tiles*stride + 3
+			src := make([]uint16, pixels*c)
+			for i := range src {
+				src[i] = ToBF16(f.next())
+			}
+			wide := make([]float32, len(src))
+			widenGeneric(wide, src)
+			zero := make([]uint16, c)
+			offsets := func(n int) []int32 {
+				var o []int32
+				for range n {
+					o = append(o, max(NoPixel, int32(rng.IntN(pixels+6)-6)*int32(c)))
+				}
+				return o
+			}
+			compare := func(what string, got []uint16, want []float32) {
+				t.Helper()
+				for i, v := range want {
+					if rounded := ToBF16(v); v == v && got[i] != rounded || v != v && got[i] != 0xffff {
+						t.Fatalf("%s, c=%d: element %d is %v, want %v", what, c, i, FromBF16(got[i]), FromBF16(rounded))
+					}
+				}
+			}
+			for _, p := range []struct {
+				what string
+				size int
+				run  func(dst, src, zero []uint16, patches []int32, c, stride, plane int)
+				wide func(dst, src, zero []float32, patches []int32, c, stride, plane int)
+			}{{"input", 16, k.BF16.Input, winogradInputGeneric}, {"gradient", 4, k.BF16.Gradient, winogradGradientGeneric}} {
+				patches := offsets(tiles * p.size)
+				got, check := guarded16(t, 16*plane)
+				want, _ := guarded(t, 16*plane, 0)
+				p.run(got, src, zero, patches, c, stride, plane)
+				check()
+				p.wide(want, wide, nil, patches, c, stride, plane)
+				compare(p.what, got, want)
+			}
+
+			sums := f.fill(make([]float32, 16*plane))
+			at := make([]int32, 0, 4*tiles)
+			for _, pixel := range rng.Perm(pixels)[:4*tiles] {
+				at = append(at, int32(pixel*c))
+			}
+			at[3], at[9] = NoPixel, NoPixel
+			got, check := guarded16(t, pixels*c)
+			want, _ := guarded(t, pixels*c, 0)
+			k.BF16.Output(got, sums, at, c, stride, plane)
+			check()
+			winogradOutputGeneric(want, sums, at, c, stride, plane)
+			compare("output", got, want)
+		}
+	})
+}
