@@ -87,6 +87,10 @@ type Config struct {
 	Norm     Norm    `json:"norm,omitempty"`      // "" is BatchNorm
 	ConvBias bool    `json:"conv_bias,omitempty"` // biases in convolutions, as Keras's layers have by default
 	Epsilon  float64 `json:"epsilon,omitempty"`   // of batch normalisation; 0: the convention's
+
+	// StrideFirst has a bottleneck's stride in its first 1×1 convolution, as the
+	// paper and keras.applications have it, instead of in the 3×3.
+	StrideFirst bool `json:"stride_first,omitempty"`
 }
 
 // family is what a name stands for, before image and classes are known.
@@ -165,6 +169,8 @@ func (c Config) Check() error {
 		return fail("block", c.Block, "basic or bottleneck")
 	case c.Shortcut != Projection && c.Shortcut != PadShortcut:
 		return fail("shortcut", c.Shortcut, "projection or pad")
+	case c.StrideFirst && c.Block != Bottleneck:
+		return fail("stride_first", c.StrideFirst, "false without bottleneck blocks")
 	case c.Shortcut == PadShortcut && c.Block == Bottleneck:
 		return fail("shortcut", c.Shortcut, "projection with bottleneck blocks")
 	case c.Norm != "" && c.Norm != BatchNorm && c.Norm != NoNorm:

@@ -326,3 +326,35 @@ func TestEpsilon(t *testing.T) {
 		t.Errorf("%d batch normalisations, want 19", norms)
 	}
 }
+
+// TestStrideFirst has the paper's ResNet-50, as keras.applications builds it: with
+// biases 25,636,712 parameters (https://keras.io/api/applications), and 3.8 G
+// multiply-adds (He et al. 2015, table 1) where the stride in the 3×3 costs 4.09 G
+// (torchvision's documentation of ResNet50_Weights).
+func TestStrideFirst(t *testing.T) {
+	c, err := Named("resnet50", Torch, 224, 224, 3, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		first bool
+		macs  float64 // within half of the last digit, or above by less than one
+		above float64
+	}{{true, 3.8e9, 0.1e9}, {false, 4.085e9, 0.01e9}} {
+		c.StrideFirst, c.ConvBias = x.first, true
+		s, err := c.Summarize()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if total := s.Trainable + s.NonTrainable; total != 25_636_712 {
+			t.Errorf("stride first %v: %d parameters, want 25,636,712", x.first, total)
+		}
+		if got := float64(s.MACs); got < x.macs || got > x.macs+x.above {
+			t.Errorf("stride first %v: %.4g multiply-adds, want %.4g", x.first, got, x.macs)
+		}
+	}
+	c.Block = Basic
+	if c.StrideFirst = true; c.Check() == nil {
+		t.Error("a basic block has no first 1×1")
+	}
+}

@@ -111,11 +111,15 @@ func (n *network) basic(x *graph.Node, name string, width, stride int) *graph.No
 func (n *network) bottleneck(x *graph.Node, name string, width, stride int) *graph.Node {
 	shortcut := n.shortcut(x, name, 4*width, stride)
 
-	y := n.conv(x, name+".conv1", width, 1, 1)
+	first, second := 1, stride
+	if n.StrideFirst {
+		first, second = stride, 1
+	}
+	y := n.conv(x, name+".conv1", width, 1, first)
 	y = n.batchNorm(y, name+".bn1")
 	y = n.relu(y, name+".relu1")
 
-	y = n.conv(y, name+".conv2", width, 3, stride)
+	y = n.conv(y, name+".conv2", width, 3, second)
 	y = n.batchNorm(y, name+".bn2")
 	y = n.relu(y, name+".relu2")
 

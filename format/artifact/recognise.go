@@ -314,11 +314,15 @@ func (r *recogniser) shapes(c model.Config) error {
 func Name(c model.Config) string {
 	for _, name := range model.Names() {
 		f, err := model.Named(name, c.Convention, 32, 32, c.Channels, c.Classes)
-		if err == nil && f.Block == c.Block && f.Shortcut == c.Shortcut && slices.Equal(f.Blocks, c.Blocks) && f.Filters == c.Filters {
+		if err == nil && f.Block == c.Block && f.Shortcut == c.Shortcut && slices.Equal(f.Blocks, c.Blocks) && f.Filters == c.Filters && !c.StrideFirst {
 			return name
 		}
 	}
-	return fmt.Sprintf("resnet-%s-blocks%s-filters%d", c.Block, strings.Join(strings.Fields(strings.Trim(fmt.Sprint(c.Blocks), "[]")), "."), c.Filters)
+	block := string(c.Block)
+	if c.StrideFirst {
+		block += "-v1"
+	}
+	return fmt.Sprintf("resnet-%s-blocks%s-filters%d", block, strings.Join(strings.Fields(strings.Trim(fmt.Sprint(c.Blocks), "[]")), "."), c.Filters)
 }
 
 // sortNatural sorts names with numbers in them by number.

@@ -126,12 +126,16 @@ func propose(s *Network, expected *model.Config) ([]model.Config, error) {
 		stems = []model.Stem{model.LargeStem, model.SmallStem}
 	}
 	var proposals []model.Config
-	for _, block := range []model.Block{model.Basic, model.Bottleneck} {
+	for _, kind := range []struct {
+		block       model.Block
+		strideFirst bool
+	}{{model.Basic, false}, {model.Bottleneck, false}, {model.Bottleneck, true}} {
+		block := kind.block
 		for _, shortcut := range []model.Shortcut{model.Projection, model.PadShortcut} {
 			for _, convention := range conventions {
 				for _, stem := range stems {
 					c := base
-					c.Block, c.Shortcut, c.Convention, c.Stem = block, shortcut, convention, stem
+					c.Block, c.Shortcut, c.Convention, c.Stem, c.StrideFirst = block, shortcut, convention, stem, kind.strideFirst
 					c.Filters = widths[0]
 					if block == model.Bottleneck {
 						c.Filters /= 4
@@ -329,6 +333,9 @@ func Describe(c model.Config) string {
 		b.WriteString("no batch normalisation, ")
 	} else {
 		fmt.Fprintf(&b, "batch normalisation with ε %v, ", float32(c.BatchNormEpsilon()))
+	}
+	if c.StrideFirst {
+		b.WriteString("strides in the first 1×1, ")
 	}
 	if c.ConvBias {
 		b.WriteString("biases in convolutions, ")

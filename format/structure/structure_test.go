@@ -33,6 +33,10 @@ func configs(t *testing.T) []model.Config {
 				bare.ConvBias, bare.Norm = true, model.NoNorm
 				other.Epsilon = 1.001e-5
 				all = append(all, c, biased, bare, other)
+				if c.Block == model.Bottleneck {
+					c.StrideFirst = true
+					all = append(all, c)
+				}
 			}
 		}
 	}

@@ -89,8 +89,9 @@ class Bottleneck(nn.Module):
 
     def __init__(self, channels, width, stride):
         super().__init__()
-        self.conv1, self.bn1 = Conv(channels, width, 1), norm(width)
-        self.conv2, self.bn2 = Conv(width, width, 3, stride), norm(width)
+        first, second = (stride, 1) if CONFIG.get("stride_first", False) else (1, stride)
+        self.conv1, self.bn1 = Conv(channels, width, 1, first), norm(width)
+        self.conv2, self.bn2 = Conv(width, width, 3, second), norm(width)
         self.conv3, self.bn3 = Conv(width, 4 * width, 1), norm(4 * width)
         self.downsample = shortcut(channels, 4 * width, stride)
 

@@ -17,7 +17,7 @@ var modelPy string
 
 // understood are the fields of a model.Config that model.py builds from.
 var understood = []string{"name", "convention", "height", "width", "channels", "classes", "stem", "block", "shortcut", "blocks", "filters",
-	"norm", "conv_bias", "epsilon"}
+	"norm", "conv_bias", "epsilon", "stride_first"}
 
 // Module is a Python module with c as a torch.nn.Module, for networks that
 // neither torchvision nor timm has: model.py with c for its CONFIG. A network
