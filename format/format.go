@@ -39,6 +39,7 @@ type Format struct {
 var Formats = []Format{
 	safetensorsFormat,
 	torchFormat,
+	kerasFormat,
 }
 
 const headBytes = 4096

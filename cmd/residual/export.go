@@ -27,8 +27,8 @@ type exportOptions struct {
 func (o *exportOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.name, "format", "", "of the file: "+strings.Join(format.Names(), ", ")+" (default: what its extension says)")
 	f.BoolVar(&o.FoldNorm, "fold-bn", false, "take batch normalisation into the convolutions")
-	f.BoolVar(&o.Softmax, "softmax", false, "let probabilities come out instead of logits; onnx")
-	f.BoolVar(&o.Preprocess, "include-preprocess", false, "make scaling and normalisation part of the network; onnx")
+	f.BoolVar(&o.Softmax, "softmax", false, "let probabilities come out instead of logits; onnx, keras")
+	f.BoolVar(&o.Preprocess, "include-preprocess", false, "make scaling and normalisation part of the network; onnx, keras")
 	choiceFlag(f, &o.engine, "engine", "that computes golden vectors: cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
 }

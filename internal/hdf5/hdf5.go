@@ -51,10 +51,6 @@ type Object struct {
 	Attributes []*Attribute
 	Children   []*Object // of a group: by name where the file sorts them so, else as stored
 	Data       *Dataset  // nil for a group
-
-	// Address is where the object's header lies. Writers that append, as h5py
-	// does, place a later object behind an earlier one.
-	Address uint64
 }
 
 // Name is the last element of Path.

@@ -252,7 +252,7 @@ func (s *source) object(address uint64, path string, depth int) (*Object, error)
 		return nil, fmt.Errorf("%s: a second link to one object: hard links are not read", path)
 	}
 	s.seen[address] = true
-	o := &Object{Path: path, Address: address}
+	o := &Object{Path: path}
 	messages, err := s.messages(address)
 	if err == nil {
 		err = s.fill(o, messages)

@@ -111,6 +111,12 @@ func (f *fields) datatype(depth int) (Type, error) {
 			t.Class = VariableString
 		}
 	}
+	if d, err := t.dtype(); err == nil && t.Class != Opaque {
+		t.what = d.String()
+		if t.BigEndian && size > 1 {
+			t.what += " (big-endian)"
+		}
+	}
 	return t, f.err
 }
 
