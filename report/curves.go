@@ -91,11 +91,14 @@ func Curves(history rundir.History, caption string) (png, svg []byte, err error)
 	if _, err := vector.WriteTo(&s); err != nil {
 		return nil, nil, err
 	}
-	// A browser without this font would take one with serifs. Arial and Helvetica
-	// have the same widths.
-	svg = bytes.ReplaceAll(s.Bytes(), []byte("font-family:Liberation Sans;"),
+	return b.Bytes(), withFonts(s.Bytes()), nil
+}
+
+// withFonts names fonts for browsers without ours, which would take one with
+// serifs. Arial and Helvetica have the same widths.
+func withFonts(svg []byte) []byte {
+	return bytes.ReplaceAll(svg, []byte("font-family:Liberation Sans;"),
 		[]byte("font-family:'Liberation Sans',Arial,Helvetica,sans-serif;"))
-	return b.Bytes(), svg, nil
 }
 
 func drawFigure(c draw.Canvas, history rundir.History, caption string) {
@@ -183,25 +186,12 @@ func drawPanel(c draw.Canvas, p panel) {
 	figure.X.Min, figure.X.Max = first-pad, last+pad
 	figure.X.Tick.Marker = plot.ConstantTicks(epochTicks(int(first), int(last)))
 	figure.X.Label.Text = "Epoch"
-	figure.X.Label.Padding = 3
-	figure.X.Label.TextStyle.Font = sans(10)
-	figure.X.Label.TextStyle.Color = softColor
 	figure.Y.Min, figure.Y.Max = p.y.min, p.y.max
 	figure.Y.Tick.Marker = plot.ConstantTicks(p.y.ticks)
 	if p.y.log {
 		figure.Y.Scale = plot.LogScale{}
 	}
-	for _, axis := range []*plot.Axis{&figure.X, &figure.Y} {
-		axis.Padding = 0
-		axis.LineStyle = draw.LineStyle{Color: axisColor, Width: 0.8}
-		axis.Tick.LineStyle = axis.LineStyle
-		axis.Tick.Length = 3.5
-		axis.Tick.Label.Font = sans(10)
-		axis.Tick.Label.Color = softColor
-	}
-	figure.Y.LineStyle.Width = 0 // the grid carries the labels
-	figure.Y.Tick.LineStyle.Width = 0
-
+	plainAxes(figure)
 	grid := plotter.NewGrid()
 	grid.Vertical.Width = 0
 	grid.Horizontal = draw.LineStyle{Color: gridColor, Width: 0.8}
@@ -215,6 +205,23 @@ func drawPanel(c draw.Canvas, p panel) {
 	}
 	c.Max.Y -= headHeight
 	figure.Draw(c)
+}
+
+// plainAxes gives both axes the look of all figures.
+func plainAxes(figure *plot.Plot) {
+	for _, axis := range []*plot.Axis{&figure.X, &figure.Y} {
+		axis.Padding = 0
+		axis.LineStyle = draw.LineStyle{Color: axisColor, Width: 0.8}
+		axis.Tick.LineStyle = axis.LineStyle
+		axis.Tick.Length = 3.5
+		axis.Tick.Label.Font = sans(10)
+		axis.Tick.Label.Color = softColor
+		axis.Label.Padding = 3
+		axis.Label.TextStyle.Font = sans(10)
+		axis.Label.TextStyle.Color = softColor
+	}
+	figure.Y.LineStyle.Width = 0 // the grid carries the labels
+	figure.Y.Tick.LineStyle.Width = 0
 }
 
 // drawLegend writes the legend in a row, outside of the data, which no corner of

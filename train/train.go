@@ -44,6 +44,7 @@ type Trainer struct {
 	savedAt int // updates made when the last checkpoint was written; -1: none
 
 	saveFailed bool
+	fixedRate  float64 // of a rate test; 0: none
 }
 
 // position is where training is: enough, with the variables, to continue as if
@@ -333,6 +334,9 @@ func (t *Trainer) betweenSteps(ctx context.Context) error {
 // schedule's and the plateau's factors. Frozen epochs and those after them are
 // two runs to the schedule.
 func (t *Trainer) rate() float64 {
+	if t.fixedRate > 0 {
+		return t.fixedRate
+	}
 	total := t.at.Planned
 	if total == 0 {
 		total = t.config.Epochs * t.fit.Steps()

@@ -116,10 +116,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 		return err
 	}
 	defer eng.Close()
-	fitLoader, err := loader.New(fit, loader.Options{
-		BatchSize: cfg.BatchSize, Shuffle: true, Seed: cfg.Seed, Preprocess: cfg.Preprocess,
-		Augment: cfg.Augment, ClassWeights: cfg.ClassWeights, SampleWeights: cfg.SampleWeights,
-	})
+	fitLoader, err := loader.New(fit, fitOptions(cfg))
 	if err != nil {
 		return err
 	}
@@ -218,6 +215,14 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 		return err
 	}
 	return result.write(stdout, o.format)
+}
+
+// fitOptions are those of the loader of training images.
+func fitOptions(cfg train.Config) loader.Options {
+	return loader.Options{
+		BatchSize: cfg.BatchSize, Shuffle: true, Seed: cfg.Seed, Preprocess: cfg.Preprocess,
+		Augment: cfg.Augment, ClassWeights: cfg.ClassWeights, SampleWeights: cfg.SampleWeights,
+	}
 }
 
 // openRun makes the run directory, or opens and locks the one to continue.
