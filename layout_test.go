@@ -37,11 +37,12 @@ var mayImport = map[string][]string{
 	"report":   {"rundir"},
 
 	// Formats make and take an artifact.Model; the table in format knows them all.
-	"format":             {"dataset", "engine", "format/artifact", "format/keras", "format/safetensors", "format/torch", "internal/atomicfile", "internal/hint", "internal/random", "loader", "model", "optim", "rundir", "tensor", "train"},
+	"format":             {"dataset", "engine", "format/artifact", "format/keras", "format/onnx", "format/safetensors", "format/torch", "internal/atomicfile", "internal/hint", "internal/random", "loader", "model", "optim", "rundir", "tensor", "train"},
 	"format/artifact":    {"format/safetensors", "graph", "internal/hint", "loader", "model", "tensor"},
 	"format/keras":       {"format/artifact", "format/structure", "graph", "internal/hdf5", "internal/hint", "loader", "model", "tensor"},
 	"format/safetensors": {"internal/atomicfile", "tensor"},
 	"format/torch":       {"format/safetensors", "internal/hint", "model", "tensor"},
+	"format/onnx":        {"format/artifact", "format/structure", "graph", "internal/hint", "loader", "model", "tensor"},
 	"format/structure":   {"graph", "model", "tensor"},
 
 	// Only commands and tests know all engines.

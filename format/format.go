@@ -40,6 +40,7 @@ var Formats = []Format{
 	safetensorsFormat,
 	torchFormat,
 	kerasFormat,
+	onnxFormat,
 }
 
 const headBytes = 4096

@@ -64,6 +64,9 @@ func Recognise(n *Network, expected *model.Config) (*Result, error) {
 				return nil, err
 			}
 			r.Gain, r.Offset, r.Softmax = front.gain, front.offset, front.softmax
+			if front.folded > 0 {
+				r.Notes = append(r.Notes, fmt.Sprintf("%d factors or further biases after layers are folded into them: the same function up to rounding", front.folded))
+			}
 			return r, nil
 		}
 		if nearest == nil || m.most > nearest.most {
@@ -88,7 +91,7 @@ func propose(s *Network, expected *model.Config) ([]model.Config, error) {
 		case Add:
 			widths = append(widths, l.Shape[len(l.Shape)-1])
 		case Conv:
-			base.ConvBias = base.ConvBias || l.Bias.Present()
+			base.ConvBias = base.ConvBias || l.Bias.Present() && !l.Bias.zero()
 			if first := l.Inputs[0].Kind == Input; first && (l.Weight.Shape[2] > 3 || l.Stride > 1) {
 				large = true
 			}
@@ -247,11 +250,11 @@ func differ(p, l *Layer) string {
 	params, others := p.params(), l.params()
 	for i := range params {
 		if a, b := params[i], others[i]; a.Present() != b.Present() {
-			if !a.Present() {
+			// Without a bias is with one of zeros.
+			if !a.Present() && !b.zero() {
 				return fmt.Sprintf("there is no place for %q", b.Name)
 			}
-			// Without a bias is with one of zeros.
-			if a != &p.Bias {
+			if a.Present() && a != &p.Bias {
 				return fmt.Sprintf("there is no %s", a.Name)
 			}
 		} else if !a.Shape.Equal(b.Shape) {
@@ -285,12 +288,15 @@ func differ(p, l *Layer) string {
 // result collects the parameters of a complete match.
 func (m *matching) result() (*Result, error) {
 	r := &Result{Config: m.config, Tensors: map[string]tensor.Tensor{}}
-	zeros := 0
+	zeros, left := 0, 0
 	for _, p := range m.trail {
 		others := m.bound[p].params()
 		for i, param := range p.params() {
 			value := others[i].Value
 			if !param.Present() {
+				if others[i].Present() {
+					left++
+				}
 				continue
 			}
 			if !others[i].Present() {
@@ -306,6 +312,9 @@ func (m *matching) result() (*Result, error) {
 	r.Notes = append(r.Notes, Describe(m.config)+", recognised by its layers")
 	if zeros > 0 {
 		r.Notes = append(r.Notes, fmt.Sprintf("%d layers have no bias where others have: it is zero", zeros))
+	}
+	if left > 0 {
+		r.Notes = append(r.Notes, fmt.Sprintf("the biases of %d convolutions are zero and left out", left))
 	}
 	if r.Config.Name == "network" {
 		r.Config.Name = ""

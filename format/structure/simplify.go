@@ -12,6 +12,13 @@ import (
 type front struct {
 	gain, offset []float64 // nil: nothing stood before
 	softmax      bool
+	folded       int // layers whose numbers were worked out anew
+}
+
+// simplifier is a network that simplify makes.
+type simplifier struct {
+	Network
+	folded int
 }
 
 // simplify writes a network in the form that Of uses, computing the same:
@@ -20,6 +27,8 @@ type front struct {
 //   - padding goes into the convolution or pool that follows;
 //   - an average over the whole plane is global, whatever it is called;
 //   - a 1×1 convolution of a vector is dense;
+//   - what a convolution's or dense layer's output is multiplied by and what is
+//     added to it go into kernel and bias;
 //   - subsampling comes before channel padding, and a 1×1 pool is subsampling;
 //   - what changes nothing is left out.
 func simplify(n *Network) (*Network, front, error) {
@@ -36,7 +45,7 @@ func simplify(n *Network) (*Network, front, error) {
 			readers[in] = append(readers[in], l)
 		}
 	}
-	s := &Network{}
+	s := &simplifier{}
 	now := map[*Layer]*Layer{}
 	for _, old := range live {
 		if old.Kind == Input && len(s.Layers) > 0 {
@@ -60,7 +69,8 @@ func simplify(n *Network) (*Network, front, error) {
 	}
 	s.Output = now[output]
 	s.Layers = s.live()
-	return s, f, nil
+	f.folded = s.folded
+	return &s.Network, f, nil
 }
 
 // onlyRescaled reports whether l and the rescalings before it are all that reads
@@ -88,7 +98,7 @@ func (f *front) append(gain, offset []float64, channels int) {
 
 // simplified appends the simplest form of l, whose inputs are simplified already,
 // or returns the layer that computes the same.
-func (s *Network) simplified(l Layer) (*Layer, error) {
+func (s *simplifier) simplified(l Layer) (*Layer, error) {
 	var in *Layer
 	if len(l.Inputs) > 0 {
 		in = l.Inputs[0]
@@ -160,12 +170,53 @@ func (s *Network) simplified(l Layer) (*Layer, error) {
 		if !slices.ContainsFunc(l.Gain, func(x float64) bool { return x != 1 }) && !slices.ContainsFunc(l.Offset, func(x float64) bool { return x != 0 }) {
 			return in, nil
 		}
+		if in.Kind == Conv || in.Kind == Dense {
+			return s.Add(s.scaled(*in, l))
+		}
 	case ReLU:
 		if in.Kind == ReLU {
 			return in, nil
 		}
 	}
 	return s.Add(l)
+}
+
+// scaled is the convolution or dense layer in, a copy because others may read it
+// as it is, with the rescaling l after it. What is only added to a layer without a
+// bias is its bias, to the bit; anything else is worked out in float64 and
+// rounded.
+func (s *simplifier) scaled(in, l Layer) Layer {
+	name := in.Bias.Name
+	if !in.Bias.Present() {
+		name = l.Name
+	}
+	channels := in.Weight.Shape[0]
+	bias := make([]float64, channels)
+	var kernel []float64
+	if in.Bias.Value.Valid() {
+		copy(bias, in.Bias.Value.Convert(tensor.Float64).Float64s())
+	}
+	scale := slices.ContainsFunc(l.Gain, func(x float64) bool { return x != 1 })
+	if scale || in.Bias.Present() {
+		s.folded++
+	}
+	if scale && in.Weight.Value.Valid() {
+		kernel = slices.Clone(in.Weight.Value.Convert(tensor.Float64).Float64s())
+	}
+	narrow := make([]float32, channels)
+	size := len(kernel) / channels
+	for oc := range channels {
+		gain := l.Gain[oc%len(l.Gain)]
+		narrow[oc] = float32(bias[oc]*gain + l.Offset[oc%len(l.Offset)])
+		for i := oc * size; i < (oc+1)*size; i++ {
+			kernel[i] *= gain
+		}
+	}
+	in.Bias = Value(name, tensor.Of(narrow, channels))
+	if kernel != nil {
+		in.Weight = Value(in.Weight.Name, tensor.Of(kernel, in.Weight.Shape...).Convert(tensor.Float32))
+	}
+	return in
 }
 
 func (l *Layer) notNegative() bool {

@@ -69,6 +69,11 @@ func Value(name string, t tensor.Tensor) Param {
 // Present reports whether the layer has the parameter.
 func (p Param) Present() bool { return p.Shape != nil }
 
+// zero reports whether the values are known to be zeros.
+func (p Param) zero() bool {
+	return p.Value.Valid() && !slices.ContainsFunc(p.Value.Convert(tensor.Float32).Float32s(), func(x float32) bool { return x != 0 })
+}
+
 // Layer is a node of a Network. Kind's documentation says which fields it has.
 type Layer struct {
 	Kind   Kind
