@@ -160,9 +160,6 @@ func (o exportOptions) write(ctx context.Context, m *artifact.Model, stdout io.W
 		return err
 	}
 	fmt.Fprintf(stdout, "%s: %s in %s, %d bytes\n", o.out, what, f.About, bytes)
-	if o.Softmax || o.Preprocess { // it is no longer the network whose logits are known
-		return nil
-	}
 	back, err := format.Read(o.out)
 	if err != nil {
 		return fmt.Errorf("reading back what was written: %w", err)

@@ -85,12 +85,13 @@ func propose(s *Network, expected *model.Config) ([]model.Config, error) {
 	in := s.Input().Shape
 	base := model.Config{Name: "network", Height: in[0], Width: in[1], Channels: in[2]}
 	var widths []int // of the additions, in order
-	large, hasNorm := false, false
+	large, hasNorm, convolutions := false, false, 0
 	for _, l := range s.Layers {
 		switch l.Kind {
 		case Add:
 			widths = append(widths, l.Shape[len(l.Shape)-1])
 		case Conv:
+			convolutions++
 			base.ConvBias = base.ConvBias || l.Bias.Present() && !l.Bias.zero()
 			if first := l.Inputs[0].Kind == Input; first && (l.Weight.Shape[2] > 3 || l.Stride > 1) {
 				large = true
@@ -108,6 +109,9 @@ func propose(s *Network, expected *model.Config) ([]model.Config, error) {
 	base.Classes = s.Output.Shape[0]
 	if len(widths) == 0 {
 		return nil, fmt.Errorf("no residual network: no layer adds a shortcut")
+	}
+	if convolutions < 2*len(widths) {
+		return nil, fmt.Errorf("no residual network: %d convolutions for %d shortcuts, want two or three for each", convolutions, len(widths))
 	}
 	if !hasNorm {
 		base.Norm = model.NoNorm

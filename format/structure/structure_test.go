@@ -273,7 +273,14 @@ func TestNearMisses(t *testing.T) {
 		}, `"maxpool"`},
 		"softmax in the middle": {func(n *Network) { named(n, ReLU, "layer4.1.relu1").Kind = Softmax }, `"layer4.1.relu1" is softmax, want ReLU`},
 		"no dense layer":        {func(n *Network) { n.Output = named(n, ReLU, "layer4.1.relu2") }, "no classifier"},
-		"dead network":          {func(n *Network) { n.Output = named(n, Input, "images") }, "no classifier"},
+		"few convolutions": {func(n *Network) {
+			for _, l := range n.Layers {
+				if l.Kind == Conv && strings.HasSuffix(l.Name, "conv2") {
+					l.Kind = ReLU
+				}
+			}
+		}, "12 convolutions for 8 shortcuts"},
+		"dead network": {func(n *Network) { n.Output = named(n, Input, "images") }, "no classifier"},
 		"rescaling inside": {func(n *Network) {
 			l := named(n, BatchNorm, "bn1")
 			l.Kind, l.Gain, l.Offset = Rescale, []float64{2}, []float64{0}
