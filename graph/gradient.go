@@ -116,6 +116,18 @@ func (b *Builder) backward(n, dy *Node, want func(operand int) bool) []*Node {
 
 	case OpReLU: // y = max(x, 0)
 		d[0] = b.ReLUBackward(dy, n)
+	case OpSigmoid: // y = 1/(1+exp(-x)): dx = dy·y·(1-y)
+		d[0] = b.Mul(dy, b.Mul(n, b.Sub(b.Constant(1), n)))
+	case OpScaleChannels: // y = x·s: dx = dy·s, ds = Σ over H and W of dy·x
+		if want(0) {
+			d[0] = b.ScaleChannels(dy, in[1])
+		}
+		if want(1) && len(in[1].Shape) == 1 {
+			b.Fail("gradient: scale_channels has none for one factor per image")
+		} else if want(1) {
+			area := in[0].Shape[1] * in[0].Shape[2]
+			d[1] = b.Scale(b.GlobalAvgPool(b.Mul(dy, in[0])), float64(area))
+		}
 	case OpMaxPool: // y = max over the window
 		d[0] = b.add(Node{Op: OpMaxPoolBackward, Pool: n.Pool, Shape: in[0].Shape}, dy, in[0])
 	case OpAvgPool: // y = mean over the window

@@ -40,6 +40,12 @@ const (
 
 	OpReLU         // max(x, 0); NaN stays NaN
 	OpReLUBackward // dy, y → dy where y > 0, else 0
+	OpSigmoid      // 1/(1+e⁻ˣ), element by element
+
+	// OpScaleChannels multiplies every pixel by a factor:
+	//	x [N,H,W,C], s [N,C] → x·s, of its image and channel (squeeze-excitation)
+	//	x [N,H,W,C], s [N]   → x·s, of its image (stochastic depth); s has no gradient
+	OpScaleChannels
 
 	OpMaxPool         // x → [N,OH,OW,C] (PoolAttrs); NaN wins, so that no maximum hides it
 	OpMaxPoolBackward // dy, x → dx; of equal maxima the first in row order takes all
@@ -86,7 +92,7 @@ var opNames = [numOps]string{
 	OpBias: "bias", OpSumChannels: "sum_channels",
 	OpBatchMean: "batch_mean", OpBatchVariance: "batch_variance", OpBatchNorm: "batch_norm",
 	OpBatchNormBackwardScale: "batch_norm_backward_scale", OpBatchNormBackwardData: "batch_norm_backward_data",
-	OpReLU: "relu", OpReLUBackward: "relu_backward",
+	OpReLU: "relu", OpReLUBackward: "relu_backward", OpSigmoid: "sigmoid", OpScaleChannels: "scale_channels",
 	OpMaxPool: "max_pool", OpMaxPoolBackward: "max_pool_backward",
 	OpAvgPool: "avg_pool", OpAvgPoolBackward: "avg_pool_backward",
 	OpGlobalAvgPool: "global_avg_pool", OpGlobalAvgPoolBackward: "global_avg_pool_backward",

@@ -126,6 +126,24 @@ func (b *Builder) ReLUBackward(dy, y *Node) *Node {
 	return b.add(Node{Op: OpReLUBackward, Shape: y.Shape}, dy, y)
 }
 
+// Sigmoid is OpSigmoid.
+func (b *Builder) Sigmoid(x *Node) *Node { return b.add(Node{Op: OpSigmoid, Shape: x.Shape}, x) }
+
+// ScaleChannels is OpScaleChannels: x [N,H,W,C] · s, which is [N,C] or [N].
+func (b *Builder) ScaleChannels(x, s *Node) *Node {
+	if !b.wantRank(OpScaleChannels, x, 4) {
+		return placeholder
+	}
+	want := tensor.Shape{x.Shape[0], x.Shape[3]}
+	if len(s.Shape) == 1 {
+		want = want[:1]
+	}
+	if !b.wantShape(OpScaleChannels, "factors", s, want) {
+		return placeholder
+	}
+	return b.add(Node{Op: OpScaleChannels, Shape: x.Shape}, x, s)
+}
+
 func (b *Builder) pool(op Op, x *Node, attrs PoolAttrs) *Node {
 	if !b.wantRank(op, x, 4) {
 		return placeholder

@@ -126,6 +126,32 @@ func (c *compiler) imageStep(n *graph.Node, body func(out []float32, in [][]floa
 	}, all...)
 }
 
+// lowerSigmoid: y = 1/(1+exp(-x)), in float64 inside.
+func (c *compiler) lowerSigmoid(n *graph.Node) {
+	const chunk = 4096
+	p, src, dst := c.p, c.slotOf[n.Inputs[0].ID], c.value(n)
+	elements := n.Shape.Elements()
+	c.step(label(n), (elements+chunk-1)/chunk, func(_, task int) {
+		first, last := task*chunk, min((task+1)*chunk, elements)
+		for i, x := range p.mem[src][first:last] {
+			p.mem[dst][first+i] = float32(1 / (1 + math.Exp(-float64(x))))
+		}
+	}, src, dst)
+}
+
+// lowerScaleChannels: y = x·s, with factors of each image, or of each image's
+// channels.
+func (c *compiler) lowerScaleChannels(n *graph.Node) {
+	p, k := c.p, c.k
+	if len(n.Inputs[1].Shape) == 1 {
+		c.imageStep(n, func(y []float32, in [][]float32) { k.ScaleAdd(y, in[0], in[1][0], 0) })
+		return
+	}
+	ch := n.Shape[3]
+	c.needChannels(ch)
+	c.imageStep(n, func(y []float32, in [][]float32) { k.ChannelScaleAdd(y, in[0], in[1], p.zero[:ch]) })
+}
+
 // window is one position of a pooling window inside an image.
 type window struct {
 	pixels []int32 // source pixels, in row order

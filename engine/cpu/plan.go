@@ -459,6 +459,10 @@ func (c *compiler) lower(u *unit) error {
 		err = c.lowerMatMul(n)
 	case graph.OpBatchMean:
 		c.lowerMoments(u.nodes)
+	case graph.OpSigmoid:
+		c.lowerSigmoid(n)
+	case graph.OpScaleChannels:
+		c.lowerScaleChannels(n)
 	case graph.OpMaxPool:
 		c.lowerMaxPool(n)
 	case graph.OpMaxPoolBackward:

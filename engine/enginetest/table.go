@@ -130,7 +130,7 @@ func labels(n, classes int) operand {
 // table has a row for each operation, in the order of package graph.
 func table() []row {
 	var rows []row
-	for _, part := range [][]row{leaves(), convolutions(), channels(), pools(), dense(), shortcuts(), losses(), elementwise()} {
+	for _, part := range [][]row{leaves(), convolutions(), channels(), gates(), pools(), dense(), shortcuts(), losses(), elementwise()} {
 		rows = append(rows, part...)
 	}
 	return rows
@@ -358,6 +358,26 @@ func normCases(shape tensor.Shape, epsilon float64) (training, inference [3]opCa
 		}
 	}
 	return training, inference
+}
+
+// gates are what squeeze-excitation and stochastic depth need.
+func gates() []row {
+	// The result is rounded once from float64.
+	sigmoid := row{op: graph.OpSigmoid, bound: 1, terms: func(b *graph.Builder, in []*graph.Node) *graph.Node {
+		return b.Sigmoid(in[0]) // all positive
+	}}
+	for _, shape := range []tensor.Shape{{}, {1}, {3, 17}, {2, 5, 7, 3}, {33331}} {
+		sigmoid.cases = append(sigmoid.cases, opCase{name: shape.String(), operands: []operand{of(shape...).scaled(3, 0)}, differentiable: []int{0},
+			build: func(b *graph.Builder, in []*graph.Node) *graph.Node { return b.Sigmoid(in[0]) }})
+	}
+	scale := row{op: graph.OpScaleChannels, bound: 1} // one product
+	for _, shape := range []tensor.Shape{{1, 1, 1, 1}, {2, 5, 7, 3}, {3, 4, 4, 16}, {5, 3, 2, 33}, {33, 8, 8, 5}} {
+		build := func(b *graph.Builder, in []*graph.Node) *graph.Node { return b.ScaleChannels(in[0], in[1]) }
+		scale.cases = append(scale.cases,
+			opCase{name: shape.String() + " by channel", operands: []operand{of(shape...), of(shape[0], shape[3])}, build: build, exact: true, differentiable: []int{0, 1}},
+			opCase{name: shape.String() + " by image", operands: []operand{of(shape...), of(shape[0])}, build: build, exact: true, differentiable: []int{0}})
+	}
+	return []row{sigmoid, scale}
 }
 
 func pools() []row {

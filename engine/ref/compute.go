@@ -50,6 +50,10 @@ func compute(n *graph.Node, y array, in []array) error {
 			}
 			return 0
 		})
+	case graph.OpSigmoid:
+		each(y, in[0], func(x float64) float64 { return 1 / (1 + math.Exp(-x)) })
+	case graph.OpScaleChannels:
+		scaleChannels(y, in[0], in[1])
 
 	case graph.OpMaxPool:
 		maxPool(y, in[0], n.Pool)

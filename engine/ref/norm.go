@@ -95,3 +95,16 @@ func batchNormBackwardInference(dx, dy, scale, variance array, a graph.NormAttrs
 		}
 	}
 }
+
+// scaleChannels is OpScaleChannels: y = x·s, x [N,H,W,C], s [N,C] or [N].
+func scaleChannels(y, x, s array) {
+	pixels(x, func(n, h, w int) {
+		for c, v := range x.at(n, h, w) {
+			if len(s.shape) == 1 {
+				y.at(n, h, w)[c] = v * s.v[n]
+			} else {
+				y.at(n, h, w)[c] = v * s.row(n)[c]
+			}
+		}
+	})
+}

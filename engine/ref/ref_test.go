@@ -126,6 +126,15 @@ func TestByHand(t *testing.T) {
 			func(b *graph.Builder, in nodes) *graph.Node { return b.ReLU(in[0]) }, value(shape(4), 0, 0, 2, nan)},
 		{graph.OpReLUBackward, "", []tensor.Tensor{value(shape(4), 5, 6, 7, 8), value(shape(4), 0, 2, nan, 1e-300)},
 			func(b *graph.Builder, in nodes) *graph.Node { return b.ReLUBackward(in[0], in[1]) }, value(shape(4), 0, 6, 0, 8)},
+		// 1/(1+1/3) = 3/4
+		{graph.OpSigmoid, "", []tensor.Tensor{value(shape(3), 0, math.Log(3), -math.Log(3))},
+			func(b *graph.Builder, in nodes) *graph.Node { return b.Sigmoid(in[0]) }, value(shape(3), 0.5, 0.75, 0.25)},
+		{graph.OpScaleChannels, "by channel", []tensor.Tensor{pixels, value(shape(1, 2), 2, -1)},
+			func(b *graph.Builder, in nodes) *graph.Node { return b.ScaleChannels(in[0], in[1]) },
+			value(shape(1, 2, 2, 2), 2, -10, 4, -20, 6, -30, 8, -40)},
+		{graph.OpScaleChannels, "by image", []tensor.Tensor{value(shape(2, 1, 1, 2), 1, 2, 3, 4), value(shape(2), 0, 2)},
+			func(b *graph.Builder, in nodes) *graph.Node { return b.ScaleChannels(in[0], in[1]) },
+			value(shape(2, 1, 1, 2), 0, 0, 6, 8)},
 
 		{graph.OpMaxPool, "", []tensor.Tensor{square},
 			func(b *graph.Builder, in nodes) *graph.Node { return b.MaxPool(in[0], window) }, value(shape(1, 2, 2, 1), 5, 6, 8, 9)},
