@@ -288,13 +288,23 @@ type File struct {
 	Values    map[string][]float64         `json:"values"`  // small results, in full
 	Digests   map[string]map[string]Digest `json:"digests"` // section → tensor → digest
 	Ops       []Op                         `json:"ops"`
+	Counts    map[string]Count             `json:"counts"` // by the network's name
+}
+
+// Count is the size of a network: its trainable parameters, and its
+// multiply-accumulates for one square image.
+type Count struct {
+	Classes    int   `json:"classes"`
+	Size       int   `json:"size"` // height and width
+	Parameters int64 `json:"parameters"`
+	MACs       int64 `json:"macs"`
 }
 
 // Network says which network a file is about.
 type Network struct {
 	Convention string  `json:"convention"` // "keras" or "torch": padding, batch norm
-	Block      string  `json:"block"`      // "basic" or "bottleneck"
-	Stem       string  `json:"stem"`       // "small" (3×3) or "large" (7×7 stride 2 and max-pool)
+	Block      string  `json:"block"`      // "basic", "bottleneck" or "pooled" (ResNet-9)
+	Stem       string  `json:"stem"`       // "small" (3×3), "large" (7×7 stride 2 and max-pool) or "deep" (three 3×3)
 	Shortcut   string  `json:"shortcut"`   // "projection" or "pad" (option A)
 	Blocks     []int   `json:"blocks"`     // per stage
 	Filters    int     `json:"filters"`    // of the first stage
@@ -304,6 +314,11 @@ type Network struct {
 	Height     int     `json:"height"`
 	Width      int     `json:"width"`
 	L2         float64 `json:"l2"` // penalty l2·Σkernel² of the dense layer, part of the loss
+
+	StemFilters int  `json:"stem_filters"` // 0: filters
+	PreAct      bool `json:"preact"`
+	AvgDown     bool `json:"avg_down"`
+	SE          bool `json:"se"`
 }
 
 // Images returns the images of a step of the file's network, [N,H,W,3].
@@ -440,6 +455,13 @@ var commands = []struct{ prefix, command string }{
 	{"metric", "python golden/metric.py"},
 	{"torch_ops", "python golden/torch_ops.py"},
 	{"torch_cam", "python golden/torch_cam.py"},
+	{"torch_loop", "python golden/torch_loop.py"},
+	{"torch_schedules", "python golden/torch_loop.py"},
+	{"torch_resnetd", "python golden/torch_variants.py"},
+	{"torch_resnet9", "python golden/torch_variants.py"},
+	{"torch_preact", "python golden/torch_variants.py"},
+	{"torch_wrn", "python golden/torch_variants.py"},
+	{"torch_counts", "python golden/torch_variants.py"},
 	{"torch_", "python golden/torch_resnet.py"},
 }
 

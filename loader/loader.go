@@ -43,6 +43,7 @@ type Batch struct {
 	Labels  tensor.Tensor // int32 [n]
 	Weights tensor.Tensor // float32 [n], from ClassWeights
 	Indices []int         // positions in the data set
+	Epoch   int           // from 0
 }
 
 // Loader makes batches of a data set. It is safe for concurrent use.
@@ -226,6 +227,7 @@ func (l *Loader) fill(ctx context.Context, b *buffer, epoch int, positions []int
 		Labels:  tensor.Of(b.labels[:n], n),
 		Weights: tensor.Of(b.weights[:n], n),
 		Indices: positions,
+		Epoch:   epoch,
 	}
 	return ctx.Err()
 }

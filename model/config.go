@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/residual-ml/residual/internal/hint"
+	"github.com/residual-ml/residual/internal/random"
+	"github.com/residual-ml/residual/tensor"
 )
 
 // Convention says whose defaults a network follows where Keras and PyTorch
@@ -31,9 +33,14 @@ type Block string
 // Basic has two 3×3 convolutions (He et al. 2015, figure 5 left); Bottleneck
 // has 1×1, 3×3, 1×1 with four times the filters at the end, the stride in the
 // 3×3 as torchvision has it ("v1.5"; the paper strides the first 1×1).
+//
+// Pooled is the unit of Page's ResNet-9 (cifar10-fast, dawn.py): a stage is one
+// 3×3 convolution that doubles the filters, a 2×2 max-pool, and then residual
+// units x + ReLU(bn(conv(ReLU(bn(conv(x)))))), of which a stage may have none.
 const (
 	Basic      Block = "basic"
 	Bottleneck Block = "bottleneck"
+	Pooled     Block = "pooled"
 )
 
 // Stem is what comes before the first stage.
@@ -41,10 +48,13 @@ type Stem string
 
 // SmallStem is one 3×3 convolution, for images of CIFAR's size; LargeStem is
 // 7×7 with stride 2 and a 3×3 max-pool with stride 2, for photographs. On
-// 32×32 images the two differ 15-fold in cost.
+// 32×32 images the two differ 15-fold in cost. DeepStem is the large one with
+// three 3×3 convolutions, the first with stride 2, in place of the 7×7 (ResNet-C
+// and -D of He et al. 2018, https://arxiv.org/abs/1812.01187, figure 2).
 const (
 	SmallStem Stem = "small"
 	LargeStem Stem = "large"
+	DeepStem  Stem = "deep"
 )
 
 // Shortcut is what carries x past a block that changes its shape.
@@ -91,6 +101,65 @@ type Config struct {
 	// StrideFirst has a bottleneck's stride in its first 1×1 convolution, as the
 	// paper and keras.applications have it, instead of in the 3×3.
 	StrideFirst bool `json:"stride_first,omitempty"`
+
+	// Variants; with their zero values a network is that of He et al. 2015.
+	StemFilters int     `json:"stem_filters,omitempty"` // 0: Filters
+	PreAct      bool    `json:"preact,omitempty"`       // normalise and activate before each convolution (He et al. 2016)
+	ZeroGamma   bool    `json:"zero_gamma,omitempty"`   // every block begins as the identity (Goyal et al. 2017)
+	AvgDown     bool    `json:"avg_down,omitempty"`     // projections average where they would stride (ResNet-D)
+	SE          bool    `json:"se,omitempty"`           // squeeze-excitation in every block (Hu et al. 2018)
+	DropPath    float64 `json:"drop_path,omitempty"`    // probability that training leaves the last block out; see DropPathRates
+}
+
+// StemText says in words which stem a network has, as this decides its cost.
+func (c Config) StemText() string {
+	switch c.Stem {
+	case LargeStem:
+		return "7×7 stem with max-pool"
+	case DeepStem:
+		return "deep stem with max-pool"
+	}
+	return "3×3 stem"
+}
+
+// DropPathRates returns for each residual block the probability that a training
+// step skips it, image by image, rising linearly from 0 for the first to DropPath
+// for the last (Huang et al. 2016, https://arxiv.org/abs/1603.09382, section 3);
+// nil when no block is ever skipped.
+func (c Config) DropPathRates() []float64 {
+	if c.DropPath == 0 {
+		return nil
+	}
+	n := 0
+	for _, blocks := range c.Blocks {
+		n += blocks
+	}
+	rates := make([]float64, n)
+	for i := range rates {
+		rates[i] = c.DropPath * float64(i) / float64(max(n-1, 1))
+	}
+	return rates
+}
+
+// DropPathFactors returns the inputs of Build that say which images skip which
+// block, [N] each: 0 to skip, else 1/(1-rate), so that the mean stays. Each number
+// is a pure function of (seed, epoch, position in the data set, block).
+func (c Config) DropPathFactors(seed uint64, epoch int, positions []int) []tensor.Tensor {
+	var factors []tensor.Tensor
+	for block, rate := range c.DropPathRates() {
+		if rate == 0 {
+			continue
+		}
+		f := make([]float32, len(positions))
+		for i, at := range positions {
+			s := random.Make(seed, random.Name("drop path"), uint64(epoch), uint64(at), uint64(block))
+			if !s.Bool(rate) {
+				f[i] = float32(1 / (1 - rate))
+			}
+		}
+		factors = append(factors, tensor.Of(f, len(f)))
+	}
+	return factors
 }
 
 // family is what a name stands for, before image and classes are known.
@@ -101,19 +170,42 @@ type family struct {
 	blocks   []int
 	filters  int
 	paper    string
+	variant  func(c *Config) // nil: none
 }
 
 var families = []family{
-	{"resnet18", Basic, Projection, []int{2, 2, 2, 2}, 64, "He et al. 2015, table 1"},
-	{"resnet34", Basic, Projection, []int{3, 4, 6, 3}, 64, "He et al. 2015, table 1"},
-	{"resnet50", Bottleneck, Projection, []int{3, 4, 6, 3}, 64, "He et al. 2015, table 1"},
-	{"resnet101", Bottleneck, Projection, []int{3, 4, 23, 3}, 64, "He et al. 2015, table 1"},
-	{"resnet152", Bottleneck, Projection, []int{3, 8, 36, 3}, 64, "He et al. 2015, table 1"},
-	{"resnet20", Basic, PadShortcut, []int{3, 3, 3}, 16, "He et al. 2015, section 4.2"},
-	{"resnet32", Basic, PadShortcut, []int{5, 5, 5}, 16, "He et al. 2015, section 4.2"},
-	{"resnet44", Basic, PadShortcut, []int{7, 7, 7}, 16, "He et al. 2015, section 4.2"},
-	{"resnet56", Basic, PadShortcut, []int{9, 9, 9}, 16, "He et al. 2015, section 4.2"},
-	{"resnet110", Basic, PadShortcut, []int{18, 18, 18}, 16, "He et al. 2015, section 4.2"},
+	{"resnet18", Basic, Projection, []int{2, 2, 2, 2}, 64, "He et al. 2015, table 1", nil},
+	{"resnet34", Basic, Projection, []int{3, 4, 6, 3}, 64, "He et al. 2015, table 1", nil},
+	{"resnet50", Bottleneck, Projection, []int{3, 4, 6, 3}, 64, "He et al. 2015, table 1", nil},
+	{"resnet101", Bottleneck, Projection, []int{3, 4, 23, 3}, 64, "He et al. 2015, table 1", nil},
+	{"resnet152", Bottleneck, Projection, []int{3, 8, 36, 3}, 64, "He et al. 2015, table 1", nil},
+	{"resnet20", Basic, PadShortcut, []int{3, 3, 3}, 16, "He et al. 2015, section 4.2", nil},
+	{"resnet32", Basic, PadShortcut, []int{5, 5, 5}, 16, "He et al. 2015, section 4.2", nil},
+	{"resnet44", Basic, PadShortcut, []int{7, 7, 7}, 16, "He et al. 2015, section 4.2", nil},
+	{"resnet56", Basic, PadShortcut, []int{9, 9, 9}, 16, "He et al. 2015, section 4.2", nil},
+	{"resnet110", Basic, PadShortcut, []int{18, 18, 18}, 16, "He et al. 2015, section 4.2", nil},
+
+	{"preactresnet18", Basic, Projection, []int{2, 2, 2, 2}, 64, "He et al. 2016, https://arxiv.org/abs/1603.05027", preAct},
+	{"preactresnet34", Basic, Projection, []int{3, 4, 6, 3}, 64, "He et al. 2016", preAct},
+	{"preactresnet50", Bottleneck, Projection, []int{3, 4, 6, 3}, 64, "He et al. 2016", preAct},
+	{"preactresnet164", Bottleneck, Projection, []int{18, 18, 18}, 16, "He et al. 2016, table 4", preAct},
+	{"wrn-16-4", Basic, Projection, []int{2, 2, 2}, 64, "Zagoruyko, Komodakis 2016, https://arxiv.org/abs/1605.07146, table 4", wide},
+	{"wrn-28-10", Basic, Projection, []int{4, 4, 4}, 160, "Zagoruyko, Komodakis 2016, table 4", wide},
+	{"resnet9", Pooled, Projection, []int{1, 0, 1}, 64, "Page 2018, https://github.com/davidcpage/cifar10-fast, dawn.py", nil},
+	{"resnet18d", Basic, Projection, []int{2, 2, 2, 2}, 64, "He et al. 2018, figure 2; timm's resnet18d", resnetD},
+	{"resnet50d", Bottleneck, Projection, []int{3, 4, 6, 3}, 64, "He et al. 2018, figure 2; timm's resnet50d", resnetD},
+	{"seresnet18", Basic, Projection, []int{2, 2, 2, 2}, 64, "Hu et al. 2018, https://arxiv.org/abs/1709.01507; timm's seresnet18", squeeze},
+	{"seresnet50", Bottleneck, Projection, []int{3, 4, 6, 3}, 64, "Hu et al. 2018; timm's seresnet50", squeeze},
+}
+
+func preAct(c *Config)  { c.PreAct = true }
+func wide(c *Config)    { c.PreAct, c.StemFilters = true, 16 }
+func squeeze(c *Config) { c.SE = true }
+func resnetD(c *Config) {
+	c.AvgDown = true
+	if c.Stem == LargeStem {
+		c.Stem = DeepStem
+	}
 }
 
 // Names lists the networks that Named knows.
@@ -136,8 +228,11 @@ func Named(name string, convention Convention, height, width, channels, classes 
 	f := families[i]
 	c := Config{Name: name, Convention: convention, Height: height, Width: width, Channels: channels, Classes: classes,
 		Stem: SmallStem, Block: f.block, Shortcut: f.shortcut, Blocks: slices.Clone(f.blocks), Filters: f.filters}
-	if max(height, width) > 64 {
+	if max(height, width) > 64 && f.block != Pooled {
 		c.Stem = LargeStem
+	}
+	if f.variant != nil {
+		f.variant(&c)
 	}
 	return c, c.Check()
 }
@@ -163,10 +258,10 @@ func (c Config) Check() error {
 	switch {
 	case c.Convention != Keras && c.Convention != Torch:
 		return fail("convention", c.Convention, "keras or torch")
-	case c.Stem != SmallStem && c.Stem != LargeStem:
-		return fail("stem", c.Stem, "small or large")
-	case c.Block != Basic && c.Block != Bottleneck:
-		return fail("block", c.Block, "basic or bottleneck")
+	case c.Stem != SmallStem && c.Stem != LargeStem && c.Stem != DeepStem:
+		return fail("stem", c.Stem, "small, large or deep")
+	case c.Block != Basic && c.Block != Bottleneck && c.Block != Pooled:
+		return fail("block", c.Block, "basic, bottleneck or pooled")
 	case c.Shortcut != Projection && c.Shortcut != PadShortcut:
 		return fail("shortcut", c.Shortcut, "projection or pad")
 	case c.StrideFirst && c.Block != Bottleneck:
@@ -179,12 +274,28 @@ func (c Config) Check() error {
 		return fail("epsilon", c.Epsilon, "0 (the convention's) or a small positive number")
 	case c.Epsilon != 0 && c.Norm == NoNorm:
 		return fail("epsilon", c.Epsilon, "0 without batch normalisation")
-	case len(c.Blocks) == 0 || slices.Min(c.Blocks) < 1:
+	case c.ZeroGamma && c.Norm == NoNorm && !c.PreAct:
+		return fail("zero γ", c.ZeroGamma, "batch normalisation, whose γ it is")
+	case c.Block == Pooled && (c.Stem != SmallStem || c.PreAct || c.AvgDown || c.Shortcut != Projection):
+		return fail("block", c.Block, "basic or bottleneck with another stem or shortcut, or with pre-activation")
+	case c.Block == Pooled && c.ZeroGamma: // ReLU after γ = 0 has no gradient, ever
+		return fail("zero γ", c.ZeroGamma, "blocks without a ReLU before their sum")
+	case c.Shortcut == PadShortcut && c.AvgDown:
+		return fail("shortcut", c.Shortcut, "projection, which alone can average")
+	case len(c.Blocks) == 0 || slices.Min(c.Blocks) < 0:
+		return fail("blocks", c.Blocks, "a number of blocks for every stage")
+	case c.Block != Pooled && slices.Min(c.Blocks) < 1:
 		return fail("blocks", c.Blocks, "at least one block in every stage")
 	case len(c.Blocks) > 8 || slices.Max(c.Blocks) > 1000:
 		return fail("blocks", c.Blocks, "at most 8 stages of 1000 blocks")
 	case c.Filters < 1 || c.Filters > 1<<14:
 		return fail("filters", c.Filters, "1 to 16384")
+	case c.StemFilters < 0 || c.StemFilters > 1<<14:
+		return fail("stem filters", c.StemFilters, "1 to 16384, or 0 for those of the first stage")
+	case !(c.DropPath >= 0 && c.DropPath < 1):
+		return fail("drop path", c.DropPath, "0 ≤ probability < 1")
+	case c.DropPath > 0 && len(c.DropPathRates()) < 2:
+		return fail("drop path", c.DropPath, "at least two blocks, as the first is never left out")
 	case c.Classes < 2 || c.Classes > 1<<20:
 		return fail("classes", c.Classes, "at least 2")
 	case min(c.Height, c.Width) < 1 || max(c.Height, c.Width) > 1<<14:

@@ -14,38 +14,42 @@ import (
 	"github.com/residual-ml/residual/tensor"
 )
 
-// Parameter counts and multiply-accumulates of the literature: the tutorial's
-// from Keras (golden/keras_summary.txt), torchvision's model pages, and He et
-// al. 2015 table 6 (option A has no shortcut parameters).
+// Parameter counts and multiply-accumulates: of PyTorch, torchvision and timm for
+// every network in golden/torch_counts.json; the tutorial's from Keras
+// (golden/keras_summary.txt); and of papers where they give more than two digits
+// (He et al. 2015, table 6: option A has no shortcut parameters).
 func TestCounts(t *testing.T) {
-	for _, c := range []struct {
-		name             string
+	type count struct {
 		size, classes    int
 		parameters, macs int64 // trainable; 0: not checked
-	}{
-		{"resnet18", 32, 10, 11_173_962, 555_422_720},
-		{"resnet18", 224, 1000, 11_689_512, 1_814_073_344},
-		{"resnet34", 224, 1000, 21_797_672, 3_663_761_408},
-		{"resnet50", 224, 1000, 25_557_032, 4_089_184_256},
-		{"resnet101", 224, 1000, 44_549_160, 7_801_405_440},
-		{"resnet152", 224, 1000, 60_192_808, 11_513_626_624},
-		{"resnet20", 32, 10, 269_722, 0},
-		{"resnet56", 32, 10, 853_018, 0},
-		{"resnet110", 32, 10, 1_727_962, 0},
-	} {
-		cfg, err := Named(c.name, Torch, c.size, c.size, 3, c.classes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := cfg.Summarize()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s.Trainable != c.parameters {
-			t.Errorf("%s: %d trainable parameters, want %d", c.name, s.Trainable, c.parameters)
-		}
-		if c.macs != 0 && s.MACs != c.macs {
-			t.Errorf("%s at %d: %d multiply-accumulates, want %d", c.name, c.size, s.MACs, c.macs)
+	}
+	counts := map[string][]count{
+		"resnet18":  {{32, 10, 11_173_962, 555_422_720}},
+		"resnet56":  {{32, 10, 853_018, 0}},
+		"resnet110": {{32, 10, 1_727_962, 0}},
+	}
+	for name, c := range golden.Load(t, "torch_counts").Counts {
+		counts[name] = append(counts[name], count{c.Size, c.Classes, c.Parameters, c.MACs})
+	}
+	if len(counts) < 19 {
+		t.Errorf("%d networks are counted, want 19", len(counts))
+	}
+	for name, wants := range counts {
+		for _, want := range wants {
+			cfg, err := Named(name, Torch, want.size, want.size, 3, want.classes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := cfg.Summarize()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Trainable != want.parameters {
+				t.Errorf("%s at %d: %d trainable parameters, want %d", name, want.size, s.Trainable, want.parameters)
+			}
+			if want.macs != 0 && s.MACs != want.macs {
+				t.Errorf("%s at %d: %d multiply-accumulates, want %d", name, want.size, s.MACs, want.macs)
+			}
 		}
 	}
 }
@@ -98,7 +102,7 @@ func TestSummaryAgainstKeras(t *testing.T) {
 	}
 	var ours []string
 	for _, g := range s.groups() {
-		block := g.sum(Basic)
+		block := g.sum(cfg)
 		if g.name != "" {
 			ours = append(ours, "ResnetBlock "+keras(block))
 		}

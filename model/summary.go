@@ -43,6 +43,7 @@ var layerTypes = map[graph.Op]string{
 	graph.OpInput: "InputLayer", graph.OpConv: "Conv2D", graph.OpBatchNorm: "BatchNormalization",
 	graph.OpReLU: "ReLU", graph.OpAdd: "Add", graph.OpMaxPool: "MaxPooling2D",
 	graph.OpGlobalAvgPool: "GlobalAveragePooling2D", graph.OpMatMul: "Dense",
+	graph.OpAvgPool: "AveragePooling2D", graph.OpSigmoid: "Activation", graph.OpScaleChannels: "Multiply", graph.OpMul: "Rescaling",
 	graph.OpSubsample: "SubsampleAndPad",
 }
 
@@ -58,7 +59,7 @@ func (c Config) Summarize() (Summary, error) {
 	s := Summary{Model: c}
 	row := map[*graph.Node]int{} // node → its layer's row
 	for _, n := range g.Nodes {
-		if n.Op == graph.OpVariable {
+		if n.Op == graph.OpVariable || n.Op == graph.OpConstant {
 			continue
 		}
 		last := len(s.Layers) - 1
@@ -77,7 +78,7 @@ func (c Config) Summarize() (Summary, error) {
 				if in.Variable.Role == graph.Parameter {
 					l.Trainable += size
 				}
-			} else if from := row[in]; from != last {
+			} else if from := row[in]; in.Op != graph.OpConstant && from != last {
 				l.Inputs = append(l.Inputs, s.Layers[from].Name)
 			}
 		}
@@ -109,7 +110,7 @@ func (s Summary) WriteText(w io.Writer, expand bool) error {
 			row(group.layers[0].Name, group.layers[0])
 			continue
 		}
-		row(group.name, group.sum(s.Model.Block))
+		row(group.name, group.sum(s.Model))
 		for _, l := range group.layers {
 			if expand {
 				row("   └ "+strings.TrimPrefix(l.Name, group.name+"."), l)
@@ -133,7 +134,7 @@ func (s Summary) WriteText(w io.Writer, expand bool) error {
 		}
 		b.WriteString(right + "\n")
 	}
-	fmt.Fprintf(&b, "Model: %q, %s convention, input %d×%d×%d\n", s.Model.Name, s.Model.Convention, s.Model.Height, s.Model.Width, s.Model.Channels)
+	fmt.Fprintf(&b, "Model: %q, %s convention, %s, input %d×%d×%d\n", s.Model.Name, s.Model.Convention, s.Model.StemText(), s.Model.Height, s.Model.Width, s.Model.Channels)
 	rule("┏", "━", "┳", "┓")
 	for i, r := range rows {
 		bar := "│"
@@ -206,9 +207,16 @@ func (s Summary) groups() []group {
 }
 
 // sum is the block as one layer.
-func (g group) sum(block Block) Layer {
+func (g group) sum(c Config) Layer {
 	sum := Layer{Name: g.name, Type: "BasicBlock", Output: g.layers[len(g.layers)-1].Output}
-	if block == Bottleneck {
+	switch {
+	case c.Block == Pooled:
+		sum.Type = "Residual"
+	case c.PreAct && c.Block == Bottleneck:
+		sum.Type = "PreActBottleneck"
+	case c.PreAct:
+		sum.Type = "PreActBlock"
+	case c.Block == Bottleneck:
 		sum.Type = "Bottleneck"
 	}
 	for _, l := range g.layers {

@@ -150,7 +150,7 @@ func probe(c Config, eng engine.Engine, vars engine.Variables, batch loader.Batc
 			n++
 		}
 		g.Outputs, interesting = interesting[:n], interesting[n:]
-		found, err := lookAt(g, eng, vars, batch)
+		found, err := lookAt(g, eng, vars, lossInputs(c, batch))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -167,13 +167,13 @@ func probe(c Config, eng engine.Engine, vars engine.Variables, batch loader.Batc
 // probeElements is how many elements probe looks at in one run, or a little more.
 const probeElements = 1 << 25
 
-func lookAt(g *graph.Graph, eng engine.Engine, vars engine.Variables, batch loader.Batch) ([]LayerValues, error) {
+func lookAt(g *graph.Graph, eng engine.Engine, vars engine.Variables, inputs []tensor.Tensor) ([]LayerValues, error) {
 	p, err := eng.Compile(g, vars)
 	if err != nil {
 		return nil, err
 	}
 	defer p.Close()
-	out, err := p.Run(context.Background(), batch.Images, batch.Labels, batch.Weights)
+	out, err := p.Run(context.Background(), inputs...)
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +236,7 @@ func openCapsule(f *safetensors.File, vars engine.Variables) (recorded Capsule, 
 	if err := recorded.Config.Check(); err != nil {
 		return recorded, batch, err
 	}
-	batch.Indices = recorded.Indices
+	batch.Indices, batch.Epoch = recorded.Indices, recorded.Epoch-1
 	m, n := recorded.Config.Model, len(recorded.Indices)
 	for _, want := range []struct {
 		name  string

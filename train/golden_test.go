@@ -43,6 +43,10 @@ func TestGolden(t *testing.T) {
 		{"torch_resnet18", []string{"torch_resnet18.statistics"}, false, 3e-5, 1e-4, 0},
 		{"torch_resnet50", []string{"torch_resnet50.statistics"}, false, 1e-3, 0, 0},
 		{"torch_resnet20", []string{"torch_resnet20.statistics"}, false, 1e-5, 3e-5, 0},
+		{"torch_resnetd", nil, false, 1e-5, 3e-5, 0},
+		{"torch_preact", nil, false, 1e-5, 3e-5, 0},
+		{"torch_wrn", nil, false, 1e-5, 3e-5, 0},
+		{"torch_resnet9", nil, false, 1e-5, 3e-5, 0},
 		{"torch_resnet20_sgd", []string{"torch_resnet20_sgd"}, false, 1e-5, 0, 0},
 		{"torch_resnet20_nesterov", []string{"torch_resnet20_nesterov"}, false, 1e-5, 0, 3e-5},
 		{"torch_resnet20_adamw", []string{"torch_resnet20_adamw"}, false, 1e-5, 0, 0},
@@ -73,6 +77,7 @@ func goldenConfig(n golden.Network) Config {
 		Model: model.Config{
 			Name: "golden", Convention: model.Convention(n.Convention), Height: n.Height, Width: n.Width, Channels: 3, Classes: n.Classes,
 			Stem: model.Stem(n.Stem), Block: model.Block(n.Block), Shortcut: model.Shortcut(n.Shortcut), Blocks: n.Blocks, Filters: n.Filters,
+			StemFilters: n.StemFilters, PreAct: n.PreAct, AvgDown: n.AvgDown, SE: n.SE,
 		},
 		Preprocess: loader.Preprocess{Height: n.Height, Width: n.Width, Channels: 3, Resize: loader.Crop, Scale: 1},
 		BatchSize:  n.Batch, L2: n.L2,
@@ -127,6 +132,9 @@ func compareGolden(t *testing.T, eng engine.Engine, file string, stepFiles []str
 	o := f.Optimizer
 	c.Optimizer = optim.Config{Name: o.Name, LearningRate: o.LearningRate, Momentum: o.Momentum, Nesterov: o.Nesterov,
 		Beta1: o.Beta1, Beta2: o.Beta2, Epsilon: o.Epsilon, WeightDecay: o.WeightDecay, DecayAll: true}
+	if o.Name == "" && len(stepFiles) == 0 {
+		return
+	}
 	if o.Name == "" { // one forward pass that updates the statistics alone
 		mustRun(t, eng, g, vars, inputs)
 		checkVariables(t, golden.Load(t, stepFiles[0]), g, vars, variablesLimit)

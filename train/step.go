@@ -5,13 +5,14 @@ import (
 
 	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/tensor"
 )
 
 // StepGraph is one whole training step on one batch: forward pass, loss,
 // gradients, update.
 //
-//	inputs:  images [N,H,W,C], labels [N], weights [N], the optimizer's scalars, those of the moving average
+//	inputs:  those of lossNodes, the optimizer's scalars, those of the moving average
 //	outputs: loss (scalar, with penalty), logits [N,K], Σ of all gradients' squares (scalar)
 //
 // The updates are withheld when the loss or a gradient is not finite.
@@ -155,7 +156,9 @@ func evalGraph(c Config, batch int) (*graph.Graph, error) {
 }
 
 // lossNodes is mean over the batch of weight·cross-entropy, plus the penalty,
-// as Keras adds it up. Label smoothing is for training only.
+// as Keras adds it up. Label smoothing is for training only. Inputs are images
+// [N,H,W,C], labels [N], weights [N] and, in training, the factors of stochastic
+// depth.
 func lossNodes(b *graph.Builder, c Config, batch int, use mode) (loss, logits *graph.Node) {
 	m := c.Model
 	images := b.Input("images", graph.Real, batch, m.Height, m.Width, m.Channels)
@@ -197,4 +200,13 @@ func Penalty(c Config, vars engine.Variables) (float64, error) {
 		sum += w * w
 	}
 	return c.L2 * sum, nil
+}
+
+// lossInputs are the inputs of lossNodes for a batch of training.
+func lossInputs(c Config, b loader.Batch) []tensor.Tensor {
+	inputs := []tensor.Tensor{b.Images, b.Labels, b.Weights}
+	if c.modeOf(b.Epoch) == training {
+		inputs = slices.Concat(inputs, c.Model.DropPathFactors(c.Seed, b.Epoch, b.Indices))
+	}
+	return inputs
 }

@@ -447,7 +447,7 @@ func (t *Trainer) step(u *update, b loader.Batch, batch int) error {
 // stepInputs are the inputs of a step's graph. The optimizer counts updates from
 // 1, and from 1 again when it began anew.
 func (t *Trainer) stepInputs(u *update, b loader.Batch, rate float64, last bool) []tensor.Tensor {
-	inputs := []tensor.Tensor{b.Images, b.Labels, b.Weights}
+	inputs := lossInputs(t.config, b)
 	scalars := t.config.accumulateScalars(u.images, len(b.Indices), u.of)
 	if last {
 		next := t.at.GlobalStep + 1

@@ -230,6 +230,9 @@ func TestResumeIsExact(t *testing.T) {
 			c.Optimizer = optim.Config{Name: "sgd", LearningRate: 0.05, Momentum: 0.9, Nesterov: true, WeightDecay: 1e-3}
 			c.SampleWeights, c.ClassWeights = []float32{1, 2}, []float32{1, 0.5}
 		},
+		"stochastic depth, squeeze-excitation, zero γ": func(c *Config) {
+			c.Model.Blocks, c.Model.DropPath, c.Model.SE, c.Model.ZeroGamma = []int{2, 1}, 0.5, true, true
+		},
 		"adamw, plateau, best, validated within epochs, saved within epochs": func(c *Config) {
 			c.Optimizer, _ = optim.Named("adamw")
 			c.Data.Validation, c.KeepBest, c.Keep = "validation", true, 2
@@ -497,7 +500,7 @@ func TestResumeFromDamagedCheckpoint(t *testing.T) {
 // goes on from the last checkpoint; resuming leaves it out again.
 func TestRollBack(t *testing.T) {
 	c := testConfig()
-	c.OnNaN, c.Epochs = RollBack, 2
+	c.OnNaN, c.Epochs, c.Model.DropPath = RollBack, 2, 0.5
 	run := newRun(t, c)
 	var events []string
 	trainer := newTrainer(t, c, run, nil)

@@ -122,3 +122,45 @@ func argsBetween(least, most int) cobra.PositionalArgs {
 		return nil
 	}
 }
+
+const sectionKey = "section"
+
+// section gives the flags that were added since the last call a heading in --help.
+func section(flags *pflag.FlagSet, title string) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Annotations[sectionKey] == nil {
+			f.Annotations = map[string][]string{sectionKey: {title}}
+		}
+	})
+}
+
+// flagSections is the part of --help that lists flags, under their headings in
+// the order they were added; those without one come last.
+func flagSections(flags *pflag.FlagSet) string {
+	var titles []string
+	sets := map[string]*pflag.FlagSet{}
+	flags.VisitAll(func(f *pflag.Flag) {
+		title := "Flags"
+		if a := f.Annotations[sectionKey]; a != nil {
+			title = a[0]
+		}
+		if sets[title] == nil {
+			titles = append(titles, title)
+			sets[title] = pflag.NewFlagSet("", pflag.ContinueOnError)
+			sets[title].SortFlags = flags.SortFlags
+		}
+		sets[title].AddFlag(f)
+	})
+	if i := slices.Index(titles, "Flags"); len(titles) > 1 && i >= 0 {
+		titles = append(slices.Delete(titles, i, i+1), "Flags")
+	}
+	text := ""
+	for _, title := range titles {
+		heading := title
+		if title == "Flags" && len(titles) > 1 {
+			heading = "Other flags"
+		}
+		text += heading + ":\n" + sets[title].FlagUsages() + "\n"
+	}
+	return strings.TrimRight(text, "\n")
+}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -73,6 +74,9 @@ evaluates and uses them. It is one static binary: no Python, nothing to install.
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	cobra.AddTemplateFunc("flagSections", flagSections)
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(),
+		"Flags:\n{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}", "{{flagSections .LocalFlags}}", 1))
 	root.SetVersionTemplate("residual {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return hint.Wrap(usageError{err}, "see: "+c.CommandPath()+" --help")

@@ -49,13 +49,13 @@ func (o *dataOptions) addFlags(f *pflag.FlagSet) {
 // filled in what was left alone.
 type trainOptions struct {
 	dataOptions
+	networkOptions
 	set   func(flag string) bool // was it given, by any layer above the recipe
 	typed func(flag string) bool // was it given on the command line
 
-	recipe, model, convention, stem, optimizer string
-	blocks                                     []int
-	filters, imageSize                         int
-	resize                                     string
+	recipe, model, convention, optimizer string
+	imageSize                            int
+	resize                               string
 
 	epochs, batchSize, limitTrain, limitVal, valImages, evalEvery int
 	learningRate, momentum, weightDecay, l2, labelSmoothing       float64
@@ -100,13 +100,20 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	o.data = "shapes"
 	f.StringVar(&o.recipe, "recipe", "tutorial", "named set of defaults: "+strings.Join(train.RecipeNames(), ", ")+" (with --init: finetune)")
 	f.StringVar(&o.init, "init", "", "begin with the weights of this run; network, size and normalisation are its own, the dense layer is new for other classes")
+	section(f, "Recipe")
 	f.StringVar(&o.model, "model", "", "network: "+strings.Join(model.Names(), ", ")+" (default: resnet20 for shapes, else resnet18)")
-	f.IntSliceVar(&o.blocks, "blocks", nil, "blocks per stage, such as 2,2,2,2")
-	f.IntVar(&o.filters, "filters", 0, "filters of the first stage, doubled in each that follows")
-	choiceFlag(f, &o.stem, "stem", "3x3 (small) or 7x7 with max-pool (large); auto: large above 64 pixels", "auto", "small", "large")
 	choiceFlag(f, &o.convention, "convention", "whose padding, batch norm and initial weights", "recipe", "keras", "torch")
+	o.networkOptions.addFlags(f)
+	o.networkOptions.addTrainingFlags(f)
+	section(f, "Network")
 	f.IntVar(&o.imageSize, "image-size", 0, "height and width that pictures are resized to (default: the data's, 224 where they differ)")
 	choiceFlag(f, &o.resize, "resize", "how: cut the longer side, or squash", loader.Crop, loader.Squash)
+	choiceFlag(f, &o.normalize, "normalize", "subtract mean and divide by deviation of this data set's pictures", append([]string{"recipe", "none"}, loader.Normalizations()...)...)
+	f.Float64SliceVar(&o.mean, "mean", nil, "mean of each channel instead, in units of 0 to 1, such as 0.5,0.5,0.5")
+	f.Float64SliceVar(&o.std, "std", nil, "deviation of each channel")
+	f.IntVar(&o.padCrop, "pad-crop", 0, "augment: pad with so many pixels and cut a random window out")
+	f.BoolVar(&o.flip, "flip", false, "augment: mirror every second picture, at random")
+	section(f, "Pictures")
 
 	f.IntVar(&o.epochs, "epochs", 0, "times to go through the training images")
 	f.IntVar(&o.batchSize, "batch-size", 0, "images in a step")
@@ -135,11 +142,7 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	f.Float64Var(&o.floor, "floor", 0, "factor that linear, cosine and onecycle end with")
 	f.Float64SliceVar(&o.milestones, "milestones", nil, "shares of the run at which multistep lowers the learning rate, such as 0.5,0.75")
 	f.Float64Var(&o.gamma, "gamma", 0.1, "by this factor")
-	choiceFlag(f, &o.normalize, "normalize", "subtract mean and divide by deviation of this data set's pictures", append([]string{"recipe", "none"}, loader.Normalizations()...)...)
-	f.Float64SliceVar(&o.mean, "mean", nil, "mean of each channel instead, in units of 0 to 1, such as 0.5,0.5,0.5")
-	f.Float64SliceVar(&o.std, "std", nil, "deviation of each channel")
-	f.IntVar(&o.padCrop, "pad-crop", 0, "augment: pad with so many pixels and cut a random window out")
-	f.BoolVar(&o.flip, "flip", false, "augment: mirror every second picture, at random")
+	section(f, "Optimisation")
 
 	choiceFlag(f, &o.monitor, "monitor", "what early stopping, plateau and the best checkpoint watch", train.MonitorLoss, train.MonitorAccuracy)
 	f.IntVar(&o.patience, "patience", 0, "stop after so many epochs without improvement")
@@ -149,12 +152,14 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	f.Float64Var(&o.plateauRate, "plateau-factor", 0.1, "by this factor")
 	f.DurationVar(&o.maxTime, "max-time", 0, "fit the run, schedule included, into so much time, such as 90m")
 	f.BoolVar(&o.dryRun, "dry-run", false, "check everything, time a few steps, write nothing")
+	section(f, "Watching and stopping")
 
 	f.IntVar(&o.limitTrain, "limit-train", 0, "use only so many training images, stratified")
 	f.IntVar(&o.limitVal, "limit-val", 0, "use only so many validation images, stratified")
 	f.IntVar(&o.valImages, "val-images", 0, "hold so many training images out for validation")
 	f.IntVar(&o.evalEvery, "eval-every", 0, "also validate every so many steps")
 	o.dataOptions.addFlags(f)
+	section(f, "Data")
 
 	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
 	precisionFlag(f, &o.precision, "auto", "float32", "bfloat16")
@@ -170,6 +175,7 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.config, "config", "", "JSON file with options")
 	choiceFlag(f, &o.progress, "progress", "on standard error: live bar on a terminal, lines otherwise", "auto", "plain", "json", "none")
 	choiceFlag(f, &o.format, "format", "of the result on standard output", "text", "json")
+	section(f, "The run")
 }
 
 // mayChange are the options that --resume accepts beside it. More epochs stretch
@@ -447,24 +453,7 @@ func (o *trainOptions) network(recipe train.Recipe, height, width, channels, cla
 	if err != nil {
 		return m, err
 	}
-	return customize(m, o.blocks, o.filters, o.stem)
-}
-
-// customize applies --blocks, --filters and --stem to a network of the
-// literature, and changes its name when it is no longer that.
-func customize(m model.Config, blocks []int, filters int, stem string) (model.Config, error) {
-	if len(blocks) > 0 && !slices.Equal(blocks, m.Blocks) {
-		m.Blocks = blocks
-		m.Name += "-blocks" + strings.Trim(strings.ReplaceAll(fmt.Sprint(blocks), " ", "."), "[]")
-	}
-	if filters != 0 && filters != m.Filters {
-		m.Filters = filters
-		m.Name += fmt.Sprintf("-filters%d", filters)
-	}
-	if stem != "auto" {
-		m.Stem = model.Stem(stem)
-	}
-	return m, m.Check()
+	return o.networkOptions.apply(m)
 }
 
 // splits returns the training and validation images that the configuration

@@ -15,10 +15,10 @@ import (
 
 func newSummary() *cobra.Command {
 	var o struct {
-		format, convention, stem                  string
-		height, width, channels, classes, filters int
-		blocks                                    []int
-		expand                                    bool
+		networkOptions
+		format, convention               string
+		height, width, channels, classes int
+		expand                           bool
 	}
 	c := &cobra.Command{
 		Use:   "summary MODEL|RUN",
@@ -40,7 +40,7 @@ resnet18, RUN a run directory. For a name, the options give the images and class
 			if slices.Contains(model.Names(), args[0]) {
 				m, err = model.Named(args[0], model.Convention(o.convention), o.height, o.width, o.channels, o.classes)
 				if err == nil {
-					m, err = customize(m, o.blocks, o.filters, o.stem)
+					m, err = o.networkOptions.apply(m)
 				}
 			} else {
 				m, err = modelOf(args[0])
@@ -60,13 +60,11 @@ resnet18, RUN a run directory. For a name, the options give the images and class
 	choiceFlag(f, &o.format, "format", "", "text", "json", "mermaid")
 	f.BoolVar(&o.expand, "expand-nested", false, "show the layers within residual blocks")
 	choiceFlag(f, &o.convention, "convention", "whose padding and batch norm", "keras", "torch")
-	choiceFlag(f, &o.stem, "stem", "3x3 (small) or 7x7 with max-pool (large); auto: large above 64 pixels", "auto", "small", "large")
 	f.IntVar(&o.height, "height", 32, "of the images")
 	f.IntVar(&o.width, "width", 32, "of the images")
 	f.IntVar(&o.channels, "channels", 3, "of the images")
 	f.IntVar(&o.classes, "classes", 10, "number of classes")
-	f.IntSliceVar(&o.blocks, "blocks", nil, "blocks per stage, such as 2,2,2,2")
-	f.IntVar(&o.filters, "filters", 0, "filters of the first stage")
+	o.networkOptions.addFlags(f)
 	return c
 }
 

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/residual-ml/residual/model"
+)
+
+// networkOptions change a network of the literature.
+type networkOptions struct {
+	blocks                         []int
+	filters                        int
+	stem                           string
+	preact, zeroGamma, avgDown, se bool
+	dropPath                       float64
+
+	flags *pflag.FlagSet
+}
+
+func (o *networkOptions) addFlags(f *pflag.FlagSet) {
+	o.flags = f
+	f.IntSliceVar(&o.blocks, "blocks", nil, "blocks per stage, such as 2,2,2,2")
+	f.IntVar(&o.filters, "filters", 0, "filters of the first stage, doubled in each that follows")
+	choiceFlag(f, &o.stem, "stem", "3x3 (small), 7x7 with max-pool (large), or three 3x3 with max-pool (deep); auto: small up to 64 pixels",
+		"auto", string(model.SmallStem), string(model.LargeStem), string(model.DeepStem))
+	f.BoolVar(&o.preact, "preact", false, "batch norm and ReLU before each convolution, not after")
+	f.BoolVar(&o.zeroGamma, "zero-gamma", false, "let every block begin as its shortcut: the last batch norm's γ starts at 0")
+	f.BoolVar(&o.avgDown, "avg-down", false, "shortcuts average 2x2 pixels where they would stride (ResNet-D)")
+	f.BoolVar(&o.se, "se", false, "squeeze-excitation in every block")
+}
+
+// addTrainingFlags adds what matters in training alone.
+func (o *networkOptions) addTrainingFlags(f *pflag.FlagSet) {
+	f.Float64Var(&o.dropPath, "drop-path", 0, "probability of leaving the last block out of a step, image by image; falls to 0 for the first")
+}
+
+// apply changes a network of the literature, and its name when it is no longer
+// that. A flag that nothing set leaves the network as it is.
+func (o *networkOptions) apply(m model.Config) (model.Config, error) {
+	if len(o.blocks) > 0 && !slices.Equal(o.blocks, m.Blocks) {
+		m.Blocks = o.blocks
+		m.Name += "-blocks" + strings.Trim(strings.ReplaceAll(fmt.Sprint(o.blocks), " ", "."), "[]")
+	}
+	if o.filters != 0 && o.filters != m.Filters {
+		m.Filters = o.filters
+		m.Name += fmt.Sprintf("-filters%d", o.filters)
+	}
+	if o.stem != "auto" {
+		m.Stem = model.Stem(o.stem)
+	}
+	for _, variant := range []struct {
+		flag  string
+		field *bool
+		value bool
+	}{{"preact", &m.PreAct, o.preact}, {"avg-down", &m.AvgDown, o.avgDown}, {"se", &m.SE, o.se}} {
+		if o.flags.Changed(variant.flag) && *variant.field != variant.value {
+			*variant.field = variant.value
+			m.Name += "-" + map[bool]string{false: "no"}[variant.value] + variant.flag
+		}
+	}
+	overrideInto(o.flags.Changed, "zero-gamma", &m.ZeroGamma, o.zeroGamma)
+	overrideInto(o.flags.Changed, "drop-path", &m.DropPath, o.dropPath)
+	return m, m.Check()
+}
