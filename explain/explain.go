@@ -83,7 +83,7 @@ func (e Explanation) Confidence() float64 { return e.Predictions[0].Probability 
 type Map struct {
 	Height, Width int
 	Values        []float32 // [Height,Width]
-	// Window is the part of the picture that the map covers.
+	// Window is the part of the picture that the map covers, and with letterbox more.
 	Window image.Rectangle
 }
 

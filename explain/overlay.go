@@ -59,7 +59,7 @@ func Overlay(picture dataset.Image, m Map) *image.NRGBA {
 	size := out.Bounds()
 	window := image.Rect(
 		int(math.Round(float64(m.Window.Min.X)*zoom)), int(math.Round(float64(m.Window.Min.Y)*zoom)),
-		int(math.Round(float64(m.Window.Max.X)*zoom)), int(math.Round(float64(m.Window.Max.Y)*zoom))).Intersect(size)
+		int(math.Round(float64(m.Window.Max.X)*zoom)), int(math.Round(float64(m.Window.Max.Y)*zoom))) // over the picture with letterbox
 	values := m.resized(window.Dy(), window.Dx())
 	sorted := slices.Sorted(slices.Values(m.Values))
 	top := cmp.Or(sorted[len(sorted)-1-len(sorted)/100], sorted[len(sorted)-1])

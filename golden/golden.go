@@ -118,10 +118,15 @@ func Weight(name string, shape []int) []float64 {
 
 // Images returns a batch, [N,H,W,C] in [0,1): (u+1)/2 of "images/<batch>".
 func Images(batch, n, h, w, c int) []float64 {
-	name := hash(fmt.Sprintf("images/%d", batch))
-	v := make([]float64, n*h*w*c)
+	return Halves(fmt.Sprintf("images/%d", batch), n*h*w*c)
+}
+
+// Halves returns elements of the tensor of that name, (u+1)/2 in [0,1).
+func Halves(name string, count int) []float64 {
+	h := hash(name)
+	v := make([]float64, count)
 	for i := range v {
-		v[i] = half(name, i)
+		v[i] = half(h, i)
 	}
 	return v
 }
@@ -289,6 +294,14 @@ type File struct {
 	Digests   map[string]map[string]Digest `json:"digests"` // section → tensor → digest
 	Ops       []Op                         `json:"ops"`
 	Counts    map[string]Count             `json:"counts"` // by the network's name
+	Pictures  []Picture                    `json:"pictures"`
+}
+
+// Picture is what an operation with some values makes of a picture: its bytes.
+type Picture struct {
+	Op     string    `json:"op"`
+	Values []float64 `json:"values"`
+	Bytes  []byte    `json:"picture"`
 }
 
 // Count is the size of a network: its trainable parameters, and its
@@ -447,6 +460,7 @@ var files embed.FS
 
 // commands makes the files whose names begin so.
 var commands = []struct{ prefix, command string }{
+	{"augment", "python golden/augment.py"},
 	{"formula", "python golden/formula.py"},
 	{"keras_tutorial_narrow", "python golden/keras_tutorial.py narrow"},
 	{"keras_tutorial_full", "python golden/keras_tutorial.py full"},

@@ -216,7 +216,7 @@ func TestFiles(t *testing.T) {
 		}) {
 			t.Errorf("%s: the command table does not lead to %q", name, f.Command)
 		}
-		if len(f.Values)+len(f.Digests)+len(f.Ops)+len(f.Counts) == 0 {
+		if len(f.Values)+len(f.Digests)+len(f.Ops)+len(f.Counts)+len(f.Pictures) == 0 {
 			t.Errorf("%s is empty", name)
 		}
 		for section, tensors := range f.Digests {

@@ -44,6 +44,12 @@ type Batch struct {
 	Weights tensor.Tensor // float32 [n], from ClassWeights
 	Indices []int         // positions in the data set
 	Epoch   int           // from 0
+
+	// With mixup or CutMix each picture has a second label. Share is that of the first,
+	// of all pictures alike; both weights have their label's share as a factor.
+	Partners       tensor.Tensor // int32 [n]
+	PartnerWeights tensor.Tensor // float32 [n]
+	Share          float64
 }
 
 // Loader makes batches of a data set. It is safe for concurrent use.
@@ -131,7 +137,7 @@ func (l *Loader) Batches(ctx context.Context, epoch, first int) iter.Seq2[Batch,
 		defer done.Wait()
 		defer cancel()
 		for range ahead + 1 {
-			free <- l.newBuffer()
+			free <- l.newBuffer(l.options.BatchSize)
 		}
 		order := l.Order(epoch)
 		done.Go(func() {
@@ -165,22 +171,40 @@ func (l *Loader) Batches(ctx context.Context, epoch, first int) iter.Seq2[Batch,
 	}
 }
 
+// At returns the pictures at the given positions as training would see them in an
+// epoch if they were a batch.
+func (l *Loader) At(ctx context.Context, epoch int, positions []int) (Batch, error) {
+	if len(positions) == 0 {
+		return Batch{}, errors.New("loader: a batch of no pictures")
+	}
+	b := l.newBuffer(len(positions))
+	err := l.fill(ctx, b, epoch, positions)
+	return b.batch, err
+}
+
 // buffer is the memory of one batch.
 type buffer struct {
 	images    []float32
 	labels    []int32
 	weights   []float32
+	partners  []int32 // and the rest, of a mixing augmentation
+	second    []float32
+	spare     []float32
 	preparers []*preparer // one for each worker
 	batch     Batch
 	err       error
 }
 
-func (l *Loader) newBuffer() *buffer {
+func (l *Loader) newBuffer(pictures int) *buffer {
 	p := l.options.Preprocess
+	size := p.Height * p.Width * p.Channels
 	b := &buffer{
-		images:  make([]float32, l.options.BatchSize*p.Height*p.Width*p.Channels),
-		labels:  make([]int32, l.options.BatchSize),
-		weights: make([]float32, l.options.BatchSize),
+		images:  make([]float32, pictures*size),
+		labels:  make([]int32, pictures),
+		weights: make([]float32, pictures),
+	}
+	if l.options.Augment.Mixes() {
+		b.partners, b.second, b.spare = make([]int32, pictures), make([]float32, pictures), make([]float32, size)
 	}
 	for range l.options.Workers {
 		b.preparers = append(b.preparers, newPreparer(p))
@@ -202,8 +226,7 @@ func (l *Loader) fill(ctx context.Context, b *buffer, epoch int, positions []int
 			}
 			at := positions[i]
 			if errs[i] = l.data.Image(at, &t.picture); errs[i] == nil {
-				s := random.Make(l.options.Seed, random.Name("augment"), uint64(epoch), uint64(at))
-				t.apply(t.picture, l.options.Augment, &s, b.images[i*size:(i+1)*size])
+				t.apply(t.picture, l.options.Augment, place{l.options.Seed, epoch, at}, b.images[i*size:(i+1)*size])
 			}
 			b.labels[i] = int32(l.data.Label(at))
 			b.weights[i] = 1
@@ -228,6 +251,12 @@ func (l *Loader) fill(ctx context.Context, b *buffer, epoch int, positions []int
 		Weights: tensor.Of(b.weights[:n], n),
 		Indices: positions,
 		Epoch:   epoch,
+	}
+	if a := l.options.Augment; a.Mixes() {
+		m := a.mixing(place{l.options.Seed, epoch, positions[0]}, p.Height, p.Width)
+		m.apply(b.images[:n*size], b.spare, n, p.Width, p.Channels)
+		m.labels(b.labels[:n], b.partners[:n], b.weights[:n], b.second[:n], l.options.ClassWeights)
+		b.batch.Partners, b.batch.PartnerWeights, b.batch.Share = tensor.Of(b.partners[:n], n), tensor.Of(b.second[:n], n), m.share
 	}
 	return ctx.Err()
 }

@@ -248,8 +248,7 @@ func TestAugment(t *testing.T) {
 	src := dataset.Image{Height: 3, Width: 3, Channels: 1, Pix: []uint8{1, 2, 3, 4, 5, 6, 7, 8, 9}}
 	seen := map[string]int{}
 	for i := range 4000 {
-		s := random.Make(1, uint64(i))
-		got := Augment{PadCrop: 1, Flip: true}.apply(&s, &src, new(dataset.Image))
+		got := Augment{PadCrop: 1, Flip: true}.apply(place{1, 0, i}, &src, new(dataset.Image), nil)
 		seen[string(got.Pix)]++
 	}
 	if len(seen) != 18 {

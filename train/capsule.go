@@ -69,6 +69,10 @@ const (
 	imagesTensor   = "batch/images"
 	labelsTensor   = "batch/labels"
 	weightsTensor  = "batch/weights"
+
+	// Of mixup and CutMix.
+	partnersTensor       = "batch/partners"
+	partnerWeightsTensor = "batch/partner_weights"
 )
 
 // capture writes the capsule of a step that was not applied and returns the
@@ -111,6 +115,9 @@ func writeCapsule(w io.Writer, c Capsule, g *graph.Graph, vars engine.Variables,
 		return err
 	}
 	tensors := []safetensors.Named{{Name: imagesTensor, Tensor: b.Images}, {Name: labelsTensor, Tensor: b.Labels}, {Name: weightsTensor, Tensor: b.Weights}}
+	if b.Partners.Valid() {
+		tensors = append(tensors, safetensors.Named{Name: partnersTensor, Tensor: b.Partners}, safetensors.Named{Name: partnerWeightsTensor, Tensor: b.PartnerWeights})
+	}
 	for _, v := range g.Variables {
 		value, err := vars.Get(v.Name)
 		if err != nil {
@@ -238,16 +245,22 @@ func openCapsule(f *safetensors.File, vars engine.Variables) (recorded Capsule, 
 	}
 	batch.Indices, batch.Epoch = recorded.Indices, recorded.Epoch-1
 	m, n := recorded.Config.Model, len(recorded.Indices)
-	for _, want := range []struct {
+	type part struct {
 		name  string
 		into  *tensor.Tensor
 		dtype tensor.DType
 		shape tensor.Shape
-	}{
+	}
+	parts := []part{
 		{imagesTensor, &batch.Images, tensor.Float32, tensor.Shape{n, m.Height, m.Width, m.Channels}},
 		{labelsTensor, &batch.Labels, tensor.Int32, tensor.Shape{n}},
 		{weightsTensor, &batch.Weights, tensor.Float32, tensor.Shape{n}},
-	} {
+	}
+	if recorded.Config.Augment.Mixes() {
+		parts = append(parts, part{partnersTensor, &batch.Partners, tensor.Int32, tensor.Shape{n}},
+			part{partnerWeightsTensor, &batch.PartnerWeights, tensor.Float32, tensor.Shape{n}})
+	}
+	for _, want := range parts {
 		t, ok := f.Tensor(want.name)
 		if !ok || t.DType() != want.dtype || !t.Shape().Equal(want.shape) {
 			return recorded, batch, fmt.Errorf("tensor %s is missing or not %v %v", want.name, want.dtype, want.shape)

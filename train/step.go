@@ -157,13 +157,19 @@ func evalGraph(c Config, batch int) (*graph.Graph, error) {
 
 // lossNodes is mean over the batch of weight·cross-entropy, plus the penalty,
 // as Keras adds it up. Label smoothing is for training only. Inputs are images
-// [N,H,W,C], labels [N], weights [N] and, in training, the factors of stochastic
-// depth.
+// [N,H,W,C], labels [N], weights [N] and, in training, for mixup and CutMix the
+// second labels [N] and their weights [N], whose loss is added (cross-entropy is
+// linear in its targets), and the factors of stochastic depth.
 func lossNodes(b *graph.Builder, c Config, batch int, use mode) (loss, logits *graph.Node) {
 	m := c.Model
 	images := b.Input("images", graph.Real, batch, m.Height, m.Width, m.Channels)
 	labels := b.Input("labels", graph.Integer, batch)
 	weights := b.Input("weights", graph.Real, batch)
+	var partners, partnerWeights *graph.Node
+	if use != inference && c.Augment.Mixes() {
+		partners = b.Input("partners", graph.Integer, batch)
+		partnerWeights = b.Input("partner_weights", graph.Real, batch)
+	}
 	net := m.Build(b, images, use == training)
 
 	b.Layer("loss")
@@ -171,8 +177,11 @@ func lossNodes(b *graph.Builder, c Config, batch int, use mode) (loss, logits *g
 	if use != inference {
 		oneHot.Smoothing = c.LabelSmoothing
 	}
-	each := b.CrossEntropy(net.Logits, b.OneHot(labels, oneHot))
-	loss = b.Mean(b.Mul(each, weights))
+	each := b.Mul(b.CrossEntropy(net.Logits, b.OneHot(labels, oneHot)), weights)
+	if partners != nil {
+		each = b.Add(each, b.Mul(b.CrossEntropy(net.Logits, b.OneHot(partners, oneHot)), partnerWeights))
+	}
+	loss = b.Mean(each)
 	if c.L2 != 0 {
 		loss = b.Add(loss, b.Scale(b.SumSquares(net.Kernel), c.L2))
 	}
@@ -205,6 +214,9 @@ func Penalty(c Config, vars engine.Variables) (float64, error) {
 // lossInputs are the inputs of lossNodes for a batch of training.
 func lossInputs(c Config, b loader.Batch) []tensor.Tensor {
 	inputs := []tensor.Tensor{b.Images, b.Labels, b.Weights}
+	if c.Augment.Mixes() {
+		inputs = append(inputs, b.Partners, b.PartnerWeights)
+	}
 	if c.modeOf(b.Epoch) == training {
 		inputs = slices.Concat(inputs, c.Model.DropPathFactors(c.Seed, b.Epoch, b.Indices))
 	}

@@ -361,7 +361,7 @@ type update struct {
 	of       int   // images in all
 	images   int   // so far
 	loss     metric.Mean
-	correct  int
+	correct  float64
 	previous map[string]tensor.Tensor // moving statistics before the first batch
 }
 
@@ -406,28 +406,27 @@ func (t *Trainer) step(u *update, b loader.Batch, batch int) error {
 		}
 		return t.capture(b, batch, loss, gradientSquares, rate)
 	}
-	labels := b.Labels.Int32s()
-	correct, err := metric.Correct(float32s(out[1]), t.config.Model.Classes, labels)
+	correct, err := correctOf(b, float32s(out[1]), t.config.Model.Classes)
 	if err != nil {
 		return err
 	}
-	u.images += len(labels)
+	u.images += len(b.Indices)
 	u.correct += correct
-	u.loss.Add(loss, float64(len(labels)))
+	u.loss.Add(loss, float64(len(b.Indices)))
 	if !last {
 		return nil
 	}
 	images := float64(u.images)
 	loss = u.loss.Value()
 	t.at.Loss.Add(loss, images)
-	t.at.Accuracy.Add(float64(u.correct)/images, images)
+	t.at.Accuracy.Add(u.correct/images, images)
 	t.at.Step = u.end
 	t.at.GlobalStep++
 	t.at.Rate = rate
 	seconds := t.clock.stepped(u.images)
 	t.at.Training += seconds
 	if err := t.record(stepRecord{Event: "step", Step: t.at.GlobalStep, Epoch: t.at.Epoch + 1, Loss: rundir.Float(loss),
-		Accuracy: float64(u.correct) / images, LearningRate: rate, GradientNorm: math.Sqrt(gradientSquares), StepSeconds: seconds}); err != nil {
+		Accuracy: u.correct / images, LearningRate: rate, GradientNorm: math.Sqrt(gradientSquares), StepSeconds: seconds}); err != nil {
 		return err
 	}
 
@@ -442,6 +441,19 @@ func (t *Trainer) step(u *update, b loader.Batch, batch int) error {
 		ImagesPerSecond: t.clock.rate(), Remaining: remaining,
 	})
 	return nil
+}
+
+// correctOf is the number of pictures whose largest logit is that of their label.
+// A mixed picture counts with the share that the class of its largest logit has in
+// it, so that the most a batch can reach is the larger share, but where both labels
+// are the same.
+func correctOf(b loader.Batch, logits []float32, classes int) (float64, error) {
+	first, err := metric.Correct(logits, classes, b.Labels.Int32s())
+	if err != nil || !b.Partners.Valid() {
+		return float64(first), err
+	}
+	second, err := metric.Correct(logits, classes, b.Partners.Int32s())
+	return b.Share*float64(first) + (1-b.Share)*float64(second), err
 }
 
 // stepInputs are the inputs of a step's graph. The optimizer counts updates from

@@ -233,6 +233,11 @@ func TestResumeIsExact(t *testing.T) {
 		"stochastic depth, squeeze-excitation, zero γ": func(c *Config) {
 			c.Model.Blocks, c.Model.DropPath, c.Model.SE, c.Model.ZeroGamma = []int{2, 1}, 0.5, true, true
 		},
+		"every augmentation, mixed labels": func(c *Config) {
+			c.Augment = loader.Augment{ResizedCrop: 0.5, Translate: 2, AlternatingFlip: true, Auto: loader.TrivialAugment,
+				Jitter: loader.Jitter{Brightness: 0.4, Contrast: 0.4, Saturation: 0.4, Hue: 0.1}, Cutout: 2, Erase: 0.5, Mixup: 0.2, CutMix: 1}
+			c.ClassWeights = []float32{1, 0.5}
+		},
 		"adamw, plateau, best, validated within epochs, saved within epochs": func(c *Config) {
 			c.Optimizer, _ = optim.Named("adamw")
 			c.Data.Validation, c.KeepBest, c.Keep = "validation", true, 2
@@ -500,7 +505,7 @@ func TestResumeFromDamagedCheckpoint(t *testing.T) {
 // goes on from the last checkpoint; resuming leaves it out again.
 func TestRollBack(t *testing.T) {
 	c := testConfig()
-	c.OnNaN, c.Epochs, c.Model.DropPath = RollBack, 2, 0.5
+	c.OnNaN, c.Epochs, c.Model.DropPath, c.Augment.CutMix = RollBack, 2, 0.5, 1
 	run := newRun(t, c)
 	var events []string
 	trainer := newTrainer(t, c, run, nil)

@@ -18,7 +18,7 @@ func newData() *cobra.Command {
 		Args:  argsBetween(0, 0),
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newDataInfo(), newDataGet(), newDataVerify())
+	c.AddCommand(newDataInfo(), newDataGet(), newDataVerify(), newDataShow())
 	return c
 }
 

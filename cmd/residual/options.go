@@ -50,12 +50,12 @@ func (o *dataOptions) addFlags(f *pflag.FlagSet) {
 type trainOptions struct {
 	dataOptions
 	networkOptions
+	pictureOptions
+	augmentOptions
 	set   func(flag string) bool // was it given, by any layer above the recipe
 	typed func(flag string) bool // was it given on the command line
 
 	recipe, model, convention, optimizer string
-	imageSize                            int
-	resize                               string
 
 	epochs, batchSize, limitTrain, limitVal, valImages, evalEvery int
 	learningRate, momentum, weightDecay, l2, labelSmoothing       float64
@@ -74,10 +74,6 @@ type trainOptions struct {
 	init                   string
 	freezeEpochs           int
 	freezeRate, lrMult     float64
-	normalize              string
-	mean, std              []float64
-	padCrop                int
-	flip                   bool
 	monitor                string
 	patience, plateauEvery int
 	minDelta, plateauRate  float64
@@ -106,14 +102,10 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	o.networkOptions.addFlags(f)
 	o.networkOptions.addTrainingFlags(f)
 	section(f, "Network")
-	f.IntVar(&o.imageSize, "image-size", 0, "height and width that pictures are resized to (default: the data's, 224 where they differ)")
-	choiceFlag(f, &o.resize, "resize", "how: cut the longer side, or squash", loader.Crop, loader.Squash)
-	choiceFlag(f, &o.normalize, "normalize", "subtract mean and divide by deviation of this data set's pictures", append([]string{"recipe", "none"}, loader.Normalizations()...)...)
-	f.Float64SliceVar(&o.mean, "mean", nil, "mean of each channel instead, in units of 0 to 1, such as 0.5,0.5,0.5")
-	f.Float64SliceVar(&o.std, "std", nil, "deviation of each channel")
-	f.IntVar(&o.padCrop, "pad-crop", 0, "augment: pad with so many pixels and cut a random window out")
-	f.BoolVar(&o.flip, "flip", false, "augment: mirror every second picture, at random")
+	o.pictureOptions.addFlags(f)
 	section(f, "Pictures")
+	o.augmentOptions.addFlags(f)
+	section(f, "Augmentation, of training pictures")
 
 	f.IntVar(&o.epochs, "epochs", 0, "times to go through the training images")
 	f.IntVar(&o.batchSize, "batch-size", 0, "images in a step")
@@ -273,8 +265,7 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	c := train.Config{
 		Recipe: recipe.Name, Classes: data.Classes, Optimizer: recipe.Optimizer, L2: recipe.L2, LRMult: recipe.LRMult,
 		LabelSmoothing: o.labelSmoothing, Epochs: recipe.Epochs, BatchSize: recipe.BatchSize,
-		Augment: recipe.Augment,
-		Seed:    o.seed, EvalEvery: o.evalEvery, Monitor: o.monitor,
+		Seed: o.seed, EvalEvery: o.evalEvery, Monitor: o.monitor,
 		EarlyStop: train.EarlyStop{Patience: o.patience, MinDelta: o.minDelta, RestoreBest: o.restoreBest},
 		Plateau:   train.Plateau{Patience: o.plateauEvery, Factor: o.plateauRate, MinDelta: o.minDelta},
 		MaxTime:   o.maxTime, OnNaN: o.onNaN, OnSaveError: o.onSaveError, SaveEvery: o.saveEvery, Keep: o.keep, Engine: o.engine, Precision: precision,
@@ -318,8 +309,9 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	overrideInto(o.set, "clip-norm", &c.ClipNorm, o.clipNorm)
 	overrideInto(o.set, "clip-value", &c.ClipValue, o.clipValue)
 	overrideInto(o.set, "ema", &c.EMA, o.ema)
-	overrideInto(o.set, "pad-crop", &c.Augment.PadCrop, o.padCrop)
-	overrideInto(o.set, "flip", &c.Augment.Flip, o.flip)
+	if c.Augment, err = o.augmentOptions.apply(recipe.Augment); err != nil {
+		return c, err
+	}
 	c.Schedule = o.resolveSchedule(recipe.Schedule)
 	c.Freeze = o.resolveFreeze(recipe, c.Optimizer.LearningRate)
 
@@ -350,42 +342,20 @@ func (o *trainOptions) resolveNetwork(c *train.Config, recipe train.Recipe, data
 		if c.Init, source, err = train.NewInit(o.init, data.Classes); err != nil {
 			return err
 		}
-		for _, flag := range []string{"model", "convention", "stem", "blocks", "filters"} {
+		for _, flag := range []string{"model", "convention", "stem", "blocks", "filters", "preact", "avg-down", "se", "zero-gamma"} {
 			if o.set(flag) {
 				return usageError{fmt.Errorf("--%s cannot be chosen with --init: the weights of %s are those of %s", flag, o.init, source.Model.Name)}
 			}
 		}
-		c.Model, c.Preprocess = source.Model, source.Preprocess
+		c.Model, c.Preprocess = source.Model, o.pictureOptions.override(source.Preprocess)
 		c.Model.Classes = len(data.Classes)
-		overrideInto(o.set, "resize", &c.Preprocess.Resize, o.resize)
-		overrideInto(o.set, "image-size", &c.Preprocess.Height, o.imageSize)
-		overrideInto(o.set, "image-size", &c.Preprocess.Width, o.imageSize)
+		overrideInto(o.set, "drop-path", &c.Model.DropPath, o.dropPath)
 		c.Model.Height, c.Model.Width = c.Preprocess.Height, c.Preprocess.Width
-	} else {
-		height, width := data.Height, data.Width
-		if o.set("image-size") {
-			height, width = o.imageSize, o.imageSize
-		} else if height == 0 || width == 0 {
-			height, width = 224, 224
-		}
-		c.Preprocess = loader.Preprocess{Height: height, Width: width, Channels: data.Channels, Resize: o.resize, Scale: 1.0 / 255}
-		if recipe.Normalize {
-			c.Preprocess.Mean, c.Preprocess.Std = normalizationOf(data)
-		}
-		if c.Model, err = o.network(recipe, height, width, data.Channels, len(data.Classes)); err != nil {
-			return err
-		}
+		return nil
 	}
-	switch o.normalize {
-	case "recipe":
-	case "none":
-		c.Preprocess.Mean, c.Preprocess.Std = nil, nil
-	default: // the flag takes no other names
-		c.Preprocess.Mean, c.Preprocess.Std, _ = loader.Normalization(o.normalize)
-	}
-	overrideInto(o.set, "mean", &c.Preprocess.Mean, o.mean)
-	overrideInto(o.set, "std", &c.Preprocess.Std, o.std)
-	return nil
+	c.Preprocess = o.pictureOptions.preprocess(recipe, data)
+	c.Model, err = o.network(recipe, c.Preprocess.Height, c.Preprocess.Width, data.Channels, len(data.Classes))
+	return err
 }
 
 // normalizationOf are mean and deviation of the data set's pictures where they

@@ -77,6 +77,38 @@ func (s *Source) Normal() float64 {
 	return r * math.Cos(2*math.Pi*s.Float64())
 }
 
+// Beta returns a number of the distribution Beta(a,b) for positive a and b: X/(X+Y)
+// with X and Y of the gamma distributions of these shapes, in logarithms, which stay
+// finite where X and Y are too small for a number.
+func (s *Source) Beta(a, b float64) float64 {
+	x, y := s.logGamma(a), s.logGamma(b)
+	return 1 / (1 + math.Exp(y-x))
+}
+
+// logGamma returns the logarithm of a number of the gamma distribution (Marsaglia,
+// Tsang 2000, https://doi.org/10.1145/358407.358414); below shape 1 by that of
+// shape+1 times U^(1/shape).
+func (s *Source) logGamma(shape float64) float64 {
+	log := 0.0
+	if shape < 1 {
+		log = math.Log(1-s.Float64()) / shape
+		shape++
+	}
+	d := shape - 1.0/3
+	c := 1 / math.Sqrt(9*d)
+	for {
+		x := s.Normal()
+		v := 1 + c*x
+		if v <= 0 {
+			continue
+		}
+		v = v * v * v
+		if math.Log(1-s.Float64()) < 0.5*x*x+d-d*v+d*math.Log(v) {
+			return log + math.Log(d*v)
+		}
+	}
+}
+
 // Shuffle permutes n elements through swap (Fisher–Yates, downwards).
 func (s *Source) Shuffle(n int, swap func(i, j int)) {
 	for i := n - 1; i > 0; i-- {

@@ -50,3 +50,34 @@ func TestPermIsAPermutation(t *testing.T) {
 		t.Error("nothing was shuffled")
 	}
 }
+
+// Beta(a,b) has the mean a/(a+b) and the variance ab/((a+b)²(a+b+1)), and stays a
+// number where gamma variates are too small for one.
+func TestBeta(t *testing.T) {
+	for _, c := range []struct{ a, b float64 }{{1, 1}, {0.2, 0.2}, {2, 5}, {8, 8}, {0.5, 3}} {
+		s := New(1, Name("beta"))
+		const n = 40000
+		sum, squares := 0.0, 0.0
+		for range n {
+			x := s.Beta(c.a, c.b)
+			if !(x >= 0 && x <= 1) {
+				t.Fatalf("Beta(%v,%v) gives %v", c.a, c.b, x)
+			}
+			sum, squares = sum+x, squares+x*x
+		}
+		mean := sum / n
+		variance := squares/n - mean*mean
+		wantMean := c.a / (c.a + c.b)
+		want := wantMean * (1 - wantMean) / (c.a + c.b + 1)
+		// Five deviations of the mean are 5·√(variance/n); the variance's are within 5 %.
+		if math.Abs(mean-wantMean) > 5*math.Sqrt(want/n) || math.Abs(variance-want) > 0.05*want {
+			t.Errorf("Beta(%v,%v): mean %.4f and variance %.5f, want %.4f and %.5f", c.a, c.b, mean, variance, wantMean, want)
+		}
+	}
+	s := New(2)
+	for range 1000 {
+		if x := s.Beta(1e-3, 1e-3); math.IsNaN(x) {
+			t.Fatal("Beta(0.001,0.001) is not a number")
+		}
+	}
+}
