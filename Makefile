@@ -1,5 +1,5 @@
 # "make" prints the verbs; each is one or two lines.
-.PHONY: help check test race golden demo ci
+.PHONY: help check test race golden interop demo ci
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 check: ## format, vet, layout, short tests
@@ -11,6 +11,9 @@ race: ## the race detector, which needs cgo
 	CGO_ENABLED=1 go test -race -short ./...
 golden: ## remake the golden files (Python with the packages golden/README.md names)
 	cd golden && cat README.md
+interop: ## exported files in MODELS, run by PyTorch and onnxruntime on the CIFAR-10 in DATA, against ours
+	python bench/interop.py $(MODELS) $(DATA)/cifar10
+	RESIDUAL_INTEROP=$(abspath $(MODELS)) RESIDUAL_DATA=$(abspath $(DATA)) go test -count 1 -run TestInterop -v ./format
 demo: ## the main job on the embedded data
 	go run ./cmd/residual train
 ci: ## all that CI does

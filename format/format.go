@@ -39,6 +39,7 @@ type Format struct {
 var Formats = []Format{
 	safetensorsFormat,
 	torchFormat,
+	hfFormat,
 	kerasFormat,
 	onnxFormat,
 }
@@ -131,14 +132,17 @@ func ForOutput(path, name string) (Format, error) {
 }
 
 // Read reads a network from a file or folder of any format in the table. What
-// its tensors do not say (size of the pictures, classes, preprocessing) stays
-// unknown in the Model; Complete fills it.
+// neither the file nor Hugging Face's JSON files beside it say (size of the
+// pictures, classes, preprocessing) stays unknown in the Model; Complete fills it.
 func Read(path string) (*artifact.Model, error) {
 	f, err := Of(path)
 	if err != nil {
 		return nil, err
 	}
 	m, err := f.Read(path)
+	if err == nil && len(f.Extensions) > 0 && (m.Classes == nil || m.Preprocess == nil) {
+		err = readSide(filepath.Dir(path), m)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/format/artifact"
@@ -127,6 +128,7 @@ func stepOf(run *rundir.Dir, name string) (int, error) {
 			name = result.Checkpoint
 		}
 	}
+	name, _, _ = strings.Cut(name, ":") // ":ema" and ":raw" are of the same step
 	all, err := run.Checkpoints()
 	for _, c := range all {
 		if c.Name == name {

@@ -1,0 +1,394 @@
+package format
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/residual-ml/residual/format/artifact"
+	"github.com/residual-ml/residual/format/torch"
+	"github.com/residual-ml/residual/internal/atomicfile"
+	"github.com/residual-ml/residual/loader"
+	"github.com/residual-ml/residual/model"
+)
+
+// hfFormat is a folder as the Hugging Face hub has it: weights, config.json in
+// timm's form, preprocessor_config.json in that of transformers, a model card.
+var hfFormat = Format{
+	Name: "hf", About: "Hugging Face folders (config.json, model.safetensors, README.md)",
+	Detect: func(path string, head []byte) bool {
+		_, err := hfWeights(path)
+		return head == nil && err == nil
+	},
+	Read: readHF, Write: writeHF,
+	Inspect: func(path string) (artifact.Listing, error) {
+		weights, err := hfWeights(path)
+		if err != nil {
+			return artifact.Listing{}, err
+		}
+		l, err := hfFile(weights).Inspect(weights)
+		l.Notes = append([]string{"weights: " + filepath.Base(weights)}, l.Notes...)
+		return l, err
+	},
+}
+
+// hfWeights is the file of weights in a folder, by timm's order of preference.
+func hfWeights(dir string) (string, error) {
+	if _, err := os.Stat(filepath.Join(dir, "config.json")); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"} {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s: neither model.safetensors nor pytorch_model.bin: %w", dir, fs.ErrNotExist)
+}
+
+func readHF(dir string) (*artifact.Model, error) {
+	weights, err := hfWeights(dir)
+	if err != nil {
+		return nil, err
+	}
+	m, err := hfFile(weights).Read(weights)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Base(weights), err)
+	}
+	return m, readSide(dir, m)
+}
+
+// hfFile is the format of a folder's file of weights.
+func hfFile(weights string) Format {
+	if filepath.Ext(weights) == ".safetensors" {
+		return safetensorsFormat
+	}
+	return torchFormat
+}
+
+// hfConfig is what is read of config.json, timm's or transformers'.
+type hfConfig struct {
+	Architecture string            `json:"architecture"`
+	LabelNames   []string          `json:"label_names"`
+	IDToLabel    map[string]string `json:"id2label"`
+	Pretrained   hfPretrained      `json:"pretrained_cfg"`
+}
+
+// hfPretrained is timm's pretrained_cfg.
+type hfPretrained struct {
+	InputSize     []int     `json:"input_size"` // C, H, W
+	CropPct       float64   `json:"crop_pct"`
+	CropMode      string    `json:"crop_mode"`
+	Interpolation string    `json:"interpolation"`
+	Mean          []float64 `json:"mean"`
+	Std           []float64 `json:"std"`
+}
+
+// hfProcessor is preprocessor_config.json of transformers.
+type hfProcessor struct {
+	Size          json.RawMessage `json:"size"`
+	CropPct       float64         `json:"crop_pct"`
+	DoRescale     *bool           `json:"do_rescale"`
+	RescaleFactor float64         `json:"rescale_factor"`
+	DoNormalize   *bool           `json:"do_normalize"`
+	Mean          []float64       `json:"image_mean"`
+	Std           []float64       `json:"image_std"`
+}
+
+// maxSide bounds a side file.
+const maxSide = 16 << 20
+
+// readSide fills what m does not say about classes and preprocessing from the
+// files beside its weights, in dir: config.json and preprocessor_config.json as
+// timm and transformers write them. Missing files are no error. What was read is
+// told in m.Recognised.
+func readSide(dir string, m *artifact.Model) error {
+	var c hfConfig
+	var p hfProcessor
+	hasConfig, err := readSideFile(filepath.Join(dir, "config.json"), &c)
+	if err != nil {
+		return err
+	}
+	hasProcessor, err := readSideFile(filepath.Join(dir, "preprocessor_config.json"), &p)
+	if err != nil {
+		return err
+	}
+	note := func(format string, args ...any) { m.Recognised = append(m.Recognised, fmt.Sprintf(format, args...)) }
+	if m.Classes == nil && hasConfig {
+		if names := c.classes(m.Config.Classes); names != nil {
+			m.Classes = names
+			note("config.json has the names of the classes")
+		}
+	}
+	if m.Preprocess != nil {
+		return nil
+	}
+	var pre loader.Preprocess
+	from, pct := "", 0.0
+	switch t := c.Pretrained; {
+	case hasConfig && len(t.Mean) > 0 && len(t.InputSize) == 3:
+		pre = loader.Preprocess{Height: t.InputSize[1], Width: t.InputSize[2], Channels: t.InputSize[0], Resize: loader.Crop, Scale: 1.0 / 255, Mean: t.Mean, Std: t.Std}
+		if t.CropMode == "squash" {
+			pre.Resize = loader.Squash
+		}
+		from, pct = "config.json", t.CropPct
+	case hasProcessor:
+		size, squash := p.size()
+		if size[0] == 0 {
+			return nil
+		}
+		pre = loader.Preprocess{Height: size[0], Width: size[1], Channels: m.Config.Channels, Resize: loader.Crop, Scale: cmp.Or(p.RescaleFactor, 1.0/255)}
+		if squash {
+			pre.Resize = loader.Squash
+		}
+		if p.DoRescale != nil && !*p.DoRescale {
+			pre.Scale = 1
+		}
+		if p.DoNormalize == nil || *p.DoNormalize {
+			pre.Mean, pre.Std = p.Mean, p.Std
+		}
+		from, pct = "preprocessor_config.json", p.CropPct
+	default:
+		return nil
+	}
+	if err := pre.Check(); err != nil {
+		return fmt.Errorf("%s: %w", from, err)
+	}
+	note("%s has the preprocessing", from)
+	if pct != 0 && pct != 1 {
+		note("crop_pct %g is not kept: of a picture of another size the whole shorter side is used", pct)
+	}
+	m.Preprocess = &pre
+	if m.Config.Height == 0 || m.Config.Width == 0 {
+		m.Config.Height, m.Config.Width = pre.Height, pre.Width
+	}
+	return m.Check()
+}
+
+func readSideFile(path string, v any) (found bool, err error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxSide {
+		return false, fmt.Errorf("%s: %d bytes, want a file of %d at most", path, info.Size(), maxSide)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return false, err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return false, fmt.Errorf("%s: %w", path, err)
+	}
+	return true, nil
+}
+
+// classes are the names of n classes in their order, nil where there are not so
+// many.
+func (c hfConfig) classes(n int) []string {
+	if len(c.LabelNames) == n {
+		return c.LabelNames
+	}
+	names := make([]string, n)
+	for id, name := range c.IDToLabel {
+		i, err := strconv.Atoi(id)
+		if err != nil || i < 0 || i >= n {
+			return nil
+		}
+		names[i] = name
+	}
+	if len(c.IDToLabel) != n || slices.Contains(names, "") {
+		return nil
+	}
+	for i, name := range names { // transformers' LABEL_0 … are no names
+		if name != fmt.Sprintf("LABEL_%d", i) {
+			return names
+		}
+	}
+	return nil
+}
+
+// size reads 224, {"shortest_edge": 224} or {"height": 224, "width": 224}; the
+// last one squashes.
+func (p hfProcessor) size() (hw [2]int, squash bool) {
+	var side int
+	if json.Unmarshal(p.Size, &side) == nil {
+		return [2]int{side, side}, false
+	}
+	var s struct {
+		ShortestEdge int `json:"shortest_edge"`
+		Height       int `json:"height"`
+		Width        int `json:"width"`
+	}
+	if json.Unmarshal(p.Size, &s) != nil {
+		return hw, false
+	}
+	if s.ShortestEdge > 0 {
+		return [2]int{s.ShortestEdge, s.ShortestEdge}, false
+	}
+	return [2]int{s.Height, s.Width}, true
+}
+
+// writeHF writes the folder. A network that timm does not have gets model.py and
+// no architecture, so that nobody builds another one for these weights.
+func writeHF(dir string, m *artifact.Model, o artifact.WriteOptions) (err error) {
+	if err := o.Refuse("hf", artifact.WriteOptions{}); err != nil {
+		return err
+	}
+	if m.Preprocess == nil {
+		return errors.New("preprocessing is not known")
+	}
+	architecture := torch.Architecture(m.Config)
+	python := ""
+	if architecture == "" {
+		if python, err = torch.Module(m.Config); err != nil {
+			return err
+		}
+	}
+	if err := atomicfile.MkdirAll(dir); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("not empty, it holds %s", entries[0].Name())
+	}
+	defer func() {
+		if err != nil { // nothing half-written stays
+			for _, name := range []string{"README.md", "config.json", "preprocessor_config.json", "model.py", "model.safetensors"} {
+				os.Remove(filepath.Join(dir, name))
+			}
+		}
+	}()
+	config, err := indented(hfConfigOf(m, architecture))
+	if err != nil {
+		return err
+	}
+	processor, err := indented(hfProcessorOf(*m.Preprocess))
+	if err != nil {
+		return err
+	}
+	files := map[string][]byte{"README.md": []byte(modelCard(m, architecture)), "config.json": config, "preprocessor_config.json": processor}
+	if python != "" {
+		files["model.py"] = []byte(python)
+	}
+	for name, content := range files {
+		if err := atomicfile.WriteFile(filepath.Join(dir, name), content); err != nil {
+			return err
+		}
+	}
+	return atomicfile.Write(filepath.Join(dir, "model.safetensors"), func(w io.Writer) error { return writeSafetensors(w, m) })
+}
+
+func indented(v any) ([]byte, error) {
+	b, err := json.MarshalIndent(v, "", "  ")
+	return append(b, '\n'), err
+}
+
+// hfConfigOf is config.json: timm's where timm has the network.
+func hfConfigOf(m *artifact.Model, architecture string) map[string]any {
+	c, p := m.Config, *m.Preprocess
+	mean, std := channelwise(p.Mean, 0, p.Channels), channelwise(p.Std, 1, p.Channels)
+	mode := "center"
+	if p.Resize == loader.Squash {
+		mode = "squash"
+	}
+	pretrained := map[string]any{
+		"input_size": []int{c.Channels, c.Height, c.Width}, "fixed_input_size": false, "interpolation": "bicubic",
+		"crop_pct": 1.0, "crop_mode": mode, "mean": mean, "std": std, "num_classes": c.Classes,
+		"first_conv": "conv1", "classifier": "fc", "license": "", "origin_url": "",
+	}
+	features := c.Filters << (len(c.Blocks) - 1)
+	if c.Block == model.Bottleneck {
+		features *= 4
+	}
+	config := map[string]any{"num_classes": c.Classes, "num_features": features, "global_pool": "avg", "pretrained_cfg": pretrained, "residual": c}
+	if architecture != "" {
+		config["architecture"] = architecture
+	}
+	if m.Classes != nil {
+		config["label_names"] = m.Classes
+	}
+	return config
+}
+
+// hfProcessorOf is preprocessor_config.json. (x·rescale_factor - mean)/std is
+// what a loader.Preprocess says too.
+func hfProcessorOf(p loader.Preprocess) map[string]any {
+	normalize := len(p.Mean)+len(p.Std) > 0
+	config := map[string]any{
+		"do_resize": true, "resample": 3, "do_rescale": true, "rescale_factor": p.Scale, "do_normalize": normalize,
+		"image_mean": channelwise(p.Mean, 0, p.Channels), "image_std": channelwise(p.Std, 1, p.Channels),
+	}
+	if p.Resize == loader.Crop && p.Height == p.Width {
+		config["image_processor_type"] = "ConvNextImageProcessor"
+		config["size"], config["crop_pct"] = map[string]int{"shortest_edge": p.Height}, 1.0
+	} else {
+		config["image_processor_type"] = "ViTImageProcessor"
+		config["size"] = map[string]int{"height": p.Height, "width": p.Width}
+	}
+	return config
+}
+
+// channelwise is numbers or, where there are none, the same for each channel.
+func channelwise(numbers []float64, otherwise float64, channels int) []float64 {
+	if len(numbers) > 0 {
+		return numbers
+	}
+	all := make([]float64, channels)
+	for i := range all {
+		all[i] = otherwise
+	}
+	return all
+}
+
+// modelCard is README.md with the front matter of the hub.
+func modelCard(m *artifact.Model, architecture string) string {
+	c := m.Config
+	var b strings.Builder
+	library := "pytorch"
+	if architecture != "" {
+		library = "timm"
+	}
+	fmt.Fprintf(&b, "---\ntags:\n- image-classification\n- %s\n- residual\npipeline_tag: image-classification\nlibrary_name: %s\n---\n\n", library, library)
+	fmt.Fprintf(&b, "# %s\n\nA residual network for images of %d×%d with %d channels and %d classes, exported by\n[residual](https://github.com/residual-ml/residual).\n\n", c.Name, c.Height, c.Width, c.Channels, c.Classes)
+	parameters := 0
+	for _, n := range m.Tensors {
+		parameters += n.Tensor.Len()
+	}
+	fmt.Fprintf(&b, "- %s blocks %s, %d filters in the first stage, %d numbers in all (moving statistics included)\n", c.Block, strings.Trim(fmt.Sprint(c.Blocks), "[]"), c.Filters, parameters)
+	epsilon := fmt.Sprintf("ε %g", c.BatchNormEpsilon())
+	if c.Norm == model.NoNorm {
+		epsilon = "no batch normalisation"
+	}
+	fmt.Fprintf(&b, "- convention of %s: %s\n", map[model.Convention]string{model.Keras: "Keras (padding 'same')", model.Torch: "PyTorch (symmetric padding)"}[c.Convention], epsilon)
+	fmt.Fprintf(&b, "- preprocessing: %s\n", Describe(*m.Preprocess))
+	if m.Classes != nil {
+		shown := m.Classes
+		more := ""
+		if len(shown) > 20 {
+			shown, more = shown[:20], ", …"
+		}
+		fmt.Fprintf(&b, "- classes: %s%s\n", strings.Join(shown, ", "), more)
+	}
+	if architecture != "" {
+		fmt.Fprintf(&b, "\nIt is timm's and torchvision's %s:\n\n    import timm\n    net = timm.create_model(%q, num_classes=%d, checkpoint_path=\"model.safetensors\")\n", architecture, architecture, c.Classes)
+	} else {
+		b.WriteString("\nNeither torchvision nor timm has this network; model.py builds it:\n\n    from model import load\n    net = load(\"model.safetensors\")\n")
+	}
+	b.WriteString("\nThe metadata of model.safetensors hold golden vectors: pictures with the network's logits. `residual verify` runs\nthem again.\n")
+	return b.String()
+}

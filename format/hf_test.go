@@ -1,0 +1,157 @@
+package format
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/residual-ml/residual/format/artifact"
+	"github.com/residual-ml/residual/format/safetensors"
+	"github.com/residual-ml/residual/loader"
+	"github.com/residual-ml/residual/model"
+	"github.com/residual-ml/residual/tensor"
+)
+
+// folder writes weights without metadata and JSON files beside them.
+func folder(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "model.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := safetensors.Write(f, tiny(t, model.Torch).StateDict(), map[string]string{"format": "pt"}); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// The JSON files of timm (from its model card of resnet18.a1_in1k, shortened) and
+// of transformers (microsoft/resnet-18).
+func TestReadHF(t *testing.T) {
+	timm := `{"architecture": "resnet18", "num_classes": 4, "label_names": ["w", "x", "y", "z"], "pretrained_cfg": {"tag": "a1_in1k",
+		"input_size": [3, 24, 28], "crop_pct": 0.95, "crop_mode": "center", "interpolation": "bicubic", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}`
+	transformers := `{"model_type": "resnet", "depths": [2, 2, 2, 2], "id2label": {"0": "a", "3": "d", "1": "b", "2": "c"}}`
+	processor := `{"crop_pct": 0.875, "do_normalize": true, "do_resize": true, "feature_extractor_type": "ConvNextFeatureExtractor",
+		"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], "resample": 3, "size": 20}`
+	for about, c := range map[string]struct {
+		files   map[string]string
+		classes string
+		want    *loader.Preprocess
+	}{
+		"timm": {map[string]string{"config.json": timm}, "w x y z", &loader.Preprocess{Height: 24, Width: 28, Channels: 3, Resize: loader.Crop,
+			Scale: 1.0 / 255, Mean: []float64{0.485, 0.456, 0.406}, Std: []float64{0.229, 0.224, 0.225}}},
+		"transformers": {map[string]string{"config.json": transformers, "preprocessor_config.json": processor}, "a b c d", &loader.Preprocess{Height: 20, Width: 20,
+			Channels: 3, Resize: loader.Crop, Scale: 1.0 / 255, Mean: []float64{0.5, 0.4, 0.3}, Std: []float64{0.2, 0.3, 0.4}}},
+		"squash": {map[string]string{"config.json": "{}", "preprocessor_config.json": `{"size": {"height": 16, "width": 18}, "do_rescale": false, "do_normalize": false, "image_mean": [1, 2, 3]}`},
+			"", &loader.Preprocess{Height: 16, Width: 18, Channels: 3, Resize: loader.Squash, Scale: 1}},
+		"nothing":       {map[string]string{"config.json": `{"id2label": {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2", "3": "LABEL_3"}}`}, "", nil},
+		"other classes": {map[string]string{"config.json": `{"label_names": ["a"], "id2label": {"0": "a", "9": "b", "1": "c", "2": "d"}}`}, "", nil},
+	} {
+		dir := folder(t, c.files)
+		for _, path := range []string{dir, filepath.Join(dir, "model.safetensors")} { // the side files of one file too
+			m, err := Read(path)
+			if err != nil {
+				t.Errorf("%s: %v", about, err)
+				continue
+			}
+			got, _ := json.Marshal(m.Preprocess)
+			want, _ := json.Marshal(c.want)
+			if strings.Join(m.Classes, " ") != c.classes || string(got) != string(want) {
+				t.Errorf("%s: classes %v, preprocessing %s; want %s, %s", about, m.Classes, got, c.classes, want)
+			}
+			if c.want != nil && m.Config.Height != c.want.Height {
+				t.Errorf("%s: height %d", about, m.Config.Height)
+			}
+		}
+	}
+	for about, files := range map[string]map[string]string{
+		"no JSON":   {"config.json": "{"},
+		"a mean":    {"config.json": strings.Replace(timm, "0.485, ", "", 1)},
+		"no folder": {"config.json": "[]"},
+	} {
+		if m, err := Read(folder(t, files)); err == nil {
+			t.Errorf("%s: read as %+v", about, m)
+		}
+	}
+}
+
+// An architecture is claimed exactly where timm has the network; any other comes
+// with the module that builds it.
+func TestWriteHF(t *testing.T) {
+	photo := func(edit func(*model.Config)) model.Config {
+		c, err := model.Named("resnet18", model.Torch, 96, 96, 3, 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		edit(&c)
+		return c
+	}
+	for about, c := range map[string]struct {
+		config model.Config
+		claims bool
+	}{
+		"timm's":   {photo(func(*model.Config) {}), true},
+		"keras":    {photo(func(c *model.Config) { c.Convention = model.Keras }), false},
+		"stem":     {photo(func(c *model.Config) { c.Stem = model.SmallStem }), false},
+		"filters":  {photo(func(c *model.Config) { c.Filters = 8 }), false},
+		"blocks":   {photo(func(c *model.Config) { c.Blocks = []int{1, 1, 1, 1} }), false},
+		"grey":     {photo(func(c *model.Config) { c.Channels = 1 }), false},
+		"biases":   {photo(func(c *model.Config) { c.ConvBias = true }), false},
+		"ε":        {photo(func(c *model.Config) { c.Epsilon = 1e-4 }), false},
+		"resnet20": {tiny(t, model.Torch).Config, false},
+	} {
+		g, err := c.config.Graph(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tensors := map[string]tensor.Tensor{}
+		for _, v := range g.Variables {
+			tensors[v.Name] = tensor.New(tensor.Float32, artifact.FileShape(v.Shape)...)
+		}
+		m, err := artifact.Build(c.config, tensors)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Complete(m, Given{}); err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(t.TempDir(), "out")
+		if err := Write(dir, "hf", m, artifact.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		config, err := os.ReadFile(filepath.Join(dir, "config.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		card, err := os.ReadFile(filepath.Join(dir, "README.md"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		claims := strings.Contains(string(config), `"architecture": "resnet18"`) && strings.Contains(string(card), "library_name: timm")
+		says := strings.Contains(string(config), "architecture") || strings.Contains(string(card), "timm.create_model")
+		if claims != c.claims || says != c.claims || slices.Contains(names, "model.py") == c.claims {
+			t.Errorf("%s: claims %v, says %v, files %v", about, claims, says, names)
+		}
+		if !strings.HasPrefix(string(card), "---\ntags:\n- image-classification\n") {
+			t.Errorf("%s: the card begins %.60q", about, card)
+		}
+		if err := Write(dir, "hf", m, artifact.WriteOptions{}); err == nil || !strings.Contains(err.Error(), "not empty") {
+			t.Errorf("%s: written over: %v", about, err)
+		}
+	}
+}
