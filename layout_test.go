@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	"format/artifact":    {"format/safetensors", "graph", "internal/hint", "loader", "model", "tensor"},
 	"format/keras":       {"format/artifact", "format/structure", "graph", "internal/hdf5", "internal/hint", "loader", "model", "tensor"},
 	"format/safetensors": {"internal/atomicfile", "tensor"},
-	"format/torch":       {"format/safetensors", "internal/hint", "model", "tensor"},
+	"format/torch":       {"format/safetensors", "graph", "internal/hint", "model", "tensor"},
 	"format/onnx":        {"format/artifact", "format/structure", "graph", "internal/hint", "loader", "model", "tensor"},
 	"format/structure":   {"graph", "model", "tensor"},
 

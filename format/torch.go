@@ -76,7 +76,7 @@ func writeTorch(path string, m *artifact.Model, o artifact.WriteOptions) error {
 		return err
 	}
 	if torch.Architecture(m.Config) == "" {
-		python, err := torch.Module(m.Config)
+		python, err := torch.Module(m.Config, strings.TrimSuffix(filepath.Base(ModulePath(path)), ".py"))
 		if err != nil {
 			return err
 		}
