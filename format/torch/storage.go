@@ -66,7 +66,7 @@ func newLazy(args tuple) (*lazy, error) {
 			last += int64(reach)
 		}
 	}
-	if offset < 0 || elements > 0 && last >= s.length {
+	if offset < 0 || offset > s.length || elements > 0 && last >= s.length {
 		return nil, fmt.Errorf("a tensor of shape %v, strides %v from element %d on is not within its storage %s of %d elements", size, stride, offset, s.key, s.length)
 	}
 	if int64(elements) > s.length {

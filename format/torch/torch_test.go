@@ -238,6 +238,7 @@ func TestHostile(t *testing.T) {
 		"storage negative":   {stored("a/data.pkl", pickled(-1, 0, "K\x04", "K\x01"), "a/data/0", four), "number of elements"},
 		"offset beyond":      {stored("a/data.pkl", pickled(4, 1, "K\x04", "K\x01"), "a/data/0", four), "not within its storage"},
 		"offset negative":    {stored("a/data.pkl", pickled(4, -1, "K\x04", "K\x01"), "a/data/0", four), "not within its storage"},
+		"empty beyond":       {stored("a/data.pkl", pickled(4, 5, "K\x00", "K\x01"), "a/data/0", four), "not within its storage"},
 		"stride beyond":      {stored("a/data.pkl", pickled(4, 0, "K\x02", "K\x04"), "a/data/0", four), "not within its storage"},
 		"stride negative":    {stored("a/data.pkl", pickled(4, 3, "K\x02", "J\xff\xff\xff\xff"), "a/data/0", four), "strides"},
 		"expanded":           {stored("a/data.pkl", pickled(4, 0, "M\xff\xff", "K\x00"), "a/data/0", four), "more elements than its storage"},
