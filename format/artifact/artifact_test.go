@@ -278,3 +278,37 @@ func TestRecogniseBiases(t *testing.T) {
 		}
 	}
 }
+
+// The order of torchvision's state_dict (torchvision 0.29, resnet18 and resnet50:
+// list(net.state_dict())), of which this is the pattern.
+func TestStateDict(t *testing.T) {
+	c := small(model.Bottleneck, model.Projection, model.LargeStem)
+	m, err := Recognise(weights(t, c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var layers []string
+	counts := 0
+	for _, n := range m.StateDict() {
+		layer := n.Name[:strings.LastIndexByte(n.Name, '.')]
+		if len(layers) == 0 || layers[len(layers)-1] != layer {
+			layers = append(layers, layer)
+		}
+		if _, ok := BatchesTracked(n); ok {
+			counts++
+		}
+	}
+	block := func(name string, shortcut bool) string {
+		text := ""
+		for _, l := range []string{"conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "downsample.0", "downsample.1"} {
+			if shortcut || !strings.HasPrefix(l, "downsample") {
+				text += name + "." + l + " "
+			}
+		}
+		return text
+	}
+	want := "conv1 bn1 " + block("layer1.0", true) + block("layer2.0", true) + block("layer2.1", false) + "fc"
+	if got := strings.Join(layers, " "); got != want || counts != 12 {
+		t.Errorf("got %s with %d counts, want %s with 12", got, counts, want)
+	}
+}

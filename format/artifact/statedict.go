@@ -10,18 +10,30 @@ import (
 const batchesTracked = ".num_batches_tracked"
 
 // StateDict is m's tensors as PyTorch's state_dict of the same network has them:
-// in this order, and after each moving variance num_batches_tracked, an int64
-// that counts the updates. Only networks trained without a momentum use it, but a
-// strict load wants it.
+// in torchvision's order, where a block's shortcut comes last, and after each
+// moving variance num_batches_tracked, an int64 that counts the updates. Only
+// networks trained without a momentum use it, but a strict load wants it.
 func (m *Model) StateDict() []safetensors.Named {
-	var out []safetensors.Named
-	for _, n := range m.Tensors {
-		out = append(out, n)
+	var out, shortcut []safetensors.Named
+	block := ""
+	add := func(to *[]safetensors.Named, n safetensors.Named) {
+		*to = append(*to, n)
 		if layer, ok := strings.CutSuffix(n.Name, ".running_var"); ok {
-			out = append(out, safetensors.Named{Name: layer + batchesTracked, Tensor: tensor.Of([]int64{int64(m.Steps)})})
+			*to = append(*to, safetensors.Named{Name: layer + batchesTracked, Tensor: tensor.Of([]int64{int64(m.Steps)})})
 		}
 	}
-	return out
+	for _, n := range m.Tensors {
+		if parts := strings.SplitN(n.Name, ".", 3); len(parts) == 3 && parts[0]+"."+parts[1] != block || len(parts) < 3 {
+			out, shortcut = append(out, shortcut...), nil
+			block = strings.Join(parts[:min(2, len(parts))], ".")
+		}
+		if strings.HasPrefix(n.Name, block+".downsample.") {
+			add(&shortcut, n)
+		} else {
+			add(&out, n)
+		}
+	}
+	return append(out, shortcut...)
 }
 
 // BatchesTracked returns the count of a tensor num_batches_tracked; ok is false
