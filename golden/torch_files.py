@@ -91,6 +91,60 @@ def training():
     }
 
 
+class Block(torch.nn.Module):
+    """Of the CIFAR ResNets with option A, as in the checkpoints of akamaster."""
+
+    def __init__(self, inside, out, stride):
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(inside, out, 3, stride, 1, bias=False)
+        self.bn1 = torch.nn.BatchNorm2d(out)
+        self.conv2 = torch.nn.Conv2d(out, out, 3, 1, 1, bias=False)
+        self.bn2 = torch.nn.BatchNorm2d(out)
+        self.stride, self.more = stride, out - inside
+
+    def forward(self, x):
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        x = torch.nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.more // 2, self.more // 2))
+        return torch.relu(y + x)
+
+
+class ResNet(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(3, 4, 3, 1, 1, bias=False)
+        self.bn1 = torch.nn.BatchNorm2d(4)
+        self.layer1 = torch.nn.Sequential(Block(4, 4, 1))
+        self.layer2 = torch.nn.Sequential(Block(4, 8, 2), Block(8, 8, 1))
+        self.linear = torch.nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        return self.linear(self.layer2(self.layer1(x)).mean((2, 3)))
+
+
+def resnet():
+    """A trained-looking network in a checkpoint, and its logits for one picture:
+    byte i of its 9x9x3 pixels is 7i modulo 256."""
+    torch.manual_seed(0)
+    net = ResNet()
+    with torch.no_grad():
+        for m in net.modules():
+            if isinstance(m, torch.nn.BatchNorm2d):
+                m.weight.uniform_(0.5, 1.5)
+                m.bias.uniform_(-0.5, 0.5)
+                m.running_mean.uniform_(-0.5, 0.5)
+                m.running_var.uniform_(0.5, 1.5)
+                m.num_batches_tracked.fill_(4321)
+    state = {"state_dict": torch.nn.DataParallel(net).state_dict(), "best_prec1": 91.73}
+    state["state_dict"] = collections.OrderedDict(("module." + k.removeprefix("module."), v) for k, v in state["state_dict"].items())
+    torch.save(state, OUT / "resnet.pth")
+    pixels = (7 * torch.arange(9 * 9 * 3) % 256).double().reshape(9, 9, 3)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).double(), torch.tensor([0.229, 0.224, 0.225]).double()
+    x = ((pixels / 255 - mean) / std).permute(2, 0, 1)[None]
+    return net.eval().double()(x)[0].tolist()
+
+
 def main():
     OUT.mkdir(exist_ok=True)
     read = {
@@ -109,7 +163,7 @@ def main():
         "nested": ({"net": {"model": plain()}, "acc": 1}, {}),
         "only_one": ({"my_weights": plain(), "step": 3, "names": ["a", ("b", None)]}, {}),
     }
-    expected = {"torch": torch.__version__, "files": {}}
+    expected = {"torch": torch.__version__, "resnet_logits": resnet(), "files": {}}
     for name, (what, options) in read.items():
         path = OUT / (name + ".pth")
         torch.save(what, path, **options)
@@ -129,7 +183,6 @@ def main():
     (OUT / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
     torch.save(Net(), OUT / "refused_module.pth")
-    torch.save(Net(), OUT / "refused_module_legacy.pth", _use_new_zipfile_serialization=False)
     torch.save({"state_dict": plain(), "args": argparse.Namespace(lr=0.1)}, OUT / "refused_namespace.pth")
     torch.save({"state_dict": plain(), "hook": Evil()}, OUT / "refused_executable.pth")
     torch.save({"state_dict": plain(), "hook": Evil()}, OUT / "refused_executable_legacy.pth", _use_new_zipfile_serialization=False)

@@ -96,7 +96,7 @@ func textOf(t tensor.Tensor) []string {
 // TestRefused: each file is refused with what is wrong, and nothing of it runs.
 func TestRefused(t *testing.T) {
 	refused := map[string]string{
-		"module": "__main__.Net", "module_legacy": "__main__.Net", "namespace": "argparse.Namespace", "executable": "posix.system",
+		"module": "__main__.Net", "namespace": "argparse.Namespace", "executable": "posix.system",
 		"executable_legacy": "posix.system", "no_tensors": "the dictionary holds epoch 3, lr (a list of 1)", "tensor": "the file holds a tensor",
 		"script": "TorchScript",
 	}
