@@ -252,7 +252,7 @@ func writeHF(dir string, m *artifact.Model, o artifact.WriteOptions) (err error)
 	architecture := torch.Architecture(m.Config)
 	python := ""
 	if architecture == "" {
-		if python, err = torch.Module(m.Config, "model"); err != nil {
+		if python, err = torch.Module(m.Config); err != nil {
 			return err
 		}
 	}

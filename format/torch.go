@@ -76,7 +76,7 @@ func writeTorch(path string, m *artifact.Model, o artifact.WriteOptions) error {
 		return err
 	}
 	if torch.Architecture(m.Config) == "" {
-		python, err := torch.Module(m.Config, strings.TrimSuffix(filepath.Base(ModulePath(path)), ".py"))
+		python, err := torch.Module(m.Config)
 		if err != nil {
 			return err
 		}

@@ -16,7 +16,6 @@ import (
 const moduleHead = `"""%s, as residual exported it: the network layer by layer. Needs torch and
 nothing else:
 
-    from %s import load
     net = load("WEIGHTS")          # .pth, or .safetensors (needs safetensors)
     logits = net(images)           # images [N,%d,%d,%d], preprocessed
 
@@ -60,10 +59,9 @@ def load(path):
     return net.eval()
 `
 
-// Module is a Python module, to be imported under that name, that builds c with
-// torch.nn, for networks that neither torchvision nor timm has. It is written from
+// Module is a Python module that builds c with torch.nn, for networks that neither torchvision nor timm has. It is written from
 // c's graph, a line for each layer, so that paddings and ε are what c has.
-func Module(c model.Config, name string) (string, error) {
+func Module(c model.Config) (string, error) {
 	g, err := c.Graph(1)
 	if err != nil {
 		return "", err
@@ -95,7 +93,7 @@ func Module(c model.Config, name string) (string, error) {
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, moduleHead, c.Name, name, c.Channels, c.Height, c.Width, config)
+	fmt.Fprintf(&b, moduleHead, c.Name, c.Channels, c.Height, c.Width, config)
 	b.WriteString(w.layers.String())
 	fmt.Fprintf(&b, "\n    def forward(self, %s):\n        layer = self.get_submodule\n", "x")
 	b.WriteString(w.forward.String())
