@@ -5,6 +5,7 @@
 h5py 3.14 with HDF5 1.14.6 made the ones in the repository.
 """
 
+import gzip
 import json
 import os
 
@@ -124,6 +125,17 @@ def main():
             g["z%03d" % (69 - i)] = np.int8(i)
     with h5py.File(path("tracked.h5"), "r") as f:
         manifest["files"]["tracked.h5"] = describe(f)
+
+    # Three levels of the index and several rows of the heap; compressed, as it is large.
+    with h5py.File(path("deep.h5"), "w", libver=("v108", "v108")) as f:
+        g = f.create_group("g")
+        for i in range(1500):
+            g.create_group("group_with_a_long_name_%04d" % i)
+    with h5py.File(path("deep.h5"), "r") as f:
+        manifest["deep"] = len(f["g"])
+    with open(path("deep.h5"), "rb") as f, gzip.GzipFile(path("deep.h5.gz"), "wb", compresslevel=9, mtime=0) as z:
+        z.write(f.read())
+    os.remove(path("deep.h5"))
 
     def refused(name, message, make, **options):
         with h5py.File(path(name + ".h5"), "w", **options) as f:

@@ -1,7 +1,9 @@
 """Small residual networks as Keras saves them, with what Keras predicts, for package format/keras.
 
     python golden/keras_files.py                      writes format/keras/testdata/*.gz and expected.json
-    python golden/keras_files.py --tutorial FILE OUT  the tutorial's own class (FILE defines ResNet18) saved into the folder OUT
+    python golden/keras_files.py --large FILE OUT     networks of full size into the folder OUT: the tutorial's own class (FILE
+                                                      defines ResNet18) and keras.applications.ResNet50; RESIDUAL_KERAS_FILES=OUT
+                                                      go test -run TestLarge ./format/keras
     python golden/keras_files.py --check FILE...      loads .keras files that residual wrote, compares with their golden vectors
 
 Keras 3.15.1 on TensorFlow 2.21 made the ones in the repository; those called keras2_* are by tf_keras 2.21.
@@ -169,6 +171,15 @@ def nested(k):
     return k.Model(inputs, L.Dense(CLASSES, name="predictions")(base(x)))
 
 
+def adapted(k):
+    """Normalisation that was adapted to data: its numbers are weights, not configuration."""
+    inner = functional(k, blocks=(1,))
+    norm = k.layers.Normalization()
+    norm.adapt(np.random.default_rng(3).uniform(0, 255, (8, 16, 16, 3)).astype("float32"))
+    inputs = k.layers.Input((16, 16, 3))
+    return k.Model(inputs, inner(norm(inputs)))
+
+
 def randomise(model, seed):
     """Weights of a trained model's size: kernels of their initialisation, statistics that are not 0 and 1."""
     rng = np.random.default_rng(seed)
@@ -179,6 +190,9 @@ def randomise(model, seed):
             w = np.where(np.abs(w) < 1e-3, 1e-3, w)
         new.append(w)
     model.set_weights(new)
+    for l in model.layers:
+        if hasattr(l, "finalize_state") and l.name.startswith("normalization") and getattr(l, "input_mean", 0) is None:
+            l.finalize_state()  # as loading does: the numbers in use are copies of the weights
 
 
 def predict(model, images):
@@ -216,7 +230,8 @@ def main():
     odd = Odd()
     odd(np.zeros((1, 16, 16, 3), "float32"))
     cases += [
-        ("odd_names", odd, [".weights.h5"], 16, 3, 1),
+        ("odd_names", odd, [".keras", ".weights.h5"], 16, 3, 1),
+        ("adapted", adapted(keras), [".keras", ".h5"], 16, 3, 255),
         ("biased", functional(keras, blocks=(1, 1), bias=True, norm_shortcut=False), [".keras"], 16, 3, 1),
         ("option_a", option_a(keras), [".keras"], 32, 1, 1),
         ("first_stride", bottleneck(keras, first_stride=True), [".keras"], 64, 3, 255),
@@ -260,19 +275,31 @@ def main():
         json.dump({"keras": keras.__version__, "files": expected, "refused": refused}, f, separators=(",", ":"), sort_keys=True)
 
 
-def tutorial(source, out):
-    """The tutorial's own class, saved every way it can be, with its predictions."""
+def large(source, out):
+    """The tutorial's own class and ResNet50 as Keras has it, with what they predict."""
+    os.makedirs(out, exist_ok=True)
+    expected = {}
     scope = {"tf": type("tf", (), {"keras": keras}), "Model": keras.Model}
     for name in ["Conv2D", "BatchNormalization", "Activation", "MaxPool2D", "Dropout", "Flatten", "Dense"]:
         scope[name] = getattr(keras.layers, name)
     exec(compile(open(source).read(), source, "exec"), scope)
     keras.utils.set_random_seed(1)
-    model = scope["ResNet18"]([2, 2, 2, 2])
-    model(np.zeros((1, 32, 32, 3), "float32"))
-    randomise(model, 1)
-    model.save_weights(os.path.join(out, "tutorial.weights.h5"))
-    images = formula.images(0, 4, 32, 32)
-    json.dump(predict(model, images).tolist(), open(os.path.join(out, "tutorial.json"), "w"))
+    tutorial = scope["ResNet18"]([2, 2, 2, 2])
+    tutorial(np.zeros((1, 32, 32, 3), "float32"))
+    applications = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=10)
+    for model, size, names in [
+        (tutorial, 32, ["tutorial.weights.h5"]),
+        (applications, 64, ["resnet50.keras", "resnet50.h5", "resnet50.weights.h5"]),
+        (tf_keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=10), 64, ["resnet50_keras2_weights.h5"]),
+    ]:
+        randomise(model, 1)
+        outputs = predict(model, formula.images(0, 4, size, size)).tolist()
+        for name in names:
+            path = os.path.join(out, name)
+            model.save_weights(path) if "weights" in name else model.save(path)
+            expected[name] = {"outputs": outputs, "softmax": True, "size": size, "channels": 3, "factor": 1}
+    with open(os.path.join(out, "expected.json"), "w") as f:
+        json.dump({"files": expected}, f)
 
 
 def check(paths):
@@ -309,8 +336,8 @@ def check(paths):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--tutorial"]:
-        tutorial(sys.argv[2], sys.argv[3])
+    if sys.argv[1:2] == ["--large"]:
+        large(sys.argv[2], sys.argv[3])
     elif sys.argv[1:2] == ["--check"]:
         check(sys.argv[2:])
     else:

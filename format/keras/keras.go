@@ -41,7 +41,7 @@ const (
 
 // Limits of a file.
 const (
-	maxConfig  = 64 << 20 // bytes of JSON
+	maxConfig  = 16 << 20 // bytes of JSON
 	maxMembers = 1 << 12  // of the archive
 	maxRatio   = 64       // bytes inflated for a byte stored: weights hardly shrink
 	minInflate = 1 << 20  // which may be inflated whatever the ratio

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/residual-ml/residual/engine"
+	"github.com/residual-ml/residual/engine/cpu"
 	"github.com/residual-ml/residual/engine/ref"
 	"github.com/residual-ml/residual/format/artifact"
 	"github.com/residual-ml/residual/golden"
@@ -78,12 +80,16 @@ func read(b []byte) (*artifact.Model, error) { return Read(bytes.NewReader(b), i
 // [N,height,width,channels], as engine/ref computes them.
 func outputs(t *testing.T, m *artifact.Model, images []float64, n int) (probabilities, logits []float64) {
 	t.Helper()
+	return outputsOf(t, ref.New(), m, images, n)
+}
+
+func outputsOf(t *testing.T, e engine.Engine, m *artifact.Model, images []float64, n int) (probabilities, logits []float64) {
+	t.Helper()
 	c := artifact.Sized(m.Config)
 	g, err := c.Graph(n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := ref.New()
 	vars := e.NewVariables()
 	for _, x := range m.Tensors {
 		if err := vars.Set(x.Name, model.FromFile(x.Tensor)); err != nil {
@@ -95,7 +101,11 @@ func outputs(t *testing.T, m *artifact.Model, images []float64, n int) (probabil
 		t.Fatal(err)
 	}
 	defer p.Close()
-	out, err := p.Run(context.Background(), tensor.Of(images, n, c.Height, c.Width, c.Channels))
+	x := tensor.Of(images, n, c.Height, c.Width, c.Channels)
+	if e.Name() != "ref" {
+		x = x.Convert(tensor.Float32)
+	}
+	out, err := p.Run(context.Background(), x)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,6 +164,41 @@ func TestRead(t *testing.T) {
 			}
 			golden.CheckValues(t, "outputs", got, slices.Concat(want.Outputs...), 2e-6)
 			t.Log(strings.Join(m.Recognised, "\n"))
+		})
+	}
+}
+
+// TestLarge compares networks of full size, which golden/keras_files.py --large
+// writes into a folder, on the CPU engine.
+func TestLarge(t *testing.T) {
+	dir := os.Getenv("RESIDUAL_KERAS_FILES")
+	if dir == "" {
+		t.Skip("RESIDUAL_KERAS_FILES names no folder of golden/keras_files.py --large")
+	}
+	var e expected
+	b, err := os.ReadFile(filepath.Join(dir, "expected.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &e)
+	}
+	if err != nil || len(e.Files) == 0 {
+		t.Fatalf("%d files, %v", len(e.Files), err)
+	}
+	eng, err := cpu.New(cpu.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range e.Files {
+		t.Run(name, func(t *testing.T) {
+			m, err := ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.Config.Height == 0 {
+				m.Config.Height, m.Config.Width = want.Size, want.Size
+			}
+			probabilities, _ := outputsOf(t, eng, m, golden.Images(0, len(want.Outputs), want.Size, want.Size, want.Channels), len(want.Outputs))
+			worst := golden.CheckValues(t, "outputs", probabilities, slices.Concat(want.Outputs...), 1e-5)
+			t.Logf("%s, %d tensors, unmapped %v: worst difference %.2g", m.Config.Name, len(m.Tensors), m.Unmapped, worst)
 		})
 	}
 }
@@ -493,4 +538,92 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("%d bytes of tensors from %d", total, len(b))
 		}
 	})
+}
+
+// TestCut gives convolutions their places by shapes, and by names where these do
+// not tell.
+func TestCut(t *testing.T) {
+	conv := func(path string, k, in, out int) unit {
+		return unit{path: path, kind: "conv", shapes: [][]int{{k, k, in, out}}}
+	}
+	for _, x := range []struct {
+		name  string
+		convs []unit
+		want  string // names, or a part of the error
+	}{
+		{"basic", []unit{conv("c", 3, 3, 8), conv("c", 3, 8, 8), conv("c", 3, 8, 8), conv("c", 3, 8, 16), conv("c", 3, 16, 16), conv("c", 1, 8, 16)},
+			"conv1 layer1.0.conv1 layer1.0.conv2 layer2.0.conv1 layer2.0.conv2 layer2.0.downsample.0"},
+		{"shortcut first", []unit{conv("c", 3, 1, 8), conv("c", 3, 8, 8), conv("c", 3, 8, 8), conv("c", 1, 8, 16), conv("c", 3, 8, 16), conv("c", 3, 16, 16)},
+			"conv1 layer1.0.conv1 layer1.0.conv2 layer2.0.downsample.0 layer2.0.conv1 layer2.0.conv2"},
+		{"option A", []unit{conv("c", 3, 3, 8), conv("c", 3, 8, 8), conv("c", 3, 8, 8), conv("c", 3, 8, 16), conv("c", 3, 16, 16)},
+			"conv1 layer1.0.conv1 layer1.0.conv2 layer2.0.conv1 layer2.0.conv2"},
+		{"keras.applications", []unit{conv("conv1_conv", 7, 3, 8), conv("conv2_block1_1_conv", 1, 8, 8), conv("conv2_block1_2_conv", 3, 8, 8),
+			conv("conv2_block1_0_conv", 1, 8, 32), conv("conv2_block1_3_conv", 1, 8, 32)},
+			"conv1 layer1.0.conv1 layer1.0.conv2 layer1.0.downsample.0 layer1.0.conv3"},
+		{"named shortcut last", []unit{conv("a", 7, 3, 8), conv("b", 1, 8, 8), conv("c", 3, 8, 8), conv("d", 1, 8, 32), conv("downsample", 1, 8, 32)},
+			"conv1 layer1.0.conv1 layer1.0.conv2 layer1.0.conv3 layer1.0.downsample.0"},
+		{"shortcut before the first", []unit{conv("a", 7, 3, 8), conv("b", 1, 8, 32), conv("c", 1, 8, 8), conv("d", 3, 8, 8), conv("e", 1, 8, 32)},
+			"conv1 layer1.0.downsample.0 layer1.0.conv1 layer1.0.conv2 layer1.0.conv3"},
+		{"nothing tells", []unit{conv("a", 7, 3, 8), conv("b", 1, 8, 8), conv("c", 3, 8, 8), conv("d", 1, 8, 32), conv("e", 1, 8, 32)},
+			"d and e have one shape"},
+		{"a hole", []unit{conv("a", 3, 3, 8), conv("b", 3, 8, 8), conv("c", 3, 8, 16)}, "b, a 3×3 convolution of 8 to 8 channels, begins no"},
+		{"a stem of 5×5", []unit{conv("a", 5, 3, 8), conv("b", 3, 8, 8), conv("c", 3, 8, 8)}, "want 3×3 or 7×7"},
+		{"half of the shortcuts", []unit{conv("c", 3, 3, 8), conv("c", 3, 8, 8), conv("c", 3, 8, 8), conv("c", 3, 8, 16), conv("c", 3, 16, 16),
+			conv("c", 3, 16, 32), conv("c", 3, 32, 32), conv("c", 1, 16, 32)}, "1 of 2 shortcuts"},
+	} {
+		names, _, err := cut(x.convs)
+		got := strings.Join(names, " ")
+		if err != nil {
+			got = err.Error()
+		}
+		if err == nil && got != x.want || err != nil && !strings.Contains(got, x.want) {
+			t.Errorf("%s: %s, want %s", x.name, got, x.want)
+		}
+	}
+}
+
+// TestOrder: in the configurations that Keras wrote layers have Keras's order.
+func TestOrder(t *testing.T) {
+	for _, name := range []string{"functional.keras", "bottleneck.keras", "biased.keras", "option_a.keras", "first_stride.keras"} {
+		b := file(t, name)
+		c, err := open(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		top, err := parseLayer(c.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config, err := top.container()
+		if err != nil {
+			t.Fatal(err)
+		}
+		byName := map[string]*kerasLayer{}
+		var layers []*kerasLayer
+		var want []string
+		for _, l := range config.Layers {
+			k := &kerasLayer{name: l.Name}
+			byName[l.Name] = k
+			layers = append(layers, k)
+			want = append(want, l.Name)
+			nodes, err := inboundNodes(l.Inbound)
+			if err != nil || len(nodes) > 1 {
+				t.Fatalf("%s: %d calls, %v", l.Name, len(nodes), err)
+			}
+			for _, node := range nodes {
+				for _, in := range node {
+					k.inputs = append(k.inputs, byName[in.layer])
+				}
+			}
+		}
+		out := layers[len(layers)-1]
+		slices.Reverse(layers)
+		var got []string
+		for _, l := range kerasOrder(layers, out) {
+			got = append(got, l.name)
+		}
+		if !slices.Equal(got, want) || len(want) < 10 {
+			t.Errorf("%s: layers in the order\n%q, want\n%q", name, got, want)
+		}
+	}
 }

@@ -33,6 +33,7 @@ import (
 // unit is a layer with weights.
 type unit struct {
 	path   string   // of its group, for messages and order
+	name   string   // that Keras or the author gave, where it is not in the path
 	auto   []string // base and number, where the name is one that Keras gives
 	kind   string   // conv, norm, dense
 	found  []*hdf5.Object
@@ -139,7 +140,7 @@ func storeUnits(o *hdf5.Object, units *[]unit) {
 		slices.SortStableFunc(u.found, func(a, b *hdf5.Object) int { return natural(a.Name(), b.Name()) })
 		if a := vars.Attribute("name"); a != nil {
 			if name, err := a.Text(); err == nil {
-				u.auto = autoName.FindStringSubmatch(name)
+				u.name, u.auto = name, autoName.FindStringSubmatch(name)
 			}
 		}
 		*units = append(*units, u)
@@ -150,6 +151,15 @@ func storeUnits(o *hdf5.Object, units *[]unit) {
 		}
 	}
 }
+
+// A shortcut's convolution is told by its name where shapes do not tell it: the
+// words for it, or keras.applications' number 0 (conv2_block1_0_conv).
+var (
+	shortcutName     = regexp.MustCompile(`(?i)down|short|proj|skip|identity|(^|[_/])0_conv`)
+	applicationsName = regexp.MustCompile(`(?:^|/)conv\d+_block\d+_[0-3]_conv(?:/|$)`)
+)
+
+func (u unit) isShortcut() bool { return shortcutName.MatchString(u.path + "/" + u.name) }
 
 // autoName is a name that Keras gives: base and number.
 var autoName = regexp.MustCompile(`^(conv2d|batch_normalization|dense)(?:_(\d+))?$`)
@@ -254,6 +264,15 @@ func (c *contents) assemble(convs, norms []unit, dense unit, about string) (*art
 		biased += len(u.found) - 1
 	}
 	config.ConvBias = biased > 0
+	notes := []string{fmt.Sprintf("the file has weights alone: a network of %s blocks %s with %d filters in the first stage is recognised by shapes, the order by %s",
+		config.Block, strings.ReplaceAll(strings.Trim(fmt.Sprint(config.Blocks), "[]"), " ", ","), config.Filters, about)}
+	if !slices.ContainsFunc(convs[1:], func(u unit) bool { return !applicationsName.MatchString(u.path + "/" + u.name) }) && config.Block == model.Bottleneck {
+		config.Convention, config.StrideFirst, config.Epsilon = model.Torch, true, 1.001e-5
+		notes = append(notes, "the names are those of keras.applications' ResNet: its strides (in the first 1×1), padding and ε are taken; "+
+			"what Keras offers as its weights was trained on BGR pictures less (103.939, 116.779, 123.68)")
+	} else {
+		notes = append(notes, "strides, padding and ε are not in a file of weights: Keras's defaults are taken ('same', 1e-3; stride 2 where a stage begins)")
+	}
 	config.Name = artifact.Name(config.Config)
 
 	tensors := map[string]tensor.Tensor{}
@@ -289,11 +308,6 @@ func (c *contents) assemble(convs, norms []unit, dense unit, about string) (*art
 	}
 	if err := put("fc", dense, ".weight", ".bias"); err != nil {
 		return nil, err
-	}
-	notes := []string{
-		fmt.Sprintf("the file has weights alone: a network of %s blocks %s with %d filters in the first stage is recognised by shapes, the order by %s",
-			config.Block, strings.ReplaceAll(strings.Trim(fmt.Sprint(config.Blocks), "[]"), " ", ","), config.Filters, about),
-		"strides, padding and ε are not in a file of weights: Keras's defaults are taken ('same', 1e-3; stride 2 where a stage begins)",
 	}
 	if zeros > 0 {
 		notes = append(notes, fmt.Sprintf("%d layers have no bias where others have: it is zero", zeros))
@@ -406,6 +420,9 @@ func cut(convs []unit) ([]string, shaped, error) {
 			return nil, s, fmt.Errorf("%s, a %d×%d convolution of %d to %d channels, begins no %s block for %d channels", convs[i].path,
 				convs[i].shapes[0][0], convs[i].shapes[0][1], convs[i].shapes[0][2], convs[i].filters(), s.Block, channels)
 		}
+		if err := tellShortcut(names, convs[i:]); err != nil {
+			return nil, s, err
+		}
 		stage := len(s.Blocks)
 		for _, name := range names {
 			layers = append(layers, fmt.Sprintf("layer%d.%d.%s", stage, s.Blocks[stage-1], name))
@@ -429,4 +446,25 @@ func cut(convs []unit) ([]string, shaped, error) {
 		return nil, s, fmt.Errorf("%d of %d shortcuts that change the width have a convolution", projections, changes)
 	}
 	return layers, s, nil
+}
+
+// tellShortcut corrects the names of a block's convolutions where the shortcut's
+// has the shape of another: of a bottleneck's last, when the stage's width is that
+// of what comes in. A shortcut before the block's first convolution cannot be
+// its last; otherwise its name must tell.
+func tellShortcut(names []string, convs []unit) error {
+	last, shortcut := slices.Index(names, "conv3"), slices.Index(names, "downsample.0")
+	if last < 0 || shortcut < 0 || !slices.Equal(convs[last].shapes[0], convs[shortcut].shapes[0]) {
+		return nil
+	}
+	earlier, later := min(last, shortcut), max(last, shortcut)
+	switch a, b := convs[earlier].isShortcut(), convs[later].isShortcut(); {
+	case earlier < slices.Index(names, "conv1"), a && !b:
+		names[earlier], names[later] = "downsample.0", "conv3"
+	case b && !a:
+		names[earlier], names[later] = "conv3", "downsample.0"
+	default:
+		return fmt.Errorf("%s and %s have one shape, and nothing tells which is the shortcut's", convs[earlier].path, convs[later].path)
+	}
+	return nil
 }

@@ -51,6 +51,8 @@ type Object struct {
 	Attributes []*Attribute
 	Children   []*Object // of a group: by name where the file sorts them so, else as stored
 	Data       *Dataset  // nil for a group
+
+	byName map[string]*Object // Children
 }
 
 // Name is the last element of Path.
@@ -60,17 +62,9 @@ func (o *Object) Name() string { return o.Path[strings.LastIndexByte(o.Path, '/'
 // is no such object.
 func (o *Object) Child(path string) *Object {
 	for name := range strings.SplitSeq(path, "/") {
-		var next *Object
-		for _, c := range o.Children {
-			if c.Name() == name {
-				next = c
-				break
-			}
-		}
-		if next == nil {
+		if o = o.byName[name]; o == nil {
 			return nil
 		}
-		o = next
 	}
 	return o
 }

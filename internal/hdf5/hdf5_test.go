@@ -2,8 +2,10 @@ package hdf5
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -28,6 +30,7 @@ type manifest struct {
 		}
 	}
 	Refused map[string]string
+	Deep    int // groups called group_with_a_long_name_0000, … in /g of deep.h5.gz
 }
 
 func readManifest(t *testing.T) manifest {
@@ -132,6 +135,84 @@ func TestRead(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestDeep has an index of three levels and a heap of several rows.
+func TestDeep(t *testing.T) {
+	want := readManifest(t).Deep
+	packed, err := os.Open("testdata/deep.h5.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packed.Close()
+	z, err := gzip.NewReader(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := Read(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := f.Root.Child("g")
+	if g == nil || len(g.Children) != want || want < 1000 {
+		t.Fatalf("%v, want %d groups", g, want)
+	}
+	for i := range want {
+		if name := fmt.Sprintf("group_with_a_long_name_%04d", i); g.Child(name) == nil {
+			t.Errorf("there is no %s", name)
+		}
+	}
+}
+
+// TestDamaged flips a bit in everything that has a checksum.
+func TestDamaged(t *testing.T) {
+	good, err := os.ReadFile("testdata/latest.h5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	everything := func(b []byte) error {
+		f, err := Read(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			return err
+		}
+		walk(f.Root, func(o *Object) {
+			if o.Data == nil {
+				return
+			}
+			if _, e := o.Data.Tensor(); e != nil {
+				err = e
+			}
+		})
+		return err
+	}
+	if err := everything(good); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{signature, "OHDR", "FRHP", "BTHD", "BTLF", "FAHD", "FADB"} {
+		found := 0
+		for at := 0; ; at++ {
+			next := bytes.Index(good[at:], []byte(kind))
+			if next < 0 {
+				break
+			}
+			at += next
+			found++
+			for _, offset := range []int{len(kind) + 3, len(kind) + 8} {
+				bad := bytes.Clone(good)
+				bad[at+offset] ^= 0x10
+				if err := everything(bad); err == nil {
+					t.Errorf("%q at byte %d with a bit of byte %d flipped was read", kind, at, offset)
+				}
+			}
+		}
+		if found == 0 {
+			t.Errorf("the file has no %q", kind)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"math/bits"
+	"strings"
 )
 
 // Read reads the tree of a file of size bytes: groups, attributes, and what
@@ -267,15 +268,14 @@ func (s *source) object(address uint64, path string, depth int) (*Object, error)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	names := make(map[string]bool, len(links))
+	o.byName = make(map[string]*Object, len(links))
 	for _, l := range links {
-		if l.name == "" || l.name == "." || len(l.name) > maxName {
+		if l.name == "" || l.name == "." || len(l.name) > maxName || strings.Contains(l.name, "/") {
 			return nil, fmt.Errorf("%s: a link called %.60q", path, l.name)
 		}
-		if names[l.name] {
+		if o.byName[l.name] != nil {
 			return nil, fmt.Errorf("%s: two links called %q", path, l.name)
 		}
-		names[l.name] = true
 		at := path + "/" + l.name
 		if path == "/" {
 			at = path + l.name
@@ -288,6 +288,7 @@ func (s *source) object(address uint64, path string, depth int) (*Object, error)
 			return nil, err
 		}
 		o.Children = append(o.Children, child)
+		o.byName[l.name] = child
 	}
 	return o, nil
 }
