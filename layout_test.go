@@ -49,6 +49,7 @@ var mayImport = map[string][]string{
 	"cmd/residual": {"anything"},
 	"golden":       {},
 
+	"internal/amxemu":     {},
 	"internal/atomicfile": {},
 	"internal/hdf5":       {"tensor"},
 	"internal/hint":       {},

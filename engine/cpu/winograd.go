@@ -82,6 +82,9 @@ func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, changing
 		if c.p.engine.bf16 {
 			set, least = c.bf16Set(), 64
 		}
+		if c.p.engine.bf16 && set == kernel.AMX {
+			return false // products cost less than the transforms' way through memory
+		}
 		return set > kernel.Generic && min(ch, oc) >= least && transformed*100 < direct*95
 	}
 	return false

@@ -11,7 +11,7 @@ import (
 )
 
 // implemented are the sets that have kernels of their own.
-var implemented = []Set{Generic, AVX2, AVX512, AVX512BF16}
+var implemented = []Set{Generic, AVX2, AVX512, AVX512BF16, AMX}
 
 // forEachSet runs a test for every implemented set. Missing hardware skips,
 // unless RESIDUAL_TEST_REQUIRE names the set: then it fails.

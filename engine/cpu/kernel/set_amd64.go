@@ -15,6 +15,9 @@ func supported() []*Kernels {
 			all = append(all, &avx512)
 			if cpu.X86.HasAVX512BF16 {
 				all = append(all, &avx512BF16)
+				if amxUsable() {
+					all = append(all, &amx)
+				}
 			}
 		}
 	}
@@ -63,5 +66,13 @@ var avx512BF16 = func() Kernels {
 	k := avx512
 	k.Set = AVX512BF16
 	k.BF16 = bf16AVX512
+	return k
+}()
+
+// amx has what avx512BF16 has, and tiles for bfloat16.
+var amx = func() Kernels {
+	k := avx512BF16
+	k.Set = AMX
+	k.BF16 = bf16AMX
 	return k
 }()
