@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"runtime/pprof"
 	"slices"
 	"time"
 
@@ -62,7 +60,7 @@ instructions for it, in bfloat16. Figures are medians.`,
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
 	f.IntVar(&o.n, "runs", 5, "measurements of each figure, of which the median counts")
 	f.BoolVar(&o.layers, "layers", true, "measure every convolution too")
-	f.StringVar(&o.profile, "profile", "", "write a processor profile for pprof to this file")
+	f.StringVar(&o.profile, "profile", "", profileHelp)
 	choiceFlag(f, &o.format, "format", "", "text", "json")
 	return c
 }
@@ -89,7 +87,8 @@ type precisionSpeed struct {
 // throughput is the speed of whole steps.
 type throughput struct {
 	Batch      int     `json:"batch_size"`
-	Seconds    float64 `json:"step_seconds"`
+	Seconds    float64 `json:"step_seconds"`               // the median, or p50
+	P99        float64 `json:"step_seconds_p99,omitempty"` // of at least 100 runs
 	ImagesPerS float64 `json:"images_per_second"`
 	GFLOPs     float64 `json:"gflops"` // nominal: padding counts as if it were computed
 	OfPeak     float64 `json:"share_of_peak"`
@@ -106,7 +105,7 @@ type layerSpeed struct {
 	BackwardWeights float64      `json:"backward_weights_gflops"`
 }
 
-func runBench(ctx context.Context, o benchOptions, stdout io.Writer) error {
+func runBench(ctx context.Context, o benchOptions, stdout io.Writer) (err error) {
 	if o.n < 1 || o.batch < 1 {
 		return usageError{fmt.Errorf("--runs %d, --batch-size %d: want numbers from 1", o.n, o.batch)}
 	}
@@ -128,15 +127,11 @@ func runBench(ctx context.Context, o benchOptions, stdout io.Writer) error {
 		precisions = []string{"float32", "bfloat16"}
 	}
 	if o.profile != "" {
-		f, err := os.Create(o.profile)
-		if err != nil {
-			return err
+		stop, cannot := profileProcessor(o.profile)
+		if cannot != nil {
+			return cannot
 		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+		defer func() { err = errors.Join(err, stop()) }()
 	}
 	r := benchReport{Model: m.Name, Batch: o.batch, Runs: o.n}
 	for _, precision := range precisions {
@@ -146,6 +141,9 @@ func runBench(ctx context.Context, o benchOptions, stdout io.Writer) error {
 		}
 		r.Threads = eng.Threads()
 		speed, err := benchPrecision(ctx, eng, m, o)
+		if o.profile != "" && err == nil {
+			err = benchTrace(ctx, eng, m, o, o.profile+"."+precision+".trace.json")
+		}
 		if err = errors.Join(err, eng.Close()); err != nil {
 			return err
 		}
@@ -163,15 +161,7 @@ func benchPrecision(ctx context.Context, eng *cpu.Engine, m model.Config, o benc
 	const calibration = 300 * time.Millisecond
 	peaks := []float64{eng.Peak(calibration)}
 
-	recipe, err := train.RecipeNamed("tutorial")
-	if err != nil {
-		return r, err
-	}
-	cfg := train.Config{
-		Model: m, Classes: make([]string, o.classes), Optimizer: recipe.Optimizer, L2: recipe.L2, Epochs: 1, BatchSize: o.batch,
-		Preprocess: loader.Preprocess{Height: o.height, Width: o.width, Channels: 3, Resize: loader.Squash, Scale: 1},
-	}
-	step, err := train.StepGraph(cfg, o.batch)
+	step, err := benchStep(m, o)
 	if err != nil {
 		return r, err
 	}
@@ -184,7 +174,11 @@ func benchPrecision(ctx context.Context, eng *cpu.Engine, m model.Config, o benc
 		if err != nil {
 			return r, err
 		}
-		t, err := measure(ctx, eng, g, o.n)
+		runs := o.n
+		if batch == 1 && runs > 1 { // latency
+			runs = max(runs, 100)
+		}
+		t, err := measure(ctx, eng, g, runs)
 		if err != nil {
 			return r, err
 		}
@@ -202,6 +196,32 @@ func benchPrecision(ctx context.Context, eng *cpu.Engine, m model.Config, o benc
 		t.OfPeak = t.GFLOPs / r.Peak
 	}
 	return r, nil
+}
+
+// benchStep is the tutorial's training step.
+func benchStep(m model.Config, o benchOptions) (*graph.Graph, error) {
+	recipe, err := train.RecipeNamed("tutorial")
+	if err != nil {
+		return nil, err
+	}
+	return train.StepGraph(train.Config{
+		Model: m, Classes: make([]string, o.classes), Optimizer: recipe.Optimizer, L2: recipe.L2, Epochs: 1, BatchSize: o.batch,
+		Preprocess: loader.Preprocess{Height: o.height, Width: o.width, Channels: 3, Resize: loader.Squash, Scale: 1},
+	}, o.batch)
+}
+
+// benchTrace writes the timeline of some training steps.
+func benchTrace(ctx context.Context, eng *cpu.Engine, m model.Config, o benchOptions, path string) error {
+	step, err := benchStep(m, o)
+	if err != nil {
+		return err
+	}
+	stop, err := profileSteps(path, eng)
+	if err != nil {
+		return err
+	}
+	_, err = measure(ctx, eng, step, 1)
+	return errors.Join(err, stop())
 }
 
 func median(values []float64) float64 {
@@ -251,6 +271,10 @@ func measure(ctx context.Context, eng engine.Engine, g *graph.Graph, runs int) (
 		macs += graph.MACs(n)
 	}
 	t.Seconds = median(seconds)
+	if n := len(seconds); n >= 100 {
+		slices.Sort(seconds)
+		t.P99 = seconds[(99*n+99)/100-1]
+	}
 	t.ImagesPerS = float64(t.Batch) / t.Seconds
 	t.GFLOPs = 2 * float64(macs) / t.Seconds / 1e9
 	return t, nil
@@ -326,8 +350,12 @@ func (r benchReport) writeText(w io.Writer) error {
 
 func (r precisionSpeed) writeText(w io.Writer) error {
 	row := func(what string, t throughput) {
-		fmt.Fprintf(w, "%-10s batch %-4d %9.1f images/s  %9.2f ms  %7.0f GFLOP/s  %3.0f %% of peak\n",
+		fmt.Fprintf(w, "%-10s batch %-4d %9.1f images/s  %9.2f ms  %7.0f GFLOP/s  %3.0f %% of peak",
 			what, t.Batch, t.ImagesPerS, 1000*t.Seconds, t.GFLOPs, 100*t.OfPeak)
+		if t.P99 > 0 {
+			fmt.Fprintf(w, "  p99 %.2f ms", 1000*t.P99)
+		}
+		fmt.Fprintln(w)
 	}
 	row("training", r.Training)
 	for _, t := range r.Inference {

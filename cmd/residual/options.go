@@ -83,8 +83,8 @@ type trainOptions struct {
 	saveEvery, keep        int
 	proveResume            int
 
-	engine, precision string
-	threads           int
+	engine, precision, profile string
+	threads                    int
 
 	out, runs, resume, config, progress, format string
 
@@ -156,6 +156,7 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
 	precisionFlag(f, &o.precision, "auto", "float32", "bfloat16")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors); the result does not depend on it")
+	f.StringVar(&o.profile, "profile", "", profileHelp)
 	f.StringVarP(&o.out, "out", "o", "", "run directory (default: RUNS/<date>-<model>-<data>)")
 	f.StringVar(&o.runs, "runs", "runs", "where run directories are made")
 	f.StringVar(&o.resume, "resume", "", "continue the run in this directory")
@@ -173,7 +174,7 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 // mayChange are the options that --resume accepts beside it. More epochs stretch
 // a schedule that goes by the share of the run; none of the others changes what a
 // step computes.
-var mayChange = []string{"resume", "epochs", "threads", "progress", "format", "data-dir", "mirror", "no-download", "runs",
+var mayChange = []string{"resume", "epochs", "threads", "profile", "progress", "format", "data-dir", "mirror", "no-download", "runs",
 	"save-every", "keep", "on-nan", "on-save-error"}
 
 // givenConfig reads the configuration of the run to continue or repeat and refuses

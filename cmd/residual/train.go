@@ -200,6 +200,13 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 		return err
 	}
 
+	if o.profile != "" {
+		stop, cannot := profile(o.profile, eng)
+		if cannot != nil {
+			return cannot
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
 	began := time.Now()
 	err = trainer.Run(ctx)
 	show.done()

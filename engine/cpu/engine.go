@@ -46,6 +46,7 @@ type Engine struct {
 	bf16     bool
 	pool     *parallel.Pool
 	mu       sync.Mutex // one program runs at a time: they share the pool
+	trace    *trace     // nil: none is recorded
 }
 
 var _ engine.Engine = (*Engine)(nil)

@@ -94,8 +94,8 @@ func (p *Program) Run(ctx context.Context, inputs ...tensor.Tensor) (outputs []t
 			return nil, err
 		}
 		s := &p.steps[i]
-		if s.tasks == 1 {
-			p.serial(s)
+		if p.engine.trace != nil {
+			p.engine.trace.run(p, s)
 		} else {
 			p.engine.pool.For(s.tasks, s.body)
 		}
@@ -112,9 +112,6 @@ func (p *Program) Run(ctx context.Context, inputs ...tensor.Tensor) (outputs []t
 	}
 	return p.outputs, nil
 }
-
-// serial runs a step of one task on this goroutine, with For's report of a panic.
-func (p *Program) serial(s *step) { p.engine.pool.For(1, s.body) }
 
 func finite(v float32) bool {
 	return !math.IsNaN(float64(v)) && !math.IsInf(float64(v), 0)

@@ -1,7 +1,9 @@
 package cpu
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -241,6 +243,69 @@ func TestArenaIsShared(t *testing.T) {
 	}
 	if got := tr.program.ArenaBytes(); got > total*2/3 {
 		t.Errorf("arena of %d bytes for values of %d", got, total)
+	}
+}
+
+// A trace has an event for each step, with all its tasks, in order of time; it
+// ends where it is full, and changes no number.
+func TestTrace(t *testing.T) {
+	e := open(t, Options{Threads: 3})
+	plain, traced := newTraining(t, e, small, 7), newTraining(t, e, small, 7)
+	want := plain.bits(t, plain.step(t))
+	e.StartTrace(100000)
+	got := traced.bits(t, traced.step(t))
+	var file bytes.Buffer
+	if err := e.StopTrace(&file); err != nil {
+		t.Fatal(err)
+	}
+	if i := firstDifference(got, want); i >= 0 {
+		t.Errorf("element %d differs with a trace", i)
+	}
+	var trace struct {
+		TraceEvents []struct {
+			Name    string
+			TS, Dur float64
+			TID     int
+			Args    struct{ Tasks int }
+		}
+	}
+	if err := json.Unmarshal(file.Bytes(), &trace); err != nil {
+		t.Fatal(err)
+	}
+	i := 0
+	for _, s := range traced.program.steps {
+		tasks, end := 0, 0.0
+		for tasks < s.tasks && i < len(trace.TraceEvents) {
+			v := trace.TraceEvents[i]
+			if v.Name != s.name || v.TS < end || v.Dur < 0 || v.TID < 0 || v.TID >= 3 {
+				t.Fatalf("event %d is %+v, want one of step %q", i, v, s.name)
+			}
+			tasks += v.Args.Tasks
+			i++
+		}
+		if tasks != s.tasks {
+			t.Fatalf("step %q has %d tasks in the trace, want %d", s.name, tasks, s.tasks)
+		}
+	}
+	if i != len(trace.TraceEvents) {
+		t.Errorf("%d events, want %d", len(trace.TraceEvents), i)
+	}
+
+	e.StartTrace(10)
+	traced.step(t)
+	file.Reset()
+	if err := e.StopTrace(&file); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(file.Bytes(), &trace); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(trace.TraceEvents); n == 0 || n > 10 {
+		t.Errorf("%d events, want at most 10", n)
+	}
+	file.Reset()
+	if err := e.StopTrace(&file); err != nil || !strings.Contains(file.String(), `"traceEvents":[]`) {
+		t.Errorf("without a trace: %v, %s", err, &file)
 	}
 }
 
