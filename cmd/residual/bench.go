@@ -20,9 +20,9 @@ import (
 )
 
 type benchOptions struct {
-	model, convention, precision, format, profile string
-	batch, height, width, classes, threads, n     int
-	layers                                        bool
+	model, convention, precision, only, format, profile string
+	batch, height, width, classes, threads, n           int
+	layers                                              bool
 }
 
 func newBench() *cobra.Command {
@@ -59,6 +59,7 @@ instructions for it, in bfloat16. Figures are medians.`,
 	precisionFlag(f, &o.precision, "all", "auto", "float32", "bfloat16")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
 	f.IntVar(&o.n, "runs", 5, "measurements of each figure, of which the median counts")
+	choiceFlag(f, &o.only, "only", "measure training steps or inference alone", "all", "train", "infer")
 	f.BoolVar(&o.layers, "layers", true, "measure every convolution too")
 	f.StringVar(&o.profile, "profile", "", profileHelp)
 	choiceFlag(f, &o.format, "format", "", "text", "json")
@@ -79,8 +80,8 @@ type precisionSpeed struct {
 	Precision string       `json:"precision"`
 	Engine    string       `json:"engine"`
 	Peak      float64      `json:"peak_gflops"`
-	Training  throughput   `json:"training"`
-	Inference []throughput `json:"inference"`
+	Training  *throughput  `json:"training,omitempty"`
+	Inference []throughput `json:"inference,omitempty"`
 	Layers    []layerSpeed `json:"layers,omitempty"`
 }
 
@@ -90,6 +91,9 @@ type throughput struct {
 	Seconds    float64 `json:"step_seconds"`               // the median, or p50
 	P99        float64 `json:"step_seconds_p99,omitempty"` // of at least 100 runs
 	ImagesPerS float64 `json:"images_per_second"`
+	// CPUSeconds is the processor time of a step, of all threads: what counts where
+	// other programs use the processors too. 0: not known.
+	CPUSeconds float64 `json:"step_cpu_seconds"`
 	GFLOPs     float64 `json:"gflops"` // nominal: padding counts as if it were computed
 	OfPeak     float64 `json:"share_of_peak"`
 }
@@ -161,15 +165,26 @@ func benchPrecision(ctx context.Context, eng *cpu.Engine, m model.Config, o benc
 	const calibration = 300 * time.Millisecond
 	peaks := []float64{eng.Peak(calibration)}
 
-	step, err := benchStep(m, o)
-	if err != nil {
-		return r, err
+	if o.only != "infer" {
+		step, err := benchStep(m, o)
+		if err != nil {
+			return r, err
+		}
+		t, err := measure(ctx, eng, step, o.n)
+		if err != nil {
+			return r, err
+		}
+		r.Training = &t
+		peaks = append(peaks, eng.Peak(calibration))
 	}
-	if r.Training, err = measure(ctx, eng, step, o.n); err != nil {
-		return r, err
+	batches := []int{1, o.batch}
+	switch {
+	case o.only == "train":
+		batches = nil
+	case o.only == "infer" || o.batch == 1:
+		batches = batches[1:]
 	}
-	peaks = append(peaks, eng.Peak(calibration))
-	for _, batch := range []int{1, o.batch} {
+	for _, batch := range batches {
 		g, err := m.Graph(batch)
 		if err != nil {
 			return r, err
@@ -185,15 +200,20 @@ func benchPrecision(ctx context.Context, eng *cpu.Engine, m model.Config, o benc
 		r.Inference = append(r.Inference, t)
 	}
 	peaks = append(peaks, eng.Peak(calibration))
-	if o.layers {
-		if r.Layers, err = measureLayers(ctx, eng, m, o); err != nil {
+	if o.layers && o.only == "all" {
+		layers, err := measureLayers(ctx, eng, m, o)
+		if err != nil {
 			return r, err
 		}
+		r.Layers = layers
 		peaks = append(peaks, eng.Peak(calibration))
 	}
 	r.Peak = median(peaks)
-	for _, t := range []*throughput{&r.Training, &r.Inference[0], &r.Inference[1]} {
-		t.OfPeak = t.GFLOPs / r.Peak
+	if r.Training != nil {
+		r.Training.OfPeak = r.Training.GFLOPs / r.Peak
+	}
+	for i := range r.Inference {
+		r.Inference[i].OfPeak = r.Inference[i].GFLOPs / r.Peak
 	}
 	return r, nil
 }
@@ -256,21 +276,22 @@ func measure(ctx context.Context, eng engine.Engine, g *graph.Graph, runs int) (
 		}
 		inputs = append(inputs, x)
 	}
-	var seconds []float64
+	var seconds, spent []float64
 	for i := range runs + 2 {
-		began := time.Now()
+		began, used := time.Now(), processorTime()
 		if _, err := p.Run(ctx, inputs...); err != nil {
 			return t, err
 		}
 		if i >= 2 {
 			seconds = append(seconds, time.Since(began).Seconds())
+			spent = append(spent, (processorTime() - used).Seconds())
 		}
 	}
 	var macs int64
 	for _, n := range g.Nodes {
 		macs += graph.MACs(n)
 	}
-	t.Seconds = median(seconds)
+	t.Seconds, t.CPUSeconds = median(seconds), median(spent)
 	if n := len(seconds); n >= 100 {
 		slices.Sort(seconds)
 		t.P99 = seconds[(99*n+99)/100-1]
@@ -352,12 +373,17 @@ func (r precisionSpeed) writeText(w io.Writer) error {
 	row := func(what string, t throughput) {
 		fmt.Fprintf(w, "%-10s batch %-4d %9.1f images/s  %9.2f ms  %7.0f GFLOP/s  %3.0f %% of peak",
 			what, t.Batch, t.ImagesPerS, 1000*t.Seconds, t.GFLOPs, 100*t.OfPeak)
+		if t.CPUSeconds > 0 {
+			fmt.Fprintf(w, "  %.1f images/processor-s", float64(t.Batch)/t.CPUSeconds)
+		}
 		if t.P99 > 0 {
 			fmt.Fprintf(w, "  p99 %.2f ms", 1000*t.P99)
 		}
 		fmt.Fprintln(w)
 	}
-	row("training", r.Training)
+	if r.Training != nil {
+		row("training", *r.Training)
+	}
 	for _, t := range r.Inference {
 		row("inference", t)
 	}
