@@ -54,7 +54,7 @@ func (c *compiler) findMaps() {
 		}
 		switch n.Op {
 		case graph.OpConv, graph.OpConvBackwardData, graph.OpMaxPool, graph.OpMaxPoolBackward, graph.OpAvgPool, graph.OpAvgPoolBackward,
-			graph.OpGlobalAvgPoolBackward, graph.OpSubsample, graph.OpSubsampleBackward, graph.OpPadChannels, graph.OpSliceChannels,
+			graph.OpGlobalAvgPoolBackward, graph.OpSubsample, graph.OpSubsampleBackward, graph.OpPadChannels, graph.OpSliceChannels, graph.OpScaleChannels,
 			graph.OpBias, graph.OpBatchNorm, graph.OpBatchNormBackwardData:
 			c.maps[n.ID] = true
 		default:
@@ -76,7 +76,7 @@ func readsHalf(op graph.Op) bool {
 	switch op {
 	case graph.OpConv, graph.OpConvBackwardData, graph.OpConvBackwardWeights, graph.OpBatchMean, graph.OpBatchVariance,
 		graph.OpMaxPool, graph.OpMaxPoolBackward, graph.OpAvgPool, graph.OpAvgPoolBackward, graph.OpGlobalAvgPool,
-		graph.OpGlobalAvgPoolBackward, graph.OpSubsample, graph.OpSubsampleBackward, graph.OpPadChannels, graph.OpSliceChannels:
+		graph.OpGlobalAvgPoolBackward, graph.OpSubsample, graph.OpSubsampleBackward, graph.OpPadChannels, graph.OpSliceChannels, graph.OpScaleChannels:
 		return true
 	}
 	return false
