@@ -8,7 +8,7 @@
 //	  history.csv      one line per epoch
 //	  curves.png/.svg  accuracy and loss, training and validation
 //	  checkpoints/     index.json and step-00000500/{model,state}.safetensors, checkpoint.json
-//	  evaluations/     what other commands found out about the run
+//	  evaluations/     what other commands found out about the run; ledger.jsonl: looks at the test split
 //	  lock             held while a process trains here
 //	  result.json      written last: its presence means "finished"
 //
@@ -38,12 +38,11 @@ import (
 )
 
 const (
-	configFile  = "config.json"
-	originFile  = "origin.json"
-	resultFile  = "result.json"
-	logFile     = "log.txt"
-	lockFile    = "lock"
-	evaluations = "evaluations"
+	configFile = "config.json"
+	originFile = "origin.json"
+	resultFile = "result.json"
+	logFile    = "log.txt"
+	lockFile   = "lock"
 )
 
 // Dir is a run directory.
@@ -206,37 +205,6 @@ func (d *Dir) ReadResult(v any) error { return d.readJSON(resultFile, v) }
 func (d *Dir) Finished() bool {
 	_, err := os.Stat(filepath.Join(d.path, resultFile))
 	return err == nil
-}
-
-// WriteEvaluation writes evaluations/<name>.json; any process may do that.
-func (d *Dir) WriteEvaluation(name string, v any) error {
-	if name == "" || name != plain(name) {
-		return fmt.Errorf("%s: evaluation %q: want a name of letters, digits, dots and dashes", d.path, name)
-	}
-	if err := os.MkdirAll(filepath.Join(d.path, evaluations), 0o777); err != nil {
-		return err
-	}
-	return d.writeJSON(filepath.Join(evaluations, name+".json"), v)
-}
-
-// ReadEvaluation fills v from evaluations/<name>.json.
-func (d *Dir) ReadEvaluation(name string, v any) error {
-	return d.readJSON(filepath.Join(evaluations, name+".json"), v)
-}
-
-// Evaluations lists the names that ReadEvaluation takes, sorted.
-func (d *Dir) Evaluations() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(d.path, evaluations))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	var names []string
-	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), ".json"); ok && !atomicfile.IsTemp(e.Name()) {
-			names = append(names, name)
-		}
-	}
-	return names, nil
 }
 
 // WriteFile replaces a file of the run, such as curves.png, atomically.
