@@ -15,10 +15,11 @@ import (
 
 // CollectOptions say what a Collector keeps.
 type CollectOptions struct {
-	Temperature float64 // of the records' probabilities; 0: 1
-	TTA         TTA     // of the records; "": None
-	Pictures    int     // worst mistakes and least certain pictures to keep; 0: DefaultPictures
-	Bins        int     // of the reliability diagram; 0: DefaultBins
+	Temperature float64  // of the records' probabilities; 0: 1
+	TTA         TTA      // of the records; "": None
+	Classes     []string // names, where they are others than the network's; nil: those
+	Pictures    int      // worst mistakes and least certain pictures to keep; 0: DefaultPictures
+	Bins        int      // of the reliability diagram; 0: DefaultBins
 }
 
 // What a Collector keeps unless it is told otherwise.
@@ -254,7 +255,11 @@ func pictureOf(r Record) Picture {
 func Summarize(ctx context.Context, p *Pass, o CollectOptions, each func(Record) error) (Summary, error) {
 	o.Temperature, o.TTA = p.options.Temperature, p.options.TTA
 	cfg := p.classifier.Config()
-	c := NewCollector(cfg.Classes, o)
+	classes := cfg.Classes
+	if o.Classes != nil {
+		classes = o.Classes
+	}
+	c := NewCollector(classes, o)
 	for r, err := range p.Records(ctx) {
 		if err != nil {
 			return Summary{}, err

@@ -25,8 +25,9 @@ type Summary struct {
 	Skipped    int       `json:"skipped"`           // pictures left out because they cannot be read
 	Time       time.Time `json:"time,omitzero"`
 	Engine     string    `json:"engine,omitempty"`
-	Looks      int       `json:"looks,omitempty"` // at these test pictures so far, this one included
-	Notes      []string  `json:"notes,omitempty"` // what a reader of the numbers must know
+	Precision  string    `json:"precision,omitempty"` // float32, bfloat16 or float64
+	Looks      int       `json:"looks,omitempty"`     // at these test pictures so far, this one included
+	Notes      []string  `json:"notes,omitempty"`     // what a reader of the numbers must know
 
 	Classes []string `json:"classes"`
 	Images  int      `json:"images"`

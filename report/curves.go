@@ -78,15 +78,20 @@ func Curves(history rundir.History, caption string) (png, svg []byte, err error)
 	if len(history) == 0 {
 		return nil, nil, errors.New("no curves to draw: no epoch has ended")
 	}
-	bitmap := vgimg.NewWith(vgimg.UseWH(figureWidth, figureHeight), vgimg.UseDPI(pngDPI))
-	drawFigure(draw.New(bitmap), history, caption)
+	return render(figureWidth, figureHeight, func(c draw.Canvas) { drawFigure(c, history, caption) })
+}
+
+// render draws a figure twice: as a PNG with two pixels for each point, and as an SVG.
+func render(width, height vg.Length, drawOn func(draw.Canvas)) (png, svg []byte, err error) {
+	bitmap := vgimg.NewWith(vgimg.UseWH(width, height), vgimg.UseDPI(pngDPI))
+	drawOn(draw.New(bitmap))
 	var b bytes.Buffer
 	if _, err := (vgimg.PngCanvas{Canvas: bitmap}).WriteTo(&b); err != nil {
 		return nil, nil, err
 	}
 
-	vector := vgsvg.New(figureWidth, figureHeight)
-	drawFigure(draw.New(vector), history, caption)
+	vector := vgsvg.New(width, height)
+	drawOn(draw.New(vector))
 	var s bytes.Buffer
 	if _, err := vector.WriteTo(&s); err != nil {
 		return nil, nil, err
@@ -177,7 +182,6 @@ func drawPanel(c draw.Canvas, p panel) {
 	drawLegend(c, p, c.Max.Y-headHeight+16)
 
 	figure := plot.New()
-	figure.BackgroundColor = nil
 	first, last := slices.Min(p.training.x), slices.Max(p.training.x)
 	pad := max(0.03*(last-first), 0.12)
 	if first == last {
@@ -191,11 +195,7 @@ func drawPanel(c draw.Canvas, p panel) {
 	if p.y.log {
 		figure.Y.Scale = plot.LogScale{}
 	}
-	plainAxes(figure)
-	grid := plotter.NewGrid()
-	grid.Vertical.Width = 0
-	grid.Horizontal = draw.LineStyle{Color: gridColor, Width: 0.8}
-	figure.Add(grid)
+	styleAxes(figure)
 	if p.training.empty() && p.validation.empty() {
 		figure.Add(notice("no finite values"))
 	}
@@ -205,6 +205,17 @@ func drawPanel(c draw.Canvas, p panel) {
 	}
 	c.Max.Y -= headHeight
 	figure.Draw(c)
+}
+
+// styleAxes gives a plot the look of the curves: plain axes, a horizontal grid, no
+// background.
+func styleAxes(figure *plot.Plot) {
+	figure.BackgroundColor = nil
+	plainAxes(figure)
+	grid := plotter.NewGrid()
+	grid.Vertical.Width = 0
+	grid.Horizontal = draw.LineStyle{Color: gridColor, Width: 0.8}
+	figure.Add(grid)
 }
 
 // plainAxes gives both axes the look of all figures.
