@@ -10,6 +10,7 @@ import (
 
 	"github.com/residual-ml/residual/classify"
 	"github.com/residual-ml/residual/dataset"
+	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/engine/cpu"
 	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/model"
@@ -56,14 +57,9 @@ func shade(size int, value uint8) dataset.Image {
 	return m
 }
 
-// A trained run classifies pictures of any size and number of channels, one by
-// one or together, with the same result.
-func TestPredict(t *testing.T) {
-	eng, err := cpu.New(cpu.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer eng.Close()
+// trainRun trains a small network to tell dark from bright.
+func trainRun(t *testing.T, eng engine.Engine, path string) {
+	t.Helper()
 	adam, err := optim.Named("adam")
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +77,6 @@ func TestPredict(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "run")
 	run, err := rundir.Create(path)
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +93,18 @@ func TestPredict(t *testing.T) {
 	if err := trainer.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+}
 
+// A trained run classifies pictures of any size and number of channels, one by
+// one or together, with the same result.
+func TestPredict(t *testing.T) {
+	eng, err := cpu.New(cpu.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer eng.Close()
+	path := filepath.Join(t.TempDir(), "run")
+	trainRun(t, eng, path)
 	c, err := classify.Open(path, eng)
 	if err != nil {
 		t.Fatal(err)

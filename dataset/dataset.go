@@ -209,7 +209,7 @@ func openPath(ctx context.Context, name string, o Options) (*Data, error) {
 		return openFolder(ctx, name, o)
 	case strings.EqualFold(filepath.Ext(name), ".csv"):
 		return openManifest(ctx, name, o)
-	case isPicture(name):
+	case IsPicture(name):
 		return nil, hint.Wrap(fmt.Errorf("%s is one picture, want a folder with a folder for each class", name),
 			"to classify it: residual predict RUN "+name)
 	default:

@@ -86,7 +86,9 @@ var (
 	unreadable = strings.Fields(".tif .tiff .heic .heif .avif .jxl .jp2 .svg .ico .pcx .ppm .pgm .tga .psd .dng .cr2 .nef .arw")
 )
 
-func isPicture(name string) bool {
+// IsPicture reports whether a file is a picture by its name, of a format that is
+// read or of one that would have to be converted.
+func IsPicture(name string) bool {
 	ext := strings.ToLower(filepath.Ext(name))
 	return slices.Contains(decodable, ext) || slices.Contains(unreadable, ext)
 }
@@ -424,7 +426,7 @@ func (w *walker) pictures(dir string, depth int, add func(path string)) error {
 			}
 		case isLinkToFolder(e, path):
 			w.links = append(w.links, path)
-		case isPicture(e.Name()):
+		case IsPicture(e.Name()):
 			add(path)
 		default:
 			w.others[path] = true

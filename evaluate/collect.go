@@ -43,8 +43,8 @@ type Collector struct {
 	loss         metric.Sample
 	used, plain  reliability // at the temperature, and at 1
 	coverage     metric.Coverage
-	worst        ranked
-	doubtful     ranked
+	worst        ranked[Picture]
+	doubtful     ranked[Picture]
 	paired       metric.Paired // A: without TTA, B: with
 	plainCorrect int
 	plainLoss    metric.Sample
@@ -66,8 +66,8 @@ func NewCollector(classes []string, o CollectOptions) *Collector {
 		classes: slices.Clone(classes), options: o, confusion: metric.NewConfusion(len(classes)),
 		used:     reliability{temperature: o.Temperature, bins: metric.NewReliability(o.Bins)},
 		plain:    reliability{temperature: 1, bins: metric.NewReliability(o.Bins)},
-		worst:    ranked{keep: o.Pictures},
-		doubtful: ranked{keep: o.Pictures},
+		worst:    ranked[Picture]{keep: o.Pictures},
+		doubtful: ranked[Picture]{keep: o.Pictures},
 		scratch:  make([]float64, len(classes)),
 	}
 }
@@ -87,10 +87,11 @@ func (c *Collector) Add(r Record) error {
 		metric.Softmax(c.scratch, r.Logits, 1)
 		c.plain.add(r, c.scratch)
 	}
+	picture := func() Picture { return pictureOf(r) }
 	if !r.Correct() {
-		c.worst.offer(-r.Loss, r) // NaN comes first
+		c.worst.offer(-r.Loss, r.Index, picture) // NaN comes first
 	}
-	c.doubtful.offer(r.Confidence, r)
+	c.doubtful.offer(r.Confidence, r.Index, picture)
 	if c.options.TTA != None {
 		plain := metric.Rank(r.Plain, r.Label) == 0
 		if plain {
@@ -187,48 +188,50 @@ func (c *Collector) coverageOf(images int) Coverage {
 	return out
 }
 
-// ranked keeps the pictures with the least keys, NaN first. It lets twice as many
-// come in before it throws half of them away.
-type ranked struct {
-	keep     int
-	pictures []rankedPicture
-	worst    float64 // the largest key kept at the last sorting
-	full     bool
+// ranked keeps the items with the least keys, NaN first, of equal keys those that
+// come first in the data. It lets twice as many come in before it throws half of
+// them away.
+type ranked[T any] struct {
+	keep  int
+	items []rankedItem[T]
+	worst float64 // the largest key kept at the last sorting
+	full  bool
 }
 
-type rankedPicture struct {
-	key float64
-	Picture
+type rankedItem[T any] struct {
+	key   float64
+	index int
+	item  T
 }
 
-func (r *ranked) offer(key float64, record Record) {
+// offer keeps an item, which is made only then, unless there are enough before it.
+func (r *ranked[T]) offer(key float64, index int, make func() T) {
 	if r.full && key > r.worst {
 		return
 	}
-	r.pictures = append(r.pictures, rankedPicture{key, pictureOf(record)})
-	if len(r.pictures) >= 2*r.keep {
+	r.items = append(r.items, rankedItem[T]{key, index, make()})
+	if len(r.items) >= 2*r.keep {
 		r.cut()
 	}
 }
 
-// cut sorts, equal keys by index, and keeps what is asked for.
-func (r *ranked) cut() {
-	slices.SortFunc(r.pictures, func(a, b rankedPicture) int { // cmp.Compare: NaN is less than all numbers
-		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.Index, b.Index))
+func (r *ranked[T]) cut() {
+	slices.SortFunc(r.items, func(a, b rankedItem[T]) int { // cmp.Compare: NaN is less than all numbers
+		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.index, b.index))
 	})
-	if len(r.pictures) >= r.keep {
-		r.pictures = r.pictures[:r.keep]
-		r.worst, r.full = r.pictures[r.keep-1].key, true
+	if len(r.items) >= r.keep {
+		r.items = r.items[:r.keep]
+		r.worst, r.full = r.items[r.keep-1].key, true
 	}
 }
 
-func (r *ranked) sorted() []Picture {
+func (r *ranked[T]) sorted() []T {
 	r.cut()
-	pictures := make([]Picture, len(r.pictures))
-	for i, p := range r.pictures {
-		pictures[i] = p.Picture
+	all := make([]T, len(r.items))
+	for i, x := range r.items {
+		all[i] = x.item
 	}
-	return pictures
+	return all
 }
 
 func pictureOf(r Record) Picture {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"math"
 	"path/filepath"
 	"reflect"
@@ -507,5 +508,89 @@ func TestErrors(t *testing.T) {
 	}
 	if _, err := evaluate.FitTemperature(t.Context(), c, stripes(evaluate.FitImages(3)+1), evaluate.Options{}, nil); !errors.Is(err, evaluate.ErrTooLarge) {
 		t.Errorf("too many pictures: %v", err)
+	}
+}
+
+// Two networks against counting by hand from their records.
+func TestCompare(t *testing.T) {
+	a, eng := open(t)
+	path := filepath.Join(t.TempDir(), "other")
+	trainRun(t, eng, path, 7)
+	b, err := classify.Open(path, eng)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	const n = 90
+	records := func(c *classify.Classifier) (all []evaluate.Record) {
+		p, err := evaluate.NewPass(c, stripes(n), evaluate.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for r, err := range p.Records(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, r)
+		}
+		return all
+	}
+	var want metric.Paired
+	var losses float64
+	same := 0
+	changed, righted, lost := []int{}, map[int]float64{}, map[int]float64{}
+	ra, rb := records(a), records(b)
+	for i := range ra {
+		want.Add(ra[i].Correct(), rb[i].Correct())
+		losses += (rb[i].Loss - ra[i].Loss) / n
+		switch {
+		case ra[i].Predicted == rb[i].Predicted:
+			same++
+			continue
+		case rb[i].Correct():
+			righted[i] = rb[i].Confidence
+		case ra[i].Correct():
+			lost[i] = ra[i].Confidence
+		}
+		changed = append(changed, i)
+	}
+	if want.OnlyA == 0 || want.OnlyB == 0 || same == 0 {
+		t.Fatalf("the two networks show too little: %+v, %d the same", want, same)
+	}
+	var told []int
+	v, err := evaluate.Compare(t.Context(), a, b, stripes(n), evaluate.CompareOptions{Pictures: 3, Changed: func(c evaluate.Change) error {
+		told = append(told, c.Index)
+		if c.A != ra[c.Index].Predicted || c.B != rb[c.Index].Predicted || c.Label != c.Index%3 {
+			t.Errorf("change %+v, records %+v and %+v", c, ra[c.Index], rb[c.Index])
+		}
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.Accuracy.Paired != want || v.Accuracy.P != want.PValue() || v.Accuracy.Difference != want.Difference() || v.Same != same || !slices.Equal(told, changed) {
+		t.Errorf("%+v, %d the same, changed %v; want %+v, %d, %v", v.Accuracy, v.Same, told, want, same, changed)
+	}
+	if math.Abs(float64(v.CrossEntropy.Value)-losses) > 1e-9 || math.Abs(float64(v.B.CrossEntropy.Value-v.A.CrossEntropy.Value)-losses) > 1e-9 {
+		t.Errorf("losses differ by %v, sides by %v, want %v", v.CrossEntropy.Value, v.B.CrossEntropy.Value-v.A.CrossEntropy.Value, losses)
+	}
+	for name, c := range map[string]struct {
+		got  []evaluate.Change
+		want map[int]float64
+	}{"righted": {v.Righted, righted}, "lost": {v.Lost, lost}} {
+		surest := slices.Sorted(maps.Values(c.want))
+		slices.Reverse(surest)
+		if len(c.got) != min(3, len(surest)) {
+			t.Errorf("%s: %d pictures of %d", name, len(c.got), len(surest))
+		}
+		for i, x := range c.got {
+			if math.Abs(c.want[x.Index]-surest[i]) > 1e-6 {
+				t.Errorf("%s %d: picture %d with %v, the surest has %v", name, i, x.Index, c.want[x.Index], surest[i])
+			}
+		}
+	}
+	if v.A.Top1.Correct != want.Both+want.OnlyA || v.B.Top1.Correct != want.Both+want.OnlyB || v.A.Epochs != 3 || v.A.TrainingSeconds <= 0 ||
+		v.A.Parameters != 36+16+2*(144+16)+15 || v.A.Weights == v.B.Weights || v.A.ImagesPerSecond <= 0 {
+		t.Errorf("sides %+v and %+v", v.A, v.B)
 	}
 }

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"image/color"
+	"strconv"
 
 	xfont "golang.org/x/image/font"
 	"gonum.org/v1/plot"
@@ -100,6 +101,17 @@ func Coverage(s evaluate.Summary, caption string) (png, svg []byte, err error) {
 		p.Add(coverageCurve{s.Coverage})
 		p.Draw(c)
 	})
+}
+
+// Threshold writes a probability with three digits, or as many as it takes to tell
+// it from 1.
+func Threshold(p float64) string {
+	for digits := 3; digits < 9; digits++ {
+		if text := strconv.FormatFloat(p, 'f', digits, 64); text[0] != '1' {
+			return text
+		}
+	}
+	return strconv.FormatFloat(p, 'f', 9, 64)
 }
 
 // firstShown is the coverage at which the curve begins: before it few pictures
@@ -265,7 +277,7 @@ func (v coverageCurve) Plot(c draw.Canvas, p *plot.Plot) {
 		}
 		at := vg.Point{X: x(100 * t.Coverage), Y: inside(float64(t.Accuracy))}
 		trainingStyle.marker(&c, at)
-		label := fmt.Sprintf("%.3g %%: from %.3f on", 100*t.Wanted, t.Threshold)
+		label := fmt.Sprintf("%.3g %%: from %s on", 100*t.Wanted, Threshold(t.Threshold))
 		style.XAlign, style.YAlign = text.XLeft, text.YBottom
 		if at.X+8+style.Width(label) > c.Max.X {
 			style.XAlign = text.XRight

@@ -151,3 +151,11 @@ func TestShadesContrast(t *testing.T) {
 		t.Errorf("black on white has contrast %v, want 21", got)
 	}
 }
+
+func TestThreshold(t *testing.T) {
+	for p, want := range map[float64]string{0: "0.000", 0.8438: "0.844", 0.99951: "0.9995", 0.99999996: "0.99999996", 1: "1.000000000"} {
+		if got := Threshold(p); got != want {
+			t.Errorf("%v is written %s, want %s", p, got, want)
+		}
+	}
+}

@@ -21,7 +21,6 @@ import (
 	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/evaluate"
 	"github.com/residual-ml/residual/internal/hint"
-	"github.com/residual-ml/residual/metric"
 	"github.com/residual-ml/residual/report"
 	"github.com/residual-ml/residual/rundir"
 	"github.com/residual-ml/residual/train"
@@ -103,8 +102,8 @@ split, and keeps it. fit fits it anew, off leaves probabilities as they are.`,
 
 func runEval(ctx context.Context, o evalOptions, path string, stdout, stderr io.Writer) error {
 	if o.temperature != "auto" && o.temperature != "fit" && o.temperature != "off" {
-		if _, err := strconv.ParseFloat(o.temperature, 64); err != nil {
-			return usageError{fmt.Errorf("--temperature %s: want auto, fit, off or a number", o.temperature)}
+		if _, err := parseTemperature(o.temperature); err != nil {
+			return err
 		}
 	}
 	if o.name != "" && o.name != rundir.EvaluationName(o.name) {
@@ -315,9 +314,9 @@ func temperatureFor(ctx context.Context, c *classify.Classifier, p *judgedPictur
 		}
 	case "fit":
 	default:
-		t, err := strconv.ParseFloat(o.temperature, 64)
-		if err != nil || !(t >= metric.MinTemperature && t <= metric.MaxTemperature) {
-			return 0, "", usageError{fmt.Errorf("--temperature %s: want auto, fit, off or a number from %v to %v", o.temperature, metric.MinTemperature, metric.MaxTemperature)}
+		t, err := parseTemperature(o.temperature)
+		if err != nil {
+			return 0, "", err
 		}
 		return t, fmt.Sprintf("temperature %.4g was given", t), nil
 	}

@@ -293,14 +293,14 @@ func (e *evaluationText) coverage() {
 		return
 	}
 	e.title("Abstaining: answer only from a probability on")
-	e.printf("  from   answered  accuracy  (95 %% interval)\n")
+	e.printf("  from     answered  accuracy  (95 %% interval)\n")
 	for _, t := range e.Coverage.Targets {
 		if t.Coverage == 1 {
 			continue // reached without abstaining
 		}
-		e.printf("  %.3f  %6.2f %%  %6s %%  (%s to %s)\n", t.Threshold, 100*t.Coverage, percent(float64(t.Accuracy)), percent(t.AccuracyLow), percent(t.AccuracyHigh))
+		e.printf("  %-7s  %6.2f %%  %6s %%  (%s to %s)\n", report.Threshold(t.Threshold), 100*t.Coverage, percent(float64(t.Accuracy)), percent(t.AccuracyLow), percent(t.AccuracyHigh))
 	}
-	e.printf("  0.000  %6.2f %%  %6s %%  (%s to %s)\n", 100.0, percent(float64(e.Top1.Value)), percent(e.Top1.Low), percent(e.Top1.High))
+	e.printf("  0        %6.2f %%  %6s %%  (%s to %s)\n", 100.0, percent(float64(e.Top1.Value)), percent(e.Top1.Low), percent(e.Top1.High))
 	e.printf("  These thresholds are chosen by the images they are judged by: expect a little less elsewhere.\n")
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"regexp"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/residual-ml/residual/dataset"
 	"github.com/residual-ml/residual/evaluate"
 	"github.com/residual-ml/residual/metric"
+	"github.com/residual-ml/residual/rundir"
 )
 
 type namedPictures int
@@ -86,6 +88,33 @@ func TestEvaluationText(t *testing.T) {
 		}
 		if shown := strings.Contains(texts[false], "of 200 classes with the most mistakes"); shown != (k == 200) {
 			t.Errorf("%d classes: a part is shown: %v", k, shown)
+		}
+	}
+}
+
+// Which of two is said to be better follows the test and the sign.
+func TestVersusText(t *testing.T) {
+	for _, c := range []struct {
+		paired metric.Paired
+		want   string
+	}{
+		{metric.Paired{Both: 900, OnlyA: 10, OnlyB: 40, Neither: 50}, "B is better: were they equal, so uneven a split had the probability 2.4e-05"},
+		{metric.Paired{Both: 900, OnlyA: 40, OnlyB: 10, Neither: 50}, "A is better: were they equal, so uneven a split had the probability 2.4e-05"},
+		{metric.Paired{Both: 900, OnlyA: 24, OnlyB: 26, Neither: 50}, "no difference is shown: were they equal, so uneven a split had the probability 0.888"},
+	} {
+		low, high := c.paired.Interval()
+		v := evaluate.Versus{Classes: []string{"cat"}, Accuracy: evaluate.Comparison{Paired: c.paired, Images: 1000,
+			Difference: c.paired.Difference(), Low: low, High: high, P: c.paired.PValue()},
+			Lost: []evaluate.Change{{Name: "a.png", B: -1, AConfidence: 0.9}}}
+		v.B.TrainingSeconds = rundir.Float(math.NaN())
+		var b strings.Builder
+		if err := writeVersus(&b, v, "cpu", [2]int{3, 1}); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{c.want, "a.png  cat     A: cat     90.00 %  B: (none)   0.00 %", "look 3 of A and look 1 of B", "not known"} {
+			if !strings.Contains(b.String(), want) {
+				t.Errorf("%+v: no %q in\n%s", c.paired, want, b.String())
+			}
 		}
 	}
 }

@@ -1,47 +1,72 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/csv"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"iter"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/residual-ml/residual/classify"
 	"github.com/residual-ml/residual/dataset"
+	"github.com/residual-ml/residual/internal/hint"
+	"github.com/residual-ml/residual/metric"
 )
 
 type predictOptions struct {
-	format, engine, precision string
-	topk, batchSize, threads  int
+	format, engine, precision, checkpoint, temperature, filesFrom string
+	topk, batchSize, threads                                      int
+	threshold                                                     float64
 }
 
 func newPredict() *cobra.Command {
 	var o predictOptions
 	c := &cobra.Command{
-		Use:   "predict RUN FILE...",
+		Use:   "predict RUN PATH...",
 		Short: "classify pictures",
-		Long: `Classify picture files (JPEG, PNG, GIF, BMP, WebP) with the weights of a
-run. Pictures are resized and scaled as in training. A file that cannot be read is
-named on standard error, the others go on, and the exit status is 1.`,
+		Long: `Classify pictures (JPEG, PNG, GIF, BMP, WebP) with the network of a run, trained
+or imported. A PATH is a file, a folder with all pictures below it, a pattern such
+as 'photos/*.jpg', or - for one picture on standard input; --files-from reads a path
+from each line of a file. Pictures are resized and scaled as in training.
+
+A picture that cannot be read is named on standard error, the others go on, and the
+exit status is 1. csv has timm's columns: filename, index, label, prob, and with
+--topk index_0, index_1, … Probabilities are calibrated where residual eval has
+fitted a temperature for these weights.`,
 		Example: `  residual predict runs/RUN cat.jpg
-  residual predict runs/RUN --topk 3 --format csv *.png`,
-		Args: argsBetween(2, -1),
+  residual predict runs/RUN --topk 3 --format csv photos/ > labels.csv
+  residual predict runs/RUN --threshold 0.9 '*.png'
+  curl -s https://example.org/cat.jpg | residual predict runs/RUN -
+  find / -name '*.jpg' | residual predict runs/RUN --files-from - --format jsonl`,
+		Args: argsBetween(1, -1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := layerOptions(c, ""); err != nil {
 				return err
 			}
-			return runPredict(c.Context(), o, args[0], args[1:], c.OutOrStdout(), c.ErrOrStderr())
+			if len(args) < 2 && o.filesFrom == "" {
+				return argsBetween(2, -1)(c, args)
+			}
+			return runPredict(c.Context(), o, args[0], args[1:], c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	choiceFlag(f, &o.format, "format", "", "text", "json", "csv")
+	choiceFlag(f, &o.format, "format", "", "text", "json", "jsonl", "csv")
 	f.IntVar(&o.topk, "topk", 1, "how many classes to name for each picture")
+	f.Float64Var(&o.threshold, "threshold", 0, "abstain where the most probable class has less than this")
+	f.StringVar(&o.temperature, "temperature", "auto", "of the softmax: auto (what eval fitted), off or a number")
+	f.StringVar(&o.filesFrom, "files-from", "", "file with a path on each line; - for standard input")
+	f.StringVar(&o.checkpoint, "checkpoint", "", "which weights: last, best, … (default: the run's result)")
 	f.IntVar(&o.batchSize, "batch-size", 32, "pictures at a time")
 	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
 	precisionFlag(f, &o.precision, "float32", "bfloat16", "auto")
@@ -49,9 +74,9 @@ named on standard error, the others go on, and the exit status is 1.`,
 	return c
 }
 
-func runPredict(ctx context.Context, o predictOptions, run string, files []string, stdout, stderr io.Writer) error {
-	if o.topk < 1 || o.batchSize < 1 {
-		return usageError{fmt.Errorf("--topk %d, --batch-size %d: want numbers from 1", o.topk, o.batchSize)}
+func runPredict(ctx context.Context, o predictOptions, run string, paths []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	if o.topk < 1 || o.batchSize < 1 || !(o.threshold >= 0 && o.threshold <= 1) {
+		return usageError{fmt.Errorf("--topk %d, --batch-size %d, --threshold %v: want numbers from 1, from 1, and from 0 to 1", o.topk, o.batchSize, o.threshold)}
 	}
 	precision, err := resolvePrecision(o.engine, o.precision)
 	if err != nil {
@@ -62,44 +87,336 @@ func runPredict(ctx context.Context, o predictOptions, run string, files []strin
 		return err
 	}
 	defer eng.Close()
-	classifier, err := classify.Open(run, eng)
+	c, warning, err := classify.OpenCheckpoint(run, o.checkpoint, eng)
 	if err != nil {
 		return err
 	}
-	defer classifier.Close()
-	o.topk = min(o.topk, len(classifier.Classes()))
-
-	out := newPredictionWriter(stdout, o.format)
-	failed := 0
-	var names []string
-	var pictures []dataset.Image
-	flush := func() error {
-		predictions, err := classifier.Predict(ctx, pictures)
-		for i := range predictions {
-			err = errors.Join(err, out.write(names[i], predictions[i][:o.topk]))
-		}
-		names, pictures = names[:0], pictures[:0]
+	defer c.Close()
+	if warning != "" {
+		fmt.Fprintln(stderr, "warning: "+warning)
+	}
+	if err := setTemperature(c, o.temperature); err != nil {
 		return err
 	}
-	for _, name := range files {
-		picture, err := readPicture(name)
-		if err != nil {
-			fmt.Fprintf(stderr, "residual: error: %v\n", err)
-			failed++
-			continue
+	from := pictureSources{paths: paths, list: o.filesFrom, stdin: stdin}
+	if err := from.check(); err != nil {
+		return err
+	}
+
+	// Text is for a person who watches; whatever reads the others can wait.
+	buffered := bufio.NewWriterSize(stdout, 1<<16)
+	out := predictionWriter{out: buffered, format: o.format, topk: min(o.topk, len(c.Classes())), threshold: o.threshold, limited: o.threshold > 0}
+	err = out.begin()
+	failed, seen := 0, 0
+	for outcome, streamed := range c.Stream(ctx, from.all, o.batchSize) {
+		if err = errors.Join(err, streamed); err != nil {
+			return err
 		}
-		names, pictures = append(names, name), append(pictures, picture)
-		if len(names) == o.batchSize {
-			if err := flush(); err != nil {
-				return err
-			}
+		seen++
+		if outcome.Err != nil {
+			failed++
+			err = errors.Join(buffered.Flush(), out.unreadable(outcome))
+			fmt.Fprintf(stderr, "residual: error: %v\n", outcome.Err)
+		} else {
+			err = out.write(outcome.Name, c.Ranked(outcome.Logits))
 		}
 	}
-	if err := errors.Join(flush(), out.close()); err != nil {
+	if err := errors.Join(err, out.end(), buffered.Flush(), from.err); err != nil {
 		return err
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d of %d files could not be read", failed, len(files))
+		return fmt.Errorf("%d of %d files could not be read", failed, seen)
+	}
+	return nil
+}
+
+// setTemperature applies --temperature: auto, off or a number.
+func setTemperature(c *classify.Classifier, option string) error {
+	switch option {
+	case "off":
+		return nil
+	case "auto":
+		cal, ok, err := c.Calibration("none")
+		if err != nil || !ok {
+			return err
+		}
+		return c.SetTemperature(cal.Temperature)
+	}
+	t, err := parseTemperature(option)
+	if err != nil {
+		return err
+	}
+	return c.SetTemperature(t)
+}
+
+// parseTemperature reads a number, within what a fit may find.
+func parseTemperature(option string) (float64, error) {
+	t, err := strconv.ParseFloat(option, 64)
+	if err != nil || !(t >= metric.MinTemperature && t <= metric.MaxTemperature) {
+		return 0, usageError{fmt.Errorf("--temperature %s: want a word that --help names or a number from %v to %v", option, metric.MinTemperature, metric.MaxTemperature)}
+	}
+	return t, nil
+}
+
+// pictureSources finds the pictures that the command line names.
+type pictureSources struct {
+	paths []string
+	list  string // --files-from
+	stdin io.Reader
+	err   error // of reading the list
+}
+
+// check refuses what cannot be before anything is computed.
+func (p *pictureSources) check() error {
+	stdins := 0
+	for _, path := range append([]string{p.list}, p.paths...) {
+		if path == "-" {
+			stdins++
+		}
+	}
+	if stdins > 1 {
+		return usageError{errors.New("standard input can be read once: give - once, to --files-from or as a path")}
+	}
+	if p.list != "" && p.list != "-" {
+		if _, err := os.Stat(p.list); err != nil {
+			return fmt.Errorf("--files-from: %w", err)
+		}
+	}
+	return nil
+}
+
+// all yields the pictures of all paths, those of a folder or pattern in bytewise
+// order. What is not there is a source that cannot be opened.
+func (p *pictureSources) all(yield func(classify.Source) bool) {
+	for _, path := range p.paths {
+		for s := range p.of(path) {
+			if !yield(s) {
+				return
+			}
+		}
+	}
+	if p.list == "" {
+		return
+	}
+	lines := p.stdin
+	if p.list != "-" {
+		f, err := os.Open(p.list)
+		if err != nil {
+			p.err = err
+			return
+		}
+		defer f.Close()
+		lines = f
+	}
+	scanner := bufio.NewScanner(lines)
+	for scanner.Scan() {
+		line := strings.TrimSuffix(scanner.Text(), "\r")
+		if line == "" {
+			continue
+		}
+		for s := range p.of(line) {
+			if !yield(s) {
+				return
+			}
+		}
+	}
+	p.err = scanner.Err()
+}
+
+func (p *pictureSources) of(path string) iter.Seq[classify.Source] {
+	return func(yield func(classify.Source) bool) {
+		if path == "-" {
+			yield(classify.Source{Name: "-", Open: func() (io.ReadCloser, error) { return io.NopCloser(p.stdin), nil }})
+			return
+		}
+		info, err := os.Stat(path)
+		switch {
+		case err == nil && info.IsDir():
+			below(path, yield)
+		case errors.Is(err, fs.ErrNotExist) && strings.ContainsAny(path, "*?["):
+			matches, bad := filepath.Glob(path)
+			if len(matches) == 0 {
+				if bad == nil {
+					bad = errors.New("no file matches")
+				}
+				yield(unreadable(path, fmt.Errorf("%s: %w", path, bad)))
+				return
+			}
+			for _, match := range matches {
+				info, err := os.Stat(match)
+				if err == nil && info.IsDir() {
+					if !below(match, yield) {
+						return
+					}
+				} else if !yield(classify.Source{Name: match}) {
+					return
+				}
+			}
+		default:
+			yield(classify.Source{Name: path})
+		}
+	}
+}
+
+// below yields the pictures in a folder and the folders in it, those whose name
+// begins with a dot left out.
+func below(dir string, yield func(classify.Source) bool) (more bool) {
+	found := 0
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		hidden := path != dir && strings.HasPrefix(d.Name(), ".")
+		switch {
+		case err != nil:
+			found++
+			if !yield(unreadable(path, err)) {
+				return fs.SkipAll
+			}
+			if d != nil && d.IsDir() {
+				return fs.SkipDir
+			}
+		case hidden && d.IsDir():
+			return fs.SkipDir
+		case hidden || d.IsDir() || !dataset.IsPicture(path):
+		default:
+			found++
+			if !yield(classify.Source{Name: path}) {
+				found = -1
+				return fs.SkipAll
+			}
+		}
+		return nil
+	})
+	if found == 0 && err == nil {
+		return yield(unreadable(dir, hint.Wrap(fmt.Errorf("%s: no pictures in this folder", dir), "pictures are known by their names: .jpg, .png, …")))
+	}
+	return found >= 0
+}
+
+func unreadable(name string, err error) classify.Source {
+	return classify.Source{Name: name, Open: func() (io.ReadCloser, error) { return nil, err }}
+}
+
+// predictionWriter writes what was found for each file as soon as it is known.
+type predictionWriter struct {
+	out       *bufio.Writer
+	format    string
+	topk      int
+	threshold float64
+	limited   bool // a threshold was given
+
+	csv   *csv.Writer
+	wrote bool
+}
+
+// filePrediction is an element of --format json and a line of jsonl.
+type filePrediction struct {
+	File        string                `json:"file"`
+	Predictions []classify.Prediction `json:"predictions,omitempty"`
+	Abstain     *bool                 `json:"abstain,omitempty"` // with --threshold
+	Error       string                `json:"error,omitempty"`   // it cannot be read
+}
+
+func (p *predictionWriter) begin() error {
+	switch p.format {
+	case "json":
+		_, err := p.out.WriteString("[")
+		return err
+	case "csv":
+		p.csv = csv.NewWriter(p.out)
+		header := []string{"filename"}
+		for _, column := range []string{"index", "label", "prob"} {
+			if p.topk == 1 {
+				header = append(header, column)
+				continue
+			}
+			for k := range p.topk {
+				header = append(header, fmt.Sprintf("%s_%d", column, k))
+			}
+		}
+		if p.limited {
+			header = append(header, "abstain")
+		}
+		return p.csv.Write(header)
+	}
+	return nil
+}
+
+func (p *predictionWriter) write(file string, predictions []classify.Prediction) error {
+	abstain := !(predictions[0].Probability >= p.threshold)
+	predictions = predictions[:p.topk]
+	switch p.format {
+	case "json", "jsonl":
+		f := filePrediction{File: file, Predictions: predictions}
+		if p.limited {
+			f.Abstain = &abstain
+		}
+		return p.object(f)
+	case "csv":
+		row := []string{file}
+		for _, x := range predictions {
+			row = append(row, strconv.Itoa(x.Index))
+		}
+		for _, x := range predictions {
+			row = append(row, x.Class)
+		}
+		for _, x := range predictions {
+			row = append(row, strconv.FormatFloat(x.Probability, 'g', 6, 64))
+		}
+		if p.limited {
+			row = append(row, strconv.FormatBool(abstain))
+		}
+		return p.csv.Write(row)
+	}
+	text := file + ":"
+	if p.limited && abstain {
+		text += "  abstains:"
+	}
+	for _, x := range predictions {
+		text += fmt.Sprintf("  %s %.4f", x.Class, x.Probability)
+	}
+	_, err := fmt.Fprintln(p.out, text)
+	return errors.Join(err, p.out.Flush())
+}
+
+// unreadable enters a file that could not be read where the format has a place.
+func (p *predictionWriter) unreadable(o classify.Outcome) error {
+	if p.format == "json" || p.format == "jsonl" {
+		return p.object(filePrediction{File: o.Name, Error: o.Err.Error()})
+	}
+	return nil
+}
+
+func (p *predictionWriter) object(f filePrediction) error {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // people read these names
+	if p.format == "json" {
+		enc.SetIndent("  ", "  ")
+		b.WriteString(map[bool]string{false: "\n  ", true: ",\n  "}[p.wrote])
+	}
+	p.wrote = true
+	if err := enc.Encode(f); err != nil {
+		return err
+	}
+	text := b.String()
+	if p.format == "json" {
+		text = strings.TrimSuffix(text, "\n")
+	}
+	_, err := p.out.WriteString(text)
+	return err
+}
+
+func (p *predictionWriter) end() error {
+	switch p.format {
+	case "json":
+		end := "]\n"
+		if p.wrote {
+			end = "\n]\n"
+		}
+		_, err := p.out.WriteString(end)
+		return err
+	case "csv":
+		p.csv.Flush()
+		return p.csv.Error()
 	}
 	return nil
 }
@@ -114,60 +431,4 @@ func readPicture(name string) (picture dataset.Image, err error) {
 		return picture, fmt.Errorf("%s: %w", name, err)
 	}
 	return picture, nil
-}
-
-// predictionWriter writes a line or lines for each file.
-type predictionWriter struct {
-	out    io.Writer
-	format string
-	csv    *csv.Writer
-	all    []filePrediction
-}
-
-// filePrediction is an element of --format json.
-type filePrediction struct {
-	File        string                `json:"file"`
-	Predictions []classify.Prediction `json:"predictions"`
-}
-
-func newPredictionWriter(w io.Writer, format string) *predictionWriter {
-	p := &predictionWriter{out: w, format: format, all: []filePrediction{}}
-	if format == "csv" {
-		p.csv = csv.NewWriter(w)
-		p.csv.Write([]string{"filename", "rank", "index", "label", "prob"}) // its error comes with close
-	}
-	return p
-}
-
-func (p *predictionWriter) write(file string, predictions []classify.Prediction) error {
-	switch p.format {
-	case "json":
-		p.all = append(p.all, filePrediction{file, predictions})
-		return nil
-	case "csv":
-		for i, x := range predictions {
-			err := p.csv.Write([]string{file, strconv.Itoa(i + 1), strconv.Itoa(x.Index), x.Class, strconv.FormatFloat(x.Probability, 'g', 6, 64)})
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	text := file + ":"
-	for _, x := range predictions {
-		text += fmt.Sprintf("  %s %.4f", x.Class, x.Probability)
-	}
-	_, err := fmt.Fprintln(p.out, text)
-	return err
-}
-
-func (p *predictionWriter) close() error {
-	switch p.format {
-	case "json":
-		return writeJSON(p.out, p.all)
-	case "csv":
-		p.csv.Flush()
-		return p.csv.Error()
-	}
-	return nil
 }
