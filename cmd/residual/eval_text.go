@@ -111,10 +111,10 @@ func (e *evaluationText) classes() {
 	}
 	e.printf("%-*s  images  precision  recall  (95 %% interval)      F1\n", width, "")
 	for _, c := range classes {
-		e.printf("%s  %6d  %9s  %6s  (%5s to %6s)    %6s\n", pad(c.Class, width), c.Support,
-			percent(float64(c.Precision)), percent(float64(c.Recall)), percent(c.RecallLow), percent(c.RecallHigh), percent(float64(c.F1)))
+		e.printf("%s  %6d  %9s  %6s  %-16s  %6s\n", pad(c.Class, width), c.Support, percent(float64(c.Precision)), percent(float64(c.Recall)),
+			fmt.Sprintf("(%s to %s)", percent(c.RecallLow), percent(c.RecallHigh)), percent(float64(c.F1)))
 	}
-	e.printf("%s  %6d  %9s  %6s  %20s  %6s\n", pad("mean", width), e.Images, percent(float64(e.Macro.Precision)), percent(float64(e.Macro.Recall)), "", percent(float64(e.Macro.F1)))
+	e.printf("%s  %6d  %9s  %6s  %-16s  %6s\n", pad("mean", width), e.Images, percent(float64(e.Macro.Precision)), percent(float64(e.Macro.Recall)), "", percent(float64(e.Macro.F1)))
 }
 
 // pad cuts or fills a text to a number of letters.
@@ -178,11 +178,11 @@ func (e *evaluationText) matrix() {
 			if n > 0 {
 				text = strconv.Itoa(n)
 			}
-			text = fmt.Sprintf("%*s", cell-1, text)
+			text = fmt.Sprintf("%*s", cell, text)
 			if e.color {
 				text = shaded(text, n, e.PerClass[truth].Support, truth == predicted)
 			}
-			e.printf(" %s", text)
+			e.b.WriteString(text)
 		}
 		e.printf("\n")
 	}
@@ -196,19 +196,27 @@ func (e *evaluationText) matrix() {
 }
 
 // shaded puts a cell on a background of the 256-colour palette: blues for what is
-// right, oranges for mistakes, of which a hundredth is already seen.
+// right, oranges for mistakes from two in a hundred on. Fewer stay without one, since
+// on a dark terminal every shade, a pale one most of all, calls for attention.
 func shaded(text string, n, support int, right bool) string {
 	if n == 0 || support == 0 {
 		return "\x1b[2m" + text + "\x1b[0m"
 	}
-	share := float64(n) / float64(support)
-	ramp, ink := []int{153, 117, 75, 33, 26, 25}, []int{16, 16, 16, 231, 231, 231}
-	if !right {
-		share = math.Sqrt(share) * 1.4
-		ramp, ink = []int{230, 223, 222, 215, 208, 166}, []int{16, 16, 16, 16, 16, 231}
+	type level struct {
+		from  float64
+		color int
 	}
-	i := min(int(share*float64(len(ramp))), len(ramp)-1)
-	return fmt.Sprintf("\x1b[48;5;%dm\x1b[38;5;%dm%s\x1b[0m", ramp[i], ink[i], text)
+	levels := []level{{0.75, 33}, {0.5, 75}, {0.25, 117}, {0, 153}}
+	if !right {
+		levels = []level{{0.2, 202}, {0.1, 208}, {0.05, 215}, {0.02, 180}}
+	}
+	share := float64(n) / float64(support)
+	for _, l := range levels {
+		if share >= l.from {
+			return fmt.Sprintf("\x1b[48;5;%dm\x1b[38;5;16m%s\x1b[0m", l.color, text)
+		}
+	}
+	return text
 }
 
 func (e *evaluationText) mistakes() {
@@ -236,7 +244,7 @@ func (e *evaluationText) pictures(title string, pictures []evaluate.Picture) {
 	for _, p := range pictures {
 		e.printf("  %s  %s ", pad(shortPath(p.Name), names), pad(class(p.Label), classes))
 		if p.Label == p.Predicted {
-			e.printf("rightly with %s %%\n", percent(float64(p.Confidence)))
+			e.printf("%6s %%  rightly\n", percent(float64(p.Confidence)))
 			continue
 		}
 		e.printf("%6s %%  called %s with %5s %%\n", probability(float64(p.LabelProbability)), pad(class(p.Predicted), classes), percent(float64(p.Confidence)))
@@ -293,14 +301,16 @@ func (e *evaluationText) coverage() {
 		return
 	}
 	e.title("Abstaining: answer only from a probability on")
-	e.printf("  from     answered  accuracy  (95 %% interval)\n")
+	e.printf("  from        answered  accuracy  (95 %% interval)\n")
+	before := e.Images // answered without abstaining
 	for _, t := range e.Coverage.Targets {
-		if t.Coverage == 1 {
-			continue // reached without abstaining
+		if t.Answered == before {
+			continue // one threshold does for several
 		}
-		e.printf("  %-7s  %6.2f %%  %6s %%  (%s to %s)\n", report.Threshold(t.Threshold), 100*t.Coverage, percent(float64(t.Accuracy)), percent(t.AccuracyLow), percent(t.AccuracyHigh))
+		before = t.Answered
+		e.printf("  %-10s  %6.2f %%  %6s %%  (%s to %s)\n", report.Threshold(t.Threshold), 100*t.Coverage, percent(float64(t.Accuracy)), percent(t.AccuracyLow), percent(t.AccuracyHigh))
 	}
-	e.printf("  0        %6.2f %%  %6s %%  (%s to %s)\n", 100.0, percent(float64(e.Top1.Value)), percent(e.Top1.Low), percent(e.Top1.High))
+	e.printf("  0           %6.2f %%  %6s %%  (%s to %s)\n", 100.0, percent(float64(e.Top1.Value)), percent(e.Top1.Low), percent(e.Top1.High))
 	e.printf("  These thresholds are chosen by the images they are judged by: expect a little less elsewhere.\n")
 }
 
