@@ -102,16 +102,13 @@ func newMatrix(s evaluate.Summary, caption string) *matrix {
 		widest = max(widest, m.label.Width(m.name(c)))
 	}
 	m.left = margin + widest + 8
-	m.top = margin + 58 + widest*0.72
+	m.top = margin + 58 + widest*vg.Length(math.Sin(m.slant()))
 	side := vg.Length(0)
 	if m.numbered() {
 		side = m.cell
 		m.left = max(m.left, margin+m.label.Width("Precision, %")+8)
 	}
-	last := m.label.Width(m.name(m.classes[k-1])) * 0.72
-	if m.numbered() {
-		last = m.label.Width("Recall, %") * 0.72
-	}
+	last := m.label.Width("Recall, %") * vg.Length(math.Cos(m.slant()))
 	m.width = m.left + m.cell*vg.Length(k) + side + margin + max(0, last-m.cell/2)
 	m.height = m.top + m.cell*vg.Length(k) + side + margin + footHeight
 	return m
@@ -119,6 +116,15 @@ func newMatrix(s evaluate.Summary, caption string) *matrix {
 
 // numbered reports whether cells have room for numbers.
 func (m *matrix) numbered() bool { return len(m.classes) <= 30 }
+
+// slant is the angle of the names above the columns: upright where slanted ones would
+// run into each other.
+func (m *matrix) slant() float64 {
+	if m.numbered() {
+		return math.Pi / 4
+	}
+	return math.Pi / 2
+}
 
 // name is a class's name, cut where it would take more room than the cells.
 func (m *matrix) name(class int) string { return fit(m.label, oneLine(m.Classes[class]), 110) }
@@ -144,7 +150,7 @@ func (m *matrix) draw(c draw.Canvas) {
 
 	row, column := m.label, m.label
 	row.XAlign, row.YAlign = text.XRight, text.YCenter
-	column.Rotation, column.YAlign = math.Pi/4, text.YCenter
+	column.Rotation, column.YAlign = m.slant(), text.YCenter
 	number := m.number
 	number.XAlign, number.YAlign = text.XCenter, text.YCenter
 	if m.numbered() {
@@ -211,12 +217,15 @@ var (
 	whiteColor = color.RGBA{0xff, 0xff, 0xff, 0xff}
 )
 
-// shade is a cell's colour and that of the number on it: towards the curves' blue
-// for what is right and vermilion for mistakes, of which a hundredth is already seen.
+// deepBlue is the curves' blue, darker, so that the many numbers on it are white.
+var deepBlue = color.RGBA{0x00, 0x55, 0x8f, 0xff}
+
+// shade is a cell's colour and that of the number on it: towards blue for what is
+// right and vermilion for mistakes, of which a hundredth is already seen.
 func shade(share float64, right bool) (fill, ink color.RGBA) {
 	target, strength := validationColor, math.Sqrt(share)*1.4
 	if right {
-		target, strength = trainingColor, share
+		target, strength = deepBlue, share
 	}
 	strength = min(1, strength)
 	if share == 0 {
