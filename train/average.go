@@ -61,6 +61,14 @@ type Result struct {
 	Weights    string `json:"weights,omitempty"` // raw or ema; "": there is only one
 }
 
+// String is the result as LoadWeights takes it.
+func (r Result) String() string {
+	if r.Weights == "" {
+		return r.Checkpoint
+	}
+	return r.Checkpoint + ":" + r.Weights
+}
+
 // Result is the run's: the best checkpoint where early stopping restores it, else
 // the last. Of weights and moving average it is what validation says is better,
 // unless that was on the test split, which chooses nothing: then the average.

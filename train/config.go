@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/residual-ml/residual/loader"
@@ -23,6 +24,14 @@ type Config struct {
 	Classes    []string          `json:"classes"` // names, in the order of the network's outputs
 	Preprocess loader.Preprocess `json:"preprocess"`
 	Optimizer  optim.Config      `json:"optimizer"`
+
+	// ScoreTest says how the test split is scored, once, after the run: with no
+	// views besides the picture itself (none), or with the mean of several too (flip,
+	// six); "": not at all.
+	ScoreTest string `json:"score_test,omitempty"`
+	// Expected is what the recipe promised when the run began; nil: nothing, or the
+	// options differ from the recipe's.
+	Expected *Expectation `json:"expected,omitempty"`
 
 	// Init: the weights are those of another run; nil: drawn by Seed.
 	Init *Init `json:"init,omitempty"`
@@ -129,6 +138,8 @@ func (c Config) Check() error {
 		return fmt.Errorf("on-save-error is %q, want stop or continue", c.OnSaveError)
 	case c.MaxTime < 0:
 		return fmt.Errorf("max time is %v, want a positive duration", c.MaxTime)
+	case !slices.Contains([]string{"", "none", "flip", "six"}, c.ScoreTest):
+		return fmt.Errorf("score-test is %q, want none, flip or six", c.ScoreTest)
 	case c.Accumulate < 0:
 		return fmt.Errorf("accumulate is %d batches, want 1 or more", c.Accumulate)
 	case !(c.ClipNorm >= 0) || math.IsInf(c.ClipNorm, 0) || !(c.ClipValue >= 0) || math.IsInf(c.ClipValue, 0):

@@ -121,10 +121,7 @@ func NewInit(path string, classes []string) (*Init, Config, error) {
 		return nil, source, err
 	}
 	result := resultOf(run, source)
-	in := &Init{Run: path, Checkpoint: result.Checkpoint, NewHead: !slices.Equal(classes, source.Classes)}
-	if result.Weights != "" {
-		in.Checkpoint += ":" + result.Weights
-	}
+	in := &Init{Run: path, Checkpoint: result.String(), NewHead: !slices.Equal(classes, source.Classes)}
 	weights, _, err := readWeights(run, in.Checkpoint, source)
 	if err != nil {
 		return nil, source, err

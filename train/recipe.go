@@ -16,6 +16,7 @@ import (
 type Recipe struct {
 	Name       string
 	About      string // one line for --help
+	Model      string // "": resnet20 for shapes, else resnet18
 	Convention model.Convention
 	Optimizer  optim.Config
 	Schedule   optim.Schedule
@@ -26,8 +27,11 @@ type Recipe struct {
 	L2     float64
 	Epochs int
 
-	BatchSize int
-	Augment   loader.Augment
+	BatchSize      int
+	LabelSmoothing float64
+	ClipNorm       float64
+	EMA            float64
+	Augment        loader.Augment
 	// Normalize subtracts mean and divides by deviation of the data set's
 	// pictures (of ImageNet's where they are not known), or as the run whose
 	// weights are used did; without it, only x/255.
@@ -35,11 +39,64 @@ type Recipe struct {
 	// ValidateOnTest uses the official test split as validation data, as the
 	// tutorial does. No choice may then be made by the validation score. Without
 	// it, HoldOut training images are held out where the data have no validation
-	// split, or a tenth where that is less.
+	// split, or a tenth where that is less, and the test split is scored once, after
+	// the run.
 	ValidateOnTest bool
 	HoldOut        int
+	ScoreTest      string // Config.ScoreTest
 	// Precision is what "auto" means; empty: the faster one.
 	Precision string
+
+	// Expected says what the recipe, unchanged, reaches.
+	Expected []Expectation
+}
+
+// Expectation is the accuracy that a recipe is known to reach with a network on a
+// data set.
+type Expectation struct {
+	Data  string `json:"data"`
+	Model string `json:"model"`
+	// Low and High are shares: of test images, or of validation images where the
+	// recipe validates on the test split.
+	Low    float64 `json:"low"`
+	High   float64 `json:"high"`
+	Source string  `json:"source"` // who measured it
+}
+
+// Expectation returns what the recipe is known to reach, nil where nobody has
+// measured it.
+func (r Recipe) Expectation(data, model string) *Expectation {
+	i := slices.IndexFunc(r.Expected, func(e Expectation) bool { return e.Data == data && e.Model == model })
+	if i < 0 {
+		return nil
+	}
+	e := r.Expected[i]
+	return &e
+}
+
+// String says it in words, with percentages.
+func (e Expectation) String() string {
+	band := fmt.Sprintf("%.2f %%", 100*e.Low)
+	if e.High > e.Low {
+		band = fmt.Sprintf("%.2f to %.2f %%", 100*e.Low, 100*e.High)
+	}
+	return band + " (" + e.Source + ")"
+}
+
+// Judge says in words how an accuracy compares. Outside of the band it makes a
+// difference whether chance can explain it: low to high is its interval.
+func (e Expectation) Judge(accuracy, low, high float64) string {
+	switch {
+	case accuracy < e.Low && high >= e.Low:
+		return fmt.Sprintf("%.2f points below it, which chance can explain", 100*(e.Low-accuracy))
+	case accuracy < e.Low:
+		return fmt.Sprintf("%.2f points below it", 100*(e.Low-accuracy))
+	case accuracy > e.High && low <= e.High:
+		return fmt.Sprintf("%.2f points above it, which chance can explain", 100*(accuracy-e.High))
+	case accuracy > e.High:
+		return fmt.Sprintf("%.2f points above it", 100*(accuracy-e.High))
+	}
+	return "as expected"
 }
 
 var constant = optim.Schedule{Name: "constant"}
@@ -54,6 +111,67 @@ var recipes = []Recipe{
 		// keras.regularizers.l2()'s default, on the dense layer's kernel alone.
 		L2: 0.01, Epochs: 5, BatchSize: 32, ValidateOnTest: true,
 		Precision: "float32", // in which the claim of parity is made
+		Expected:  []Expectation{{"shapes", "resnet20", 0.932, 1, "seeds 0 to 4, README"}},
+	},
+	{
+		// A short run for a small network: a one-cycle rate with Nesterov momentum
+		// and label smoothing, as the CIFAR-10 speed records have it since Page 2018,
+		// and an average of the weights.
+		Name:       "fast",
+		About:      "most accuracy in little time: ResNet-20, ten epochs of SGD with a one-cycle rate, label smoothing, moving average",
+		Model:      "resnet20",
+		Convention: model.Torch,
+		Optimizer:  optim.Config{Name: "sgd", LearningRate: 0.4, Momentum: 0.9, Nesterov: true, WeightDecay: 5e-4},
+		Schedule:   optim.Schedule{Name: "linear", Warmup: 0.2, Floor: 0.01},
+		Epochs:     10, BatchSize: 128, LabelSmoothing: 0.1, EMA: 0.99,
+		Augment: loader.Augment{PadCrop: 4, Flip: true}, Normalize: true, HoldOut: 5000, ScoreTest: "flip",
+	},
+	{
+		// He et al. 2015, section 4.2: 64k steps of 128 images, a tenth of the rate
+		// after 32k and 48k; 45,000 images make 352 steps an epoch. Weight decay acts
+		// on all parameters, as in the re-run. The paper subtracts a per-pixel mean,
+		// this the mean of each channel.
+		Name:       "he2015",
+		About:      "He et al. 2015 for ResNet-20 to -110: SGD 0.1, 64,000 steps of 128 images, a tenth after 32,000 and 48,000",
+		Model:      "resnet20",
+		Convention: model.Torch,
+		Optimizer:  optim.Config{Name: "sgd", LearningRate: 0.1, Momentum: 0.9, WeightDecay: 1e-4, DecayAll: true},
+		Schedule:   optim.Schedule{Name: "multistep", Milestones: []float64{0.5, 0.75}, Gamma: 0.1},
+		Epochs:     182, BatchSize: 128, Augment: loader.Augment{PadCrop: 4, Flip: true}, Normalize: true, HoldOut: 5000, ScoreTest: "flip",
+		Expected: []Expectation{
+			{"cifar10", "resnet20", 0.9125, 0.9173, he2015Source},
+			{"cifar10", "resnet32", 0.9249, 0.9263, he2015Source},
+			{"cifar10", "resnet44", 0.9283, 0.9310, he2015Source},
+			{"cifar10", "resnet56", 0.9303, 0.9339, he2015Source},
+			{"cifar10", "resnet110", 0.9357, 0.9368, he2015Source},
+		},
+	},
+	{
+		// What kuangliu/pytorch-cifar's main.py does (0.1, cosine over 200 epochs,
+		// 5e-4 on everything), with Nesterov momentum and label smoothing.
+		Name:       "best",
+		About:      "ResNet-18 as well as it goes: 200 epochs of SGD 0.1 with a cosine, label smoothing, moving average",
+		Model:      "resnet18",
+		Convention: model.Torch,
+		Optimizer:  optim.Config{Name: "sgd", LearningRate: 0.1, Momentum: 0.9, Nesterov: true, WeightDecay: 5e-4},
+		Schedule:   optim.Schedule{Name: "cosine", Warmup: 0.025},
+		Epochs:     200, BatchSize: 128, LabelSmoothing: 0.1, EMA: 0.999,
+		Augment: loader.Augment{PadCrop: 4, Flip: true}, Normalize: true, HoldOut: 5000, ScoreTest: "flip",
+	},
+	{
+		// Page's dawn.py (https://github.com/davidcpage/cifar10-fast; 94.08 % in the
+		// DAWNBench list): 24 epochs of 512, the rate up to 0.4 in five of them and
+		// down to 0, decay of everything, crops with reflection, cutout of 8. From
+		// airbench (https://github.com/KellerJordan/cifar10-airbench): every picture is
+		// mirrored in every second epoch, label smoothing of 0.2, six views.
+		Name:       "speedrun94",
+		About:      "ResNet-9 in 24 epochs, after the CIFAR-10 speed records of Page and of airbench",
+		Model:      "resnet9",
+		Convention: model.Torch,
+		Optimizer:  optim.Config{Name: "sgd", LearningRate: 0.4, Momentum: 0.9, Nesterov: true, WeightDecay: 5e-4, DecayAll: true},
+		Schedule:   optim.Schedule{Name: "linear", Warmup: 5.0 / 24},
+		Epochs:     24, BatchSize: 512, LabelSmoothing: 0.2,
+		Augment: loader.Augment{Translate: 4, AlternatingFlip: true, Cutout: 8}, Normalize: true, HoldOut: 5000, ScoreTest: "six",
 	},
 	{
 		// fastai's fine_tune(epochs, base_lr=2e-3, freeze_epochs=1, lr_mult=100,
@@ -67,9 +185,11 @@ var recipes = []Recipe{
 		Schedule:   optim.Schedule{Name: "onecycle", Warmup: 0.3, Start: 1.0 / 5, Floor: 1e-5},
 		Freeze:     &Freeze{Epochs: 1, LearningRate: 2e-3, Schedule: optim.Schedule{Name: "onecycle", Warmup: 0.99, Start: 1.0 / 25, Floor: 1e-5}},
 		LRMult:     100,
-		Epochs:     6, BatchSize: 32, Augment: loader.Augment{Flip: true}, Normalize: true, HoldOut: 5000,
+		Epochs:     6, BatchSize: 32, Augment: loader.Augment{Flip: true}, Normalize: true, HoldOut: 5000, ScoreTest: "flip",
 	},
 }
+
+const he2015Source = "He et al. 2015, table 6, to the re-run of akamaster/pytorch_resnet_cifar10"
 
 // RecipeNamed returns a recipe. An unknown name is an error with a hint.
 func RecipeNamed(name string) (Recipe, error) {

@@ -71,7 +71,8 @@ type trainOptions struct {
 	warmup, start, floor   float64
 	milestones             []float64
 	gamma                  float64
-	init                   string
+	init, scoreTest        string
+	seeds                  int
 	freezeEpochs           int
 	freezeRate, lrMult     float64
 	monitor                string
@@ -127,6 +128,7 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	choiceFlag(f, &o.classWeights, "class-weights", "weight the loss by class; balanced: n/(classes·count)", "none", "balanced")
 	choiceFlag(f, &o.sampler, "sampler", "draw images; balanced: with replacement, every class alike", "uniform", "balanced")
 	f.Uint64Var(&o.seed, "seed", 0, "of initial weights, order and splits")
+	f.IntVar(&o.seeds, "seeds", 0, "train with so many seeds, from --seed on, each in a run of its own, and print mean and deviation")
 
 	choiceFlag(f, &o.schedule, "schedule", "of the learning rate over the run", append([]string{"recipe"}, optim.Schedules()...)...)
 	f.Float64Var(&o.warmup, "warmup", 0, "share of the run in which the learning rate rises")
@@ -150,6 +152,7 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.limitVal, "limit-val", 0, "use only so many validation images, stratified")
 	f.IntVar(&o.valImages, "val-images", 0, "hold so many training images out for validation")
 	f.IntVar(&o.evalEvery, "eval-every", 0, "also validate every so many steps")
+	choiceFlag(f, &o.scoreTest, "score-test", "score the test split once, after the run: none or the mean of several views besides (not with recipe tutorial)", "recipe", "none", "flip", "six", "off")
 	o.dataOptions.addFlags(f)
 	section(f, "Data")
 
@@ -265,7 +268,7 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	}
 	c := train.Config{
 		Recipe: recipe.Name, Classes: data.Classes, Optimizer: recipe.Optimizer, L2: recipe.L2, LRMult: recipe.LRMult,
-		LabelSmoothing: o.labelSmoothing, Epochs: recipe.Epochs, BatchSize: recipe.BatchSize,
+		LabelSmoothing: recipe.LabelSmoothing, ClipNorm: recipe.ClipNorm, EMA: recipe.EMA, Epochs: recipe.Epochs, BatchSize: recipe.BatchSize,
 		Seed: o.seed, EvalEvery: o.evalEvery, Monitor: o.monitor,
 		EarlyStop: train.EarlyStop{Patience: o.patience, MinDelta: o.minDelta, RestoreBest: o.restoreBest},
 		Plateau:   train.Plateau{Patience: o.plateauEvery, Factor: o.plateauRate, MinDelta: o.minDelta},
@@ -287,6 +290,12 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	default:
 		c.Data.Validation = "none"
 	}
+	if data.Test != nil && c.Data.Validation != "test" {
+		c.ScoreTest = recipe.ScoreTest
+		if o.scoreTest != "recipe" {
+			c.ScoreTest = strings.TrimPrefix(o.scoreTest, "off")
+		}
+	}
 	c.KeepBest = c.Data.Validation == "validation" || c.Data.Validation == "held-out"
 
 	if err := o.resolveNetwork(&c, recipe, data); err != nil {
@@ -305,6 +314,7 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	overrideInto(o.set, "nesterov", &c.Optimizer.Nesterov, o.nesterov)
 	overrideInto(o.set, "weight-decay", &c.Optimizer.WeightDecay, o.weightDecay)
 	overrideInto(o.set, "decay-all", &c.Optimizer.DecayAll, o.decayAll)
+	overrideInto(o.set, "label-smoothing", &c.LabelSmoothing, o.labelSmoothing)
 	overrideInto(o.set, "lr-mult", &c.LRMult, o.lrMult)
 	overrideInto(o.set, "accumulate", &c.Accumulate, o.accumulate)
 	overrideInto(o.set, "clip-norm", &c.ClipNorm, o.clipNorm)
@@ -315,6 +325,9 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	}
 	c.Schedule = o.resolveSchedule(recipe.Schedule)
 	c.Freeze = o.resolveFreeze(recipe, c.Optimizer.LearningRate)
+	if o.unchanged() {
+		c.Expected = recipe.Expectation(data.Name, c.Model.Name)
+	}
 
 	if data.Train == nil {
 		return c, fmt.Errorf("data set %s has no training pictures", data.Name)
@@ -333,6 +346,21 @@ func overrideInto[T any](set func(string) bool, flag string, field *T, value T) 
 	if set(flag) {
 		*field = value
 	}
+}
+
+// decidesNothing are options that leave a recipe what it is: they choose data,
+// network or seed, or how a run is carried out.
+var decidesNothing = []string{"recipe", "model", "seed", "seeds", "data-dir", "mirror", "no-download", "on-bad-image", "engine", "threads",
+	"out", "runs", "save-every", "keep", "on-nan", "on-save-error", "config", "progress", "format", "dry-run", "prove-resume", "eval-every", "limit-val", "score-test"}
+
+// unchanged reports whether the recipe's own options are used.
+func (o *trainOptions) unchanged() bool {
+	for _, flag := range trainFlagNames() {
+		if o.set(flag) && !slices.Contains(decidesNothing, flag) {
+			return false
+		}
+	}
+	return true
 }
 
 // resolveNetwork decides network and preprocessing: those of the run whose
@@ -410,6 +438,9 @@ func (o *trainOptions) resolveFreeze(recipe train.Recipe, rate float64) *train.F
 
 func (o *trainOptions) network(recipe train.Recipe, height, width, channels, classes int) (model.Config, error) {
 	name := o.model
+	if name == "" {
+		name = recipe.Model
+	}
 	if name == "" {
 		name = "resnet18"
 		if o.data == "shapes" {

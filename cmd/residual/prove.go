@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -33,17 +32,7 @@ func proveResume(ctx context.Context, o trainOptions, flags *pflag.FlagSet, stdo
 	if err != nil {
 		return err
 	}
-	args := []string{"train", o.data}
-	flags.Visit(func(f *pflag.Flag) {
-		if slices.Contains([]string{"prove-resume", "out", "runs", "progress", "format"}, f.Name) {
-			return
-		}
-		value := f.Value.String()
-		if list, ok := f.Value.(pflag.SliceValue); ok { // prints in brackets
-			value = strings.Join(list.GetSlice(), ",")
-		}
-		args = append(args, "--"+f.Name+"="+value)
-	})
+	args := append([]string{"train", o.data}, optionsOf(flags, "prove-resume", "out", "runs", "progress", "format")...)
 	command := func(args ...string) *exec.Cmd {
 		c := exec.CommandContext(ctx, self, append(slices.Clone(args), "--progress=none", "--format=json")...)
 		c.Stderr = stderr

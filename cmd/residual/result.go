@@ -20,6 +20,40 @@ type result struct {
 	Seconds float64                   `json:"seconds"` // of this process, without what came before a resume
 	History map[string][]rundir.Float `json:"history"`
 	train.Result
+	Test     *testScore         `json:"test,omitempty"`
+	Expected *train.Expectation `json:"expected,omitempty"`
+	Verdict  string             `json:"verdict,omitempty"` // how the accuracy compares with what was expected
+}
+
+// accuracy is the one that a run is judged by, with the split it is of: the test
+// split where it was scored, else the last epoch's validation, else its training.
+func (r result) accuracy(cfg train.Config) (accuracy float64, split string) {
+	last := func(key string) float64 {
+		if h := r.History[key]; len(h) > 0 {
+			return float64(h[len(h)-1])
+		}
+		return math.NaN()
+	}
+	switch {
+	case r.Test != nil:
+		return float64(r.Test.Accuracy), "test"
+	case cfg.Data.Validation == "none":
+		return last("sparse_categorical_accuracy"), "train"
+	case r.Weights == train.EMAWeights:
+		return last("ema_val_sparse_categorical_accuracy"), cfg.Data.Validation
+	}
+	return last("val_sparse_categorical_accuracy"), cfg.Data.Validation
+}
+
+// ofSplit says which images an accuracy is of.
+func ofSplit(split string) string {
+	switch split {
+	case "train":
+		return "of the last epoch's training images"
+	case "held-out":
+		return "on held-out training images"
+	}
+	return "on the " + split + " split"
 }
 
 // historyKeys are Keras's names, in its order.
@@ -35,18 +69,25 @@ var historyKeys = []struct {
 
 func newResult(run *rundir.Dir, history rundir.History, which train.Result, took time.Duration) result {
 	r := result{Run: run.Path(), Epochs: len(history), Seconds: took.Seconds(), History: map[string][]rundir.Float{}, Result: which}
-	for _, k := range historyKeys {
+	add := func(key string, value func(rundir.Epoch) float64) {
 		values := make([]rundir.Float, len(history))
 		missing := 0
 		for i, e := range history {
-			values[i] = rundir.Float(k.value(e))
-			if math.IsNaN(k.value(e)) {
+			values[i] = rundir.Float(value(e))
+			if math.IsNaN(value(e)) {
 				missing++
 			}
 		}
 		if missing < len(values) { // as in Keras, no validation means no keys
-			r.History[k.key] = values
+			r.History[key] = values
 		}
+	}
+	for _, k := range historyKeys {
+		add(k.key, k.value)
+	}
+	if len(history) > 0 && history[0].EMA != nil {
+		add("ema_val_loss", func(e rundir.Epoch) float64 { return e.EMA.ValLoss })
+		add("ema_val_sparse_categorical_accuracy", func(e rundir.Epoch) float64 { return e.EMA.ValAccuracy })
 	}
 	return r
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/loader"
+	"github.com/residual-ml/residual/metric"
 	"github.com/residual-ml/residual/report"
 	"github.com/residual-ml/residual/rundir"
 	"github.com/residual-ml/residual/train"
@@ -65,6 +67,14 @@ command again with --resume.`,
 			}
 			if o.proveResume < 0 {
 				return usageError{fmt.Errorf("--prove-resume %d: want a number from 1", o.proveResume)}
+			}
+			switch {
+			case o.seeds < 0 || o.seeds > 1000:
+				return usageError{fmt.Errorf("--seeds %d: want 1 to 1000", o.seeds)}
+			case o.seeds > 0 && (o.dryRun || o.proveResume > 0):
+				return usageError{errors.New("--seeds: not with --dry-run or --prove-resume")}
+			case o.resume != "" && isSeeds(o.resume), o.resume == "" && o.seeds > 0:
+				return trainSeeds(c.Context(), o, c.Flags(), c.OutOrStdout(), c.ErrOrStderr())
 			}
 			if o.proveResume > 0 {
 				return proveResume(c.Context(), o, c.Flags(), c.OutOrStdout(), c.ErrOrStderr())
@@ -173,6 +183,12 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 		}
 		show.notice(fmt.Sprintf("beginning with the weights of %s, %s", in.Run, head))
 	}
+	switch {
+	case cfg.Expected != nil:
+		show.notice("expected accuracy: " + cfg.Expected.String())
+	case o.resume == "" && o.repeat == "":
+		show.notice("expected accuracy: not measured for these options")
+	}
 	if cfg.Data.Validation == "test" {
 		show.notice("note: the validation data are the official test split, as in the tutorial: choose nothing by this score")
 	}
@@ -218,6 +234,25 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 		return err
 	}
 	result := newResult(run, trainer.History(), trainer.Result(), time.Since(began))
+	if cfg.ScoreTest != "" && data.Test != nil {
+		if result.Test, err = scoreTest(ctx, run, data, cfg, trainer.Result(), eng, show, stderr); err != nil {
+			return err
+		}
+		show.notice(result.Test.String())
+	}
+	if result.Expected = cfg.Expected; result.Expected != nil {
+		accuracy, _ := result.accuracy(cfg)
+		images := fit.Len()
+		if val != nil {
+			images = val.Len()
+		}
+		if result.Test != nil {
+			images = result.Test.Images
+		}
+		low, high := metric.Wilson(int(math.Round(accuracy*float64(images))), images)
+		result.Verdict = result.Expected.Judge(accuracy, low, high)
+		show.notice(fmt.Sprintf("expected %s: %.2f %% is %s", result.Expected, 100*accuracy, result.Verdict))
+	}
 	if err := run.WriteResult(result); err != nil {
 		return err
 	}
