@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -58,8 +59,19 @@ func TestRecognise(t *testing.T) {
 		small(model.Bottleneck, model.Projection, model.LargeStem), small(model.Basic, model.Projection, model.LargeStem),
 		network(t, "resnet20", 32, 1, 10),
 	}
+	for _, name := range []string{"preactresnet18", "preactresnet50", "wrn-16-4", "resnet18d", "resnet50d", "seresnet18", "seresnet50"} {
+		for _, size := range []int{32, 224} {
+			c := network(t, name, size, 3, 5)
+			c.Filters, c.StemFilters = 8, min(c.StemFilters, 6)
+			for stage := range c.Blocks {
+				c.Blocks[stage] = min(c.Blocks[stage], 1+stage%2)
+			}
+			c.Name = Name(c)
+			cases = append(cases, c)
+		}
+	}
 	if !testing.Short() {
-		cases = append(cases, network(t, "resnet18", 32, 3, 10), network(t, "resnet50", 224, 3, 1000), network(t, "resnet110", 32, 3, 100))
+		cases = append(cases, network(t, "resnet18", 32, 3, 10), network(t, "resnet50", 224, 3, 1000), network(t, "resnet110", 32, 3, 100), network(t, "wrn-28-10", 32, 3, 10))
 	}
 	for _, want := range cases {
 		want.Height, want.Width = 0, 0 // weights do not say
@@ -97,9 +109,7 @@ func TestRecognise(t *testing.T) {
 }
 
 func equalConfig(a, b model.Config) bool {
-	blocks := slices.Equal(a.Blocks, b.Blocks)
-	return blocks && a.Name == b.Name && a.Convention == b.Convention && a.Stem == b.Stem && a.Block == b.Block && a.Shortcut == b.Shortcut &&
-		a.Filters == b.Filters && a.Classes == b.Classes && a.Channels == b.Channels && a.Height == b.Height && a.Width == b.Width
+	return reflect.DeepEqual(a, b)
 }
 
 // Other names of the same layers: those of akamaster's and kuangliu's CIFAR
@@ -111,8 +121,16 @@ func TestSchemes(t *testing.T) {
 			".conv1.", ".layer.0.convolution.", ".conv2.", ".layer.1.convolution.", ".bn1.", ".layer.0.normalization.", ".bn2.", ".layer.1.normalization.",
 			".downsample.0.", ".shortcut.convolution.", ".downsample.1.", ".shortcut.normalization.",
 			"conv1.", "resnet.embedder.embedder.convolution.", "bn1.", "resnet.embedder.embedder.normalization.", "fc.", "classifier.1."),
+		"resnetv2": strings.NewReplacer("layer1.", "stages.0.blocks.", "layer2.", "stages.1.blocks.", ".bn", ".norm", ".downsample.0.", ".downsample.conv.",
+			"conv1.weight", "stem.conv.weight", ".conv1.weight", ".conv1.weight", "fc.", "head.fc."),
+		"group0": strings.NewReplacer("layer1.", "group0.block", "layer2.", "group1.block", ".bn1.", ".bn0.", ".bn2.", ".bn1.", ".conv1.", ".conv0.", ".conv2.", ".conv1.",
+			".downsample.0.", ".convdim.", "conv1.", "conv0.", "norm.", "bn."),
 	} {
 		c := small(model.Basic, model.Projection, model.SmallStem)
+		if about == "resnetv2" || about == "group0" {
+			c.PreAct = true
+			c.Name = Name(c)
+		}
 		var file []safetensors.Named
 		for _, n := range weights(t, c) {
 			file = append(file, safetensors.Named{Name: rename.Replace(n.Name), Tensor: n.Tensor})

@@ -3,6 +3,7 @@ package artifact
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -15,7 +16,7 @@ import (
 )
 
 // ours are the names that networks of package model have, torchvision's.
-var ours = regexp.MustCompile(`^(conv1|bn1|fc|layer\d+\.\d+\.(conv\d|bn\d|downsample\.[01]))\.(weight|bias|running_mean|running_var|num_batches_tracked)$`)
+var ours = regexp.MustCompile(`^(conv1|conv1\.\d|bn1|norm|fc|layer\d+\.\d+\.(conv\d|bn\d|downsample\.[012]|se\.fc[12]))\.(weight|bias|running_mean|running_var|num_batches_tracked)$`)
 
 // schemes are other names of the same tensors. Each is tried on all names, and
 // the one that makes most of them ours is taken.
@@ -35,6 +36,18 @@ var schemes = []struct {
 		{regexp.MustCompile(`^encoder\.stages\.(\d+)\.layers\.(\d+)\.shortcut\.normalization\.`), "layer+$1.$2.downsample.1."},
 		{regexp.MustCompile(`^encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.convolution\.`), "layer+$1.$2.conv+$3."},
 		{regexp.MustCompile(`^encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.normalization\.`), "layer+$1.$2.bn+$3."},
+	}},
+	{"timm's resnetv2 (stem.conv, stages.blocks)", []rename{
+		{regexp.MustCompile(`^stem\.conv\.`), "conv1."},
+		{regexp.MustCompile(`^stages\.(\d+)\.blocks\.(\d+)\.downsample\.conv\.`), "layer+$1.$2.downsample.0."},
+		{regexp.MustCompile(`^stages\.(\d+)\.blocks\.(\d+)\.norm(\d+)\.`), "layer+$1.$2.bn$3."},
+		{regexp.MustCompile(`^stages\.(\d+)\.blocks\.(\d+)\.conv(\d+)\.`), "layer+$1.$2.conv$3."},
+	}},
+	{"wide-residual-networks (group0.block0)", []rename{
+		{regexp.MustCompile(`^conv0\.`), "conv1."}, {regexp.MustCompile(`^bn\.`), "norm."},
+		{regexp.MustCompile(`^group(\d+)\.block(\d+)\.convdim\.`), "layer+$1.$2.downsample.0."},
+		{regexp.MustCompile(`^group(\d+)\.block(\d+)\.bn(\d+)\.`), "layer+$1.$2.bn+$3."},
+		{regexp.MustCompile(`^group(\d+)\.block(\d+)\.conv(\d+)\.`), "layer+$1.$2.conv+$3."},
 	}},
 }
 
@@ -60,7 +73,8 @@ func renamed(name string, by []rename) string {
 	})
 }
 
-var biased = regexp.MustCompile(`(conv\d|downsample\.0)\.bias$`)
+// biased are biases of convolutions, not of a batch normalisation.
+var biased = regexp.MustCompile(`(conv\d|conv1\.[036]|downsample\.0)\.bias$`)
 
 // dense are names of the last layer that are read as fc where there is no fc.
 var dense = regexp.MustCompile(`^(?:\w+\.)?(?:fc|linear|classifier|head|head\.fc|(?:fc|classifier|head)\.\d)\.(weight|bias)$`)
@@ -157,6 +171,9 @@ func (r *recogniser) names(file []safetensors.Named) error {
 			r.steps = max(r.steps, count)
 			continue
 		}
+		if s := n.Tensor.Shape(); strings.Contains(name, ".se.fc") && len(s) == 4 && s[2]*s[3] == 1 {
+			n.Tensor = n.Tensor.Reshape(s[0], s[1]) // timm's are 1×1 convolutions
+		}
 		if err := add(name, n); err != nil {
 			return err
 		}
@@ -165,6 +182,9 @@ func (r *recogniser) names(file []safetensors.Named) error {
 	for _, n := range rest {
 		if m := dense.FindStringSubmatch(strings.TrimPrefix(n.Name, prefix)); m != nil && !hasDense {
 			r.note("%s is fc.%s", n.Name, m[1])
+			if s := n.Tensor.Shape(); len(s) == 4 && s[2]*s[3] == 1 {
+				n.Tensor = n.Tensor.Reshape(s[0], s[1])
+			}
 			if err := add("fc."+m[1], n); err != nil {
 				return err
 			}
@@ -178,16 +198,17 @@ func (r *recogniser) names(file []safetensors.Named) error {
 // commonPrefix is what stands before the first convolution's name, such as
 // "module.", where most names begin with it.
 func commonPrefix(file []safetensors.Named) string {
+	stems := []string{"conv1.weight", "conv1.0.weight", "embedder.embedder.convolution.weight", "stem.conv.weight", "conv0.weight"}
 	shortest := ""
 	for _, n := range file {
-		for _, stem := range []string{"conv1.weight", "embedder.embedder.convolution.weight"} {
+		for _, stem := range stems {
 			p, ok := strings.CutSuffix(n.Name, stem)
 			if ok && (p == "" || strings.HasSuffix(p, ".")) && (shortest == "" || len(n.Name) < len(shortest)) {
 				shortest = n.Name
 			}
 		}
 	}
-	for _, stem := range []string{"conv1.weight", "embedder.embedder.convolution.weight"} {
+	for _, stem := range stems {
 		if p, ok := strings.CutSuffix(shortest, stem); ok {
 			return p
 		}
@@ -198,19 +219,38 @@ func commonPrefix(file []safetensors.Named) string {
 // config reads the network off shapes.
 func (r *recogniser) config() (model.Config, error) {
 	c := model.Config{Convention: model.Torch, Block: model.Basic, Shortcut: model.Projection}
-	stem, err := r.kernel("conv1")
+	first, last := "conv1", "conv1" // convolutions of the stem
+	if _, ok := r.tensors["conv1.0.weight"]; ok {
+		first, last = "conv1.0", "conv1.6"
+	}
+	stem, err := r.kernel(first)
 	if err != nil {
 		return c, err
 	}
-	c.Filters, c.Channels = stem[0], stem[1]
-	switch size := stem[2]; size {
-	case 3:
+	end, err := r.kernel(last)
+	if err != nil {
+		return c, err
+	}
+	width, err := r.kernel("layer1.0.conv1")
+	if err != nil {
+		return c, fmt.Errorf("no residual blocks: %w", err)
+	}
+	c.Filters, c.Channels = width[0], stem[1]
+	if end[0] != c.Filters {
+		c.StemFilters = end[0]
+	}
+	switch size := stem[2]; {
+	case first != last:
+		c.Stem = model.DeepStem
+	case size == 3:
 		c.Stem = model.SmallStem
-	case 7:
+	case size == 7:
 		c.Stem = model.LargeStem
 	default:
-		return c, fmt.Errorf("tensor %s: a stem of %d×%d, want 3×3 or 7×7", r.original["conv1.weight"], size, size)
+		return c, fmt.Errorf("tensor %s: a stem of %d×%d, want 3×3 or 7×7", r.original[first+".weight"], size, size)
 	}
+	_, c.PreAct = r.tensors["norm.weight"]
+	_, c.SE = r.tensors["layer1.0.se.fc1.weight"]
 	if _, ok := r.tensors["layer1.0.conv3.weight"]; ok {
 		c.Block = model.Bottleneck
 	}
@@ -230,9 +270,10 @@ func (r *recogniser) config() (model.Config, error) {
 		if _, ok := r.tensors[fmt.Sprintf("layer%d.0.downsample.0.weight", stage)]; ok && stage > 1 {
 			projections++
 		}
-	}
-	if len(c.Blocks) == 0 {
-		return c, fmt.Errorf("no residual blocks: there is no tensor layer1.0.conv1.weight")
+		if t, ok := r.tensors[fmt.Sprintf("layer%d.0.downsample.1.weight", stage)]; ok && len(t.Shape()) == 4 { // after a pool
+			projections++
+			c.AvgDown = true
+		}
 	}
 	if projections == 0 && len(c.Blocks) > 1 {
 		c.Shortcut = model.PadShortcut
@@ -271,15 +312,22 @@ func (r *recogniser) config() (model.Config, error) {
 	if err := r.shapes(c); err != nil {
 		return c, err
 	}
-	shortcut, stemText := "projection shortcuts (option B)", "3×3 stem"
-	if c.Shortcut == model.PadShortcut {
+	shortcut := "projection shortcuts (option B)"
+	switch {
+	case c.Shortcut == model.PadShortcut:
 		shortcut = "shortcuts that subsample and pad with zeros (option A)"
+	case c.AvgDown:
+		shortcut = "shortcuts that average and project (ResNet-D)"
 	}
-	if c.Stem == model.LargeStem {
-		stemText = "7×7 stem with max-pool"
+	more := ""
+	if c.PreAct {
+		more += ", pre-activation"
 	}
-	r.note("%s: %s blocks %s, %d filters in the first stage, %s, %s, %d channels in, %d classes",
-		c.Name, c.Block, strings.ReplaceAll(strings.Trim(fmt.Sprint(c.Blocks), "[]"), " ", ","), c.Filters, shortcut, stemText, c.Channels, c.Classes)
+	if c.SE {
+		more += ", squeeze-excitation"
+	}
+	r.note("%s: %s blocks %s, %d filters in the first stage, %s, %s%s, %d channels in, %d classes",
+		c.Name, c.Block, strings.ReplaceAll(strings.Trim(fmt.Sprint(c.Blocks), "[]"), " ", ","), c.Filters, shortcut, c.StemText(), more, c.Channels, c.Classes)
 	return c, nil
 }
 
@@ -313,16 +361,20 @@ func (r *recogniser) shapes(c model.Config) error {
 // Name is the literature's name of a network, or one that describes it.
 func Name(c model.Config) string {
 	for _, name := range model.Names() {
-		f, err := model.Named(name, c.Convention, 32, 32, c.Channels, c.Classes)
-		if err == nil && f.Block == c.Block && f.Shortcut == c.Shortcut && slices.Equal(f.Blocks, c.Blocks) && f.Filters == c.Filters && !c.StrideFirst {
-			return name
+		for _, size := range []int{32, 224} {
+			f, err := model.Named(name, c.Convention, size, size, c.Channels, c.Classes)
+			if err != nil || c.Stem == model.DeepStem != (f.Stem == model.DeepStem) {
+				continue
+			}
+			like := c // but for what does not make another network of it
+			like.Name, like.Height, like.Width, like.Stem = f.Name, f.Height, f.Width, f.Stem
+			like.Norm, like.ConvBias, like.Epsilon, like.ZeroGamma, like.DropPath = f.Norm, f.ConvBias, f.Epsilon, f.ZeroGamma, f.DropPath
+			if reflect.DeepEqual(like, f) {
+				return name
+			}
 		}
 	}
-	block := string(c.Block)
-	if c.StrideFirst {
-		block += "-v1"
-	}
-	return fmt.Sprintf("resnet-%s-blocks%s-filters%d", block, strings.Join(strings.Fields(strings.Trim(fmt.Sprint(c.Blocks), "[]")), "."), c.Filters)
+	return fmt.Sprintf("resnet-%s-blocks%s-filters%d", c.Block, strings.Join(strings.Fields(strings.Trim(fmt.Sprint(c.Blocks), "[]")), "."), c.Filters)
 }
 
 // sortNatural sorts names with numbers in them by number.
