@@ -2,6 +2,7 @@ package format
 
 import (
 	"bytes"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,7 +18,7 @@ import (
 )
 
 // tiny is a small network with weights in the given convention.
-func tiny(t *testing.T, convention model.Convention) *artifact.Model {
+func tiny(t testing.TB, convention model.Convention) *artifact.Model {
 	t.Helper()
 	c := model.Config{Convention: convention, Height: 12, Width: 12, Channels: 3, Classes: 4, Stem: model.SmallStem, Block: model.Basic,
 		Shortcut: model.Projection, Blocks: []int{1, 1}, Filters: 4}
@@ -61,14 +62,14 @@ func complete(t *testing.T, convention model.Convention) *artifact.Model {
 	return m
 }
 
-func sameModel(t *testing.T, got, want *artifact.Model) {
+func sameModel(t testing.TB, got, want *artifact.Model) {
 	t.Helper()
 	if len(got.Tensors) != len(want.Tensors) {
 		t.Fatalf("%d tensors, want %d", len(got.Tensors), len(want.Tensors))
 	}
 	for i, n := range got.Tensors {
 		w := want.Tensors[i]
-		if n.Name != w.Name || !n.Tensor.Shape().Equal(w.Tensor.Shape()) || !slices.Equal(n.Tensor.Float32s(), w.Tensor.Float32s()) {
+		if n.Name != w.Name || !n.Tensor.Shape().Equal(w.Tensor.Shape()) || !slices.EqualFunc(n.Tensor.Float32s(), w.Tensor.Float32s(), sameBits) {
 			t.Errorf("tensor %s differs from %s", n.Name, w.Name)
 		}
 	}
@@ -86,6 +87,9 @@ func sameModel(t *testing.T, got, want *artifact.Model) {
 		}
 	}
 }
+
+// sameBits is equality for which NaN equals itself.
+func sameBits(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }
 
 // Whatever can be written is read back as it was, through a run directory too,
 // and the second file is the first one to the byte.

@@ -23,6 +23,10 @@ import (
 // numbers in different orders; what was seen is in docs/decisions.
 const Tolerance = 1e-4
 
+// maxActivations bounds what running a network on one picture takes: ResNet-152
+// at 224×224 takes 0.2 GB.
+const maxActivations = 8 << 30
+
 // Comparison is the outcome for one golden vector.
 type Comparison struct {
 	Picture    int     `json:"picture"` // from 1
@@ -138,6 +142,14 @@ type predictor struct {
 func newPredictor(m *artifact.Model, e engine.Engine) (*predictor, error) {
 	if m.Preprocess == nil {
 		return nil, errors.New("preprocessing is not known")
+	}
+	// A file may claim any size of pictures.
+	summary, err := m.Config.Summarize()
+	if err != nil {
+		return nil, err
+	}
+	if summary.ActivationBytes > maxActivations {
+		return nil, fmt.Errorf("one picture of %d×%d takes %d bytes of activations, want at most %d", m.Config.Height, m.Config.Width, summary.ActivationBytes, int64(maxActivations))
 	}
 	g, err := m.Graph()
 	if err != nil {
