@@ -12,12 +12,13 @@ import (
 
 	"github.com/residual-ml/residual/format"
 	"github.com/residual-ml/residual/format/artifact"
+	"github.com/residual-ml/residual/rundir"
 )
 
 func newInspect() *cobra.Command {
 	var how string
 	c := &cobra.Command{
-		Use:   "inspect FILE",
+		Use:   "inspect FILE|RUN",
 		Short: "tensors, shapes, types, sizes and metadata of a file",
 		Long: `List what a file or folder with weights holds, of any format that residual import
 reads. Nothing needs to be recognised: it works for networks of other kinds too.`,
@@ -28,7 +29,7 @@ reads. Nothing needs to be recognised: it works for networks of other kinds too.
 			if err := layerOptions(c, ""); err != nil {
 				return err
 			}
-			l, err := format.Inspect(args[0])
+			l, err := inspect(args[0])
 			if err != nil {
 				return err
 			}
@@ -42,6 +43,25 @@ reads. Nothing needs to be recognised: it works for networks of other kinds too.
 	f.SortFlags = false
 	choiceFlag(f, &how, "format", "", "text", "json")
 	return c
+}
+
+// inspect lists a file or folder of any format, or the network of a run.
+func inspect(path string) (artifact.Listing, error) {
+	if _, err := rundir.Open(path); err == nil {
+		if _, err := format.Of(path); err != nil { // no Hugging Face folder, which has a config.json too
+			m, err := format.ReadRun(path, "")
+			if err != nil {
+				return artifact.Listing{}, err
+			}
+			l := artifact.Listing{Format: "run directory", Tensors: artifact.List(m.Tensors)}
+			for _, t := range l.Tensors {
+				l.Bytes += t.Bytes
+			}
+			l.Metadata, err = m.WriteMetadata()
+			return l, err
+		}
+	}
+	return format.Inspect(path)
 }
 
 func writeListing(w io.Writer, path string, l artifact.Listing) error {
