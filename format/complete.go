@@ -16,6 +16,7 @@ type Given struct {
 	Scale         float64 // (x·Scale - Mean)/Std, x in 0..255
 	Mean, Std     []float64
 	Resize        string
+	CropPct       float64
 	Classes       []string
 }
 
@@ -70,7 +71,10 @@ func Complete(m *artifact.Model, given Given) (notes []string, err error) {
 		p.Mean, p.Std = imageNetMean, imageNetStd
 	}
 	if given.Resize != "" {
-		p.Resize = given.Resize
+		p.Resize, p.CropPct = given.Resize, 0
+	}
+	if given.CropPct != 0 {
+		p.CropPct = given.CropPct
 	}
 	p.Height, p.Width, p.Channels = c.Height, c.Width, c.Channels
 	m.Preprocess = &p
@@ -106,5 +110,9 @@ func Describe(p loader.Preprocess) string {
 	if len(p.Std) > 0 {
 		text = fmt.Sprintf("(%s)/%v", text, p.Std)
 	}
-	return fmt.Sprintf("%s, %d×%d, %s", text, p.Height, p.Width, p.Resize)
+	how := p.Resize
+	if p.CropPct != 0 {
+		how += fmt.Sprintf(" %g", p.CropPct)
+	}
+	return fmt.Sprintf("%s, %d×%d, %s", text, p.Height, p.Width, how)
 }

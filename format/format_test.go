@@ -249,7 +249,7 @@ func TestComplete(t *testing.T) {
 	if err != nil || m.Golden != nil || len(notes) != 1 || m.Preprocess.Scale != 1.0/255 {
 		t.Errorf("golden vectors outlive another preprocessing: %q %v", notes, err)
 	}
-	for _, given := range []Given{{Classes: []string{"a"}}, {Mean: []float64{1}}, {Resize: "x"}, {Std: []float64{0, 1, 1}}} {
+	for _, given := range []Given{{Classes: []string{"a"}}, {Mean: []float64{1}}, {Resize: "x"}, {CropPct: 2}, {Resize: "squash", CropPct: 0.5}, {Std: []float64{0, 1, 1}}} {
 		if _, err := Complete(tiny(t, model.Torch), given); err == nil {
 			t.Errorf("%+v: no error", given)
 		}

@@ -136,8 +136,10 @@ func readSide(dir string, m *artifact.Model) error {
 	switch t := c.Pretrained; {
 	case hasConfig && len(t.Mean) > 0 && len(t.InputSize) == 3:
 		pre = loader.Preprocess{Height: t.InputSize[1], Width: t.InputSize[2], Channels: t.InputSize[0], Resize: loader.Crop, Scale: 1.0 / 255, Mean: t.Mean, Std: t.Std}
-		if t.CropMode == "squash" {
-			pre.Resize = loader.Squash
+		for _, mode := range cropModes {
+			if t.CropMode == mode.timm {
+				pre.Resize = mode.policy
+			}
 		}
 		from, pct = "config.json", t.CropPct
 	case hasProcessor:
@@ -159,13 +161,13 @@ func readSide(dir string, m *artifact.Model) error {
 	default:
 		return nil
 	}
+	if pct != 1 && pre.Resize == loader.Crop {
+		pre.CropPct = pct
+	}
 	if err := pre.Check(); err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
 	note("%s has the preprocessing", from)
-	if pct != 0 && pct != 1 {
-		note("crop_pct %g is not kept: of a picture of another size the whole shorter side is used", pct)
-	}
 	m.Preprocess = &pre
 	if m.Config.Height == 0 || m.Config.Width == 0 {
 		m.Config.Height, m.Config.Width = pre.Height, pre.Width
@@ -298,17 +300,22 @@ func indented(v any) ([]byte, error) {
 	return append(b, '\n'), err
 }
 
+// cropModes are timm's names of the resize policies.
+var cropModes = []struct{ policy, timm string }{{loader.Crop, "center"}, {loader.Squash, "squash"}, {loader.Letterbox, "border"}}
+
 // hfConfigOf is config.json: timm's where timm has the network.
 func hfConfigOf(m *artifact.Model, architecture string) map[string]any {
 	c, p := m.Config, *m.Preprocess
 	mean, std := channelwise(p.Mean, 0, p.Channels), channelwise(p.Std, 1, p.Channels)
-	mode := "center"
-	if p.Resize == loader.Squash {
-		mode = "squash"
+	mode := ""
+	for _, m := range cropModes {
+		if m.policy == p.Resize {
+			mode = m.timm
+		}
 	}
 	pretrained := map[string]any{
 		"input_size": []int{c.Channels, c.Height, c.Width}, "fixed_input_size": false, "interpolation": "bicubic",
-		"crop_pct": 1.0, "crop_mode": mode, "mean": mean, "std": std, "num_classes": c.Classes,
+		"crop_pct": cmp.Or(p.CropPct, 1), "crop_mode": mode, "mean": mean, "std": std, "num_classes": c.Classes,
 		"first_conv": "conv1", "classifier": "fc", "license": "", "origin_url": "",
 	}
 	features := c.Filters << (len(c.Blocks) - 1)
@@ -326,7 +333,7 @@ func hfConfigOf(m *artifact.Model, architecture string) map[string]any {
 }
 
 // hfProcessorOf is preprocessor_config.json. (x·rescale_factor - mean)/std is
-// what a loader.Preprocess says too.
+// what a loader.Preprocess says too. It has no letterbox: that squashes there.
 func hfProcessorOf(p loader.Preprocess) map[string]any {
 	normalize := len(p.Mean)+len(p.Std) > 0
 	config := map[string]any{
@@ -335,7 +342,7 @@ func hfProcessorOf(p loader.Preprocess) map[string]any {
 	}
 	if p.Resize == loader.Crop && p.Height == p.Width {
 		config["image_processor_type"] = "ConvNextImageProcessor"
-		config["size"], config["crop_pct"] = map[string]int{"shortest_edge": p.Height}, 1.0
+		config["size"], config["crop_pct"] = map[string]int{"shortest_edge": p.Height}, cmp.Or(p.CropPct, 1)
 	} else {
 		config["image_processor_type"] = "ViTImageProcessor"
 		config["size"] = map[string]int{"height": p.Height, "width": p.Width}

@@ -49,9 +49,11 @@ func TestReadHF(t *testing.T) {
 		want    *loader.Preprocess
 	}{
 		"timm": {map[string]string{"config.json": timm}, "w x y z", &loader.Preprocess{Height: 24, Width: 28, Channels: 3, Resize: loader.Crop,
-			Scale: 1.0 / 255, Mean: []float64{0.485, 0.456, 0.406}, Std: []float64{0.229, 0.224, 0.225}}},
+			Scale: 1.0 / 255, Mean: []float64{0.485, 0.456, 0.406}, Std: []float64{0.229, 0.224, 0.225}, CropPct: 0.95}},
+		"border": {map[string]string{"config.json": strings.Replace(timm, "center", "border", 1)}, "w x y z", &loader.Preprocess{Height: 24, Width: 28, Channels: 3,
+			Resize: loader.Letterbox, Scale: 1.0 / 255, Mean: []float64{0.485, 0.456, 0.406}, Std: []float64{0.229, 0.224, 0.225}}},
 		"transformers": {map[string]string{"config.json": transformers, "preprocessor_config.json": processor}, "a b c d", &loader.Preprocess{Height: 20, Width: 20,
-			Channels: 3, Resize: loader.Crop, Scale: 1.0 / 255, Mean: []float64{0.5, 0.4, 0.3}, Std: []float64{0.2, 0.3, 0.4}}},
+			Channels: 3, Resize: loader.Crop, Scale: 1.0 / 255, Mean: []float64{0.5, 0.4, 0.3}, Std: []float64{0.2, 0.3, 0.4}, CropPct: 0.875}},
 		"squash": {map[string]string{"config.json": "{}", "preprocessor_config.json": `{"size": {"height": 16, "width": 18}, "do_rescale": false, "do_normalize": false, "image_mean": [1, 2, 3]}`},
 			"", &loader.Preprocess{Height: 16, Width: 18, Channels: 3, Resize: loader.Squash, Scale: 1}},
 		"nothing":       {map[string]string{"config.json": `{"id2label": {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2", "3": "LABEL_3"}}`}, "", nil},

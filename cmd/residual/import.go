@@ -28,7 +28,7 @@ import (
 type givenOptions struct {
 	model, resize, classMap string
 	mean, std               []float64
-	scale                   float64
+	scale, cropPct          float64
 	imageSize               int
 	ignoreUnmapped          bool
 }
@@ -38,7 +38,8 @@ func (o *givenOptions) addFlags(f *pflag.FlagSet) {
 	f.Float64SliceVar(&o.mean, "mean", nil, "of each channel: the network sees (x·scale - mean)/std, x from 0 to 255")
 	f.Float64SliceVar(&o.std, "std", nil, "of each channel")
 	f.Float64Var(&o.scale, "scale", 0, "factor of x (default: 1/255)")
-	choiceFlag(f, &o.resize, "resize", "how pictures of another size are treated", "file", loader.Crop, loader.Squash)
+	choiceFlag(f, &o.resize, "resize", "how pictures of another size are treated", "file", loader.Crop, loader.Squash, loader.Letterbox)
+	f.Float64Var(&o.cropPct, "crop-pct", 0, "with crop: share of the shorter side that is seen, such as 0.875 (256 to 224 pixels)")
 	f.IntVar(&o.imageSize, "image-size", 0, "height and width of the network's pictures (default: the file's, else 32 or, with a 7x7 stem, 224)")
 	f.StringVar(&o.classMap, "class-map", "", "file with one class name per line, in the order of the outputs")
 	f.BoolVar(&o.ignoreUnmapped, "ignore-unmapped", false, "go on without tensors that have no place in the network")
@@ -53,7 +54,7 @@ func (o *givenOptions) complete(m *artifact.Model) (notes []string, err error) {
 		return nil, hint.Wrap(fmt.Errorf("%d tensors have no place in %s: %s", len(m.Unmapped), m.Config.Name, artifact.Few(m.Unmapped)),
 			"a network with them computes something else; to go on without: --ignore-unmapped")
 	}
-	given := format.Given{Height: o.imageSize, Width: o.imageSize, Scale: o.scale, Mean: o.mean, Std: o.std}
+	given := format.Given{Height: o.imageSize, Width: o.imageSize, Scale: o.scale, Mean: o.mean, Std: o.std, CropPct: o.cropPct}
 	if o.resize != "file" {
 		given.Resize = o.resize
 	}
