@@ -2,6 +2,8 @@ package format
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -94,4 +96,47 @@ func modelOf(data []byte) (*artifact.Model, error) {
 		_, err = Complete(m, Given{})
 	}
 	return m, err
+}
+
+// FuzzSide: whatever Hugging Face's JSON files say, what is taken of them fits the
+// network, or there is an error.
+func FuzzSide(f *testing.F) {
+	dir := f.TempDir()
+	c := tiny(f, model.Torch).Config
+	c.Height, c.Width = 0, 0
+	read := func(t testing.TB, config, processor string) (*artifact.Model, error) {
+		m := &artifact.Model{Config: c}
+		for name, text := range map[string]string{"config.json": config, "preprocessor_config.json": processor} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return m, readSide(dir, m)
+	}
+	good := 0
+	seeds := [][2]string{
+		{timmJSON, `{}`}, {transformersJSON, processorJSON}, {`{}`, `{"size": {"height": 16, "width": 18}, "do_rescale": false}`}, {`{}`, `{"size": {"shortest_edge": 9}}`},
+		{`[]`, `{}`}, {`{`, ``}, {`{"pretrained_cfg": {"input_size": [3, -1, 4], "mean": [0]}}`, `{}`}, {`{}`, `{"size": 99999999}`}, {`{"id2label": {"x": "y"}}`, `{"size": "a"}`},
+	}
+	for _, s := range seeds {
+		f.Add(s[0], s[1])
+		if _, err := read(f, s[0], s[1]); err == nil {
+			good++
+		}
+	}
+	if good < 3 || len(seeds)-good < 3 {
+		f.Fatalf("%d of %d seeds are accepted", good, len(seeds))
+	}
+	f.Fuzz(func(t *testing.T, config, processor string) {
+		m, err := read(t, config, processor)
+		if err != nil {
+			return
+		}
+		if m.Classes != nil && len(m.Classes) != m.Config.Classes {
+			t.Errorf("%d names for %d classes", len(m.Classes), m.Config.Classes)
+		}
+		if p := m.Preprocess; p != nil && (p.Check() != nil || p.Height != m.Config.Height || p.Width != m.Config.Width) {
+			t.Errorf("preprocessing %+v for %+v", *p, m.Config)
+		}
+	})
 }

@@ -37,12 +37,16 @@ func folder(t *testing.T, files map[string]string) string {
 
 // The JSON files of timm (from its model card of resnet18.a1_in1k, shortened) and
 // of transformers (microsoft/resnet-18).
-func TestReadHF(t *testing.T) {
-	timm := `{"architecture": "resnet18", "num_classes": 4, "label_names": ["w", "x", "y", "z"], "pretrained_cfg": {"tag": "a1_in1k",
+const (
+	timmJSON = `{"architecture": "resnet18", "num_classes": 4, "label_names": ["w", "x", "y", "z"], "pretrained_cfg": {"tag": "a1_in1k",
 		"input_size": [3, 24, 28], "crop_pct": 0.95, "crop_mode": "center", "interpolation": "bicubic", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}`
-	transformers := `{"model_type": "resnet", "depths": [2, 2, 2, 2], "id2label": {"0": "a", "3": "d", "1": "b", "2": "c"}}`
-	processor := `{"crop_pct": 0.875, "do_normalize": true, "do_resize": true, "feature_extractor_type": "ConvNextFeatureExtractor",
+	transformersJSON = `{"model_type": "resnet", "depths": [2, 2, 2, 2], "id2label": {"0": "a", "3": "d", "1": "b", "2": "c"}}`
+	processorJSON    = `{"crop_pct": 0.875, "do_normalize": true, "do_resize": true, "feature_extractor_type": "ConvNextFeatureExtractor",
 		"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], "resample": 3, "size": 20}`
+)
+
+func TestReadHF(t *testing.T) {
+	timm, transformers, processor := timmJSON, transformersJSON, processorJSON
 	for about, c := range map[string]struct {
 		files   map[string]string
 		classes string
