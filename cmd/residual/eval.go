@@ -44,6 +44,20 @@ func (o *judgeOptions) addFlags(f *pflag.FlagSet) {
 	o.dataOptions.addFlags(f)
 }
 
+// checkpointFlags add the options that choose among the weights of a run.
+func checkpointFlags(f *pflag.FlagSet, checkpoint, weights *string) {
+	f.StringVar(checkpoint, "checkpoint", "", "of the run: last, best, … (default: the run's result)")
+	choiceFlag(f, weights, "weights", "of a run with --ema: the moving average, or those of the steps (auto: the run's result)", "auto", train.EMAWeights, train.RawWeights)
+}
+
+// checkpointWith is a checkpoint as LoadWeights takes it.
+func checkpointWith(checkpoint, weights string) string {
+	if weights == "auto" || weights == "" {
+		return checkpoint
+	}
+	return checkpoint + ":" + weights
+}
+
 // openEngine opens the engine that the options name.
 func (o *judgeOptions) openEngine() (eng engine.Engine, precision string, err error) {
 	if precision, err = resolvePrecision(o.engine, o.precision); err != nil {
@@ -56,6 +70,7 @@ func (o *judgeOptions) openEngine() (eng engine.Engine, precision string, err er
 type evalOptions struct {
 	judgeOptions
 	checkpoint, format, temperature, name string
+	weights                               string
 	keep                                  bool
 }
 
@@ -92,7 +107,7 @@ split, and keeps it. fit fits it anew, off leaves probabilities as they are.`,
 	f := c.Flags()
 	f.SortFlags = false
 	choiceFlag(f, &o.format, "format", "", "text", "json")
-	f.StringVar(&o.checkpoint, "checkpoint", "", "which weights: last, best, … (default: the run's result)")
+	checkpointFlags(f, &o.checkpoint, &o.weights)
 	f.StringVar(&o.temperature, "temperature", "auto", "of the softmax: auto, fit, off or a number")
 	f.StringVar(&o.name, "name", "", "of what is kept: evaluations/NAME.json and evaluations/NAME/ (default: data and split)")
 	f.BoolVar(&o.keep, "keep", true, "keep the results and figures in the run directory")
@@ -109,6 +124,7 @@ func runEval(ctx context.Context, o evalOptions, path string, stdout, stderr io.
 	if o.name != "" && o.name != rundir.EvaluationName(o.name) {
 		return usageError{fmt.Errorf("--name %s: want letters, digits, dots and dashes", o.name)}
 	}
+	o.checkpoint = checkpointWith(o.checkpoint, o.weights)
 	eng, precision, err := o.openEngine()
 	if err != nil {
 		return err

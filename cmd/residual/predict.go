@@ -24,9 +24,9 @@ import (
 )
 
 type predictOptions struct {
-	format, engine, precision, checkpoint, temperature, filesFrom string
-	topk, batchSize, threads                                      int
-	threshold                                                     float64
+	format, engine, precision, checkpoint, temperature, filesFrom, weights string
+	topk, batchSize, threads                                               int
+	threshold                                                              float64
 }
 
 func newPredict() *cobra.Command {
@@ -66,7 +66,7 @@ fitted a temperature for these weights.`,
 	f.Float64Var(&o.threshold, "threshold", 0, "abstain where the most probable class has less than this")
 	f.StringVar(&o.temperature, "temperature", "auto", "of the softmax: auto (what eval fitted), off or a number")
 	f.StringVar(&o.filesFrom, "files-from", "", "file with a path on each line; - for standard input")
-	f.StringVar(&o.checkpoint, "checkpoint", "", "which weights: last, best, … (default: the run's result)")
+	checkpointFlags(f, &o.checkpoint, &o.weights)
 	f.IntVar(&o.batchSize, "batch-size", 32, "pictures at a time")
 	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
 	precisionFlag(f, &o.precision, "float32", "bfloat16", "auto")
@@ -87,7 +87,7 @@ func runPredict(ctx context.Context, o predictOptions, run string, paths []strin
 		return err
 	}
 	defer eng.Close()
-	c, warning, err := classify.OpenCheckpoint(run, o.checkpoint, eng)
+	c, warning, err := classify.OpenCheckpoint(run, checkpointWith(o.checkpoint, o.weights), eng)
 	if err != nil {
 		return err
 	}

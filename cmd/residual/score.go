@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -46,13 +44,7 @@ func scoreTest(ctx context.Context, run *rundir.Dir, data *dataset.Data, cfg tra
 	if err != nil {
 		return nil, err
 	}
-	seen := 0
-	s, err := evaluate.Summarize(ctx, pass, evaluate.CollectOptions{}, func(evaluate.Record) error {
-		if seen++; show.mode == "bar" {
-			show.bar("scoring the test split", seen, pass.Len())
-		}
-		return nil
-	})
+	s, err := evaluate.Summarize(ctx, pass, evaluate.CollectOptions{Classes: data.Classes}, watch(show, "scoring the test split", pass.Len()))
 	show.done()
 	if err != nil {
 		return nil, err
@@ -61,7 +53,7 @@ func scoreTest(ctx context.Context, run *rundir.Dir, data *dataset.Data, cfg tra
 	if err != nil {
 		return nil, err
 	}
-	score := &testScore{Images: s.Images, Looks: countTestLook(run, testLook{
+	score := &testScore{Images: s.Images, Looks: countLook(run, look{
 		Time: time.Now().UTC().Truncate(time.Second), Command: "train", Data: data.Name, DataHash: data.Origin.Hash, Images: s.Images,
 		Checkpoint: which.String(), Weights: weights, TTA: tta, Correct: s.Top1.Correct, Engine: eng.Name(), Precision: cfg.Precision, Version: version(),
 	}, stderr)}
@@ -80,37 +72,4 @@ func (s testScore) String() string {
 		text += fmt.Sprintf("; with views (%s) %.2f %%", s.Views.TTA, 100*float64(s.Views.Accuracy))
 	}
 	return fmt.Sprintf("%s; look number %d", text, s.Looks)
-}
-
-// testLook is a line of the ledger of looks at a test split.
-type testLook struct {
-	Time       time.Time `json:"time"`
-	Command    string    `json:"command"`
-	Data       string    `json:"data"`
-	DataHash   string    `json:"data_hash"`
-	Images     int       `json:"images"`
-	Checkpoint string    `json:"checkpoint,omitempty"`
-	Weights    string    `json:"weights"`
-	TTA        string    `json:"tta"`
-	Correct    int       `json:"correct"`
-	Engine     string    `json:"engine"`
-	Precision  string    `json:"precision"`
-	Version    string    `json:"version"`
-}
-
-// countTestLook enters a look in the run's ledger and returns how many there have
-// been at this test split, this one included.
-func countTestLook(run *rundir.Dir, l testLook, stderr io.Writer) int {
-	looks := 1
-	lines, err := run.Ledger()
-	for _, line := range lines {
-		var before testLook
-		if json.Unmarshal(line, &before) == nil && before.DataHash == l.DataHash {
-			looks++
-		}
-	}
-	if err = errors.Join(err, run.AppendLedger(l)); err != nil {
-		fmt.Fprintf(stderr, "warning: this look at the test split is not counted: %v\n", err)
-	}
-	return looks
 }
