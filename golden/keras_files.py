@@ -96,7 +96,7 @@ class Odd(keras.Model):
         return self.head(keras.ops.mean(x, axis=(1, 2)))
 
 
-def functional(k, size=16, channels=3, filters=4, blocks=(2, 1), rescale=None, augment=False, bias=False, softmax=True, norm_shortcut=True):
+def functional(k, size=16, channels=3, filters=4, blocks=(2, 1), rescale=None, augment=False, bias=False, softmax=True, norm_shortcut=True, relu_op=False):
     """A functional model of basic blocks with 'same' padding."""
     L = k.layers
     conv = lambda x, f, s, stride: L.Conv2D(f, s, strides=stride, padding="same", use_bias=bias)(x)
@@ -116,7 +116,8 @@ def functional(k, size=16, channels=3, filters=4, blocks=(2, 1), rescale=None, a
                 x = conv(x, f, 1, stride)
                 if norm_shortcut:
                     x = L.BatchNormalization()(x)
-            x = L.ReLU()(L.Add()([x, y]))
+            x = L.Add()([x, y])
+            x = k.ops.relu(x) if relu_op else L.ReLU()(x)
     x = L.Dropout(0.5)(L.GlobalAveragePooling2D()(x))
     return k.Model(inputs, L.Dense(CLASSES, activation="softmax" if softmax else None)(x))
 
@@ -232,7 +233,7 @@ def main():
     cases += [
         ("odd_names", odd, [".keras", ".weights.h5"], 16, 3, 1),
         ("adapted", adapted(keras), [".keras", ".h5"], 16, 3, 255),
-        ("biased", functional(keras, blocks=(1, 1), bias=True, norm_shortcut=False), [".keras"], 16, 3, 1),
+        ("biased", functional(keras, blocks=(1, 1), bias=True, norm_shortcut=False, relu_op=True), [".keras"], 16, 3, 1),
         ("option_a", option_a(keras), [".keras"], 32, 1, 1),
         ("first_stride", bottleneck(keras, first_stride=True), [".keras"], 64, 3, 255),
     ]

@@ -16,6 +16,7 @@ type builder struct {
 	used        map[*hdf5.Object]bool
 	notes       []string
 	sizeUnknown bool
+	mixed       bool // said already
 }
 
 func newBuilder(c *contents) *builder {

@@ -32,6 +32,7 @@ type container struct {
 // options are the options of all layers that are read, by Keras's names.
 type options struct {
 	Name          string          `json:"name"`
+	DType         json.RawMessage `json:"dtype"`
 	BatchShape    []*int          `json:"batch_shape"`       // Keras 3
 	BatchInput    []*int          `json:"batch_input_shape"` // Keras 2
 	Filters       int             `json:"filters"`

@@ -356,8 +356,8 @@ func preprocess(m *artifact.Model, gain, offset []float64) error {
 		return fmt.Errorf("%d channels, want 1 or 3", c.Channels)
 	}
 	p := loader.Preprocess{Height: c.Height, Width: c.Width, Channels: c.Channels, Resize: loader.Squash, Scale: 1.0 / 255}
-	// Layers that expect bytes divide by hundreds; those that expect [0,1] do not.
-	if slices.Max(gain) > 1.0/20 {
+	// The deviation of bytes is 5 at the least, that of numbers in [0,1] at most 0.5.
+	if slices.Max(gain) > 0.5 {
 		m.Recognised = append(m.Recognised, "the network normalises its pictures, but not from 0…255: they are taken to be x/255 before")
 		for i := range gain {
 			gain[i] /= 255

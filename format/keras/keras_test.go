@@ -627,3 +627,42 @@ func TestOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestPreprocess: rescaling in front becomes (x·Scale - Mean)/Std of bytes.
+func TestPreprocess(t *testing.T) {
+	for _, x := range []struct {
+		gain, offset []float64
+		want         string // scale, mean, std
+	}{
+		{[]float64{1.0 / 255, 1.0 / 255, 1.0 / 255}, []float64{0, 0, 0}, "0.003922 [] []"},
+		{[]float64{1, 1, 1}, []float64{0, 0, 0}, "0.003922 [] []"}, // of x/255
+		{[]float64{2.0 / 255, 2.0 / 255, 2.0 / 255}, []float64{-1, -1, -1}, "0.003922 [0.5 0.5 0.5] [0.5 0.5 0.5]"},
+		{[]float64{4, 5, 2}, []float64{-2, -2.5, -1}, "0.003922 [0.5 0.5 0.5] [0.25 0.2 0.5]"}, // of x/255
+	} {
+		m := &artifact.Model{Config: model.Config{Height: 8, Width: 8, Channels: 3}}
+		if err := preprocess(m, x.gain, x.offset); err != nil {
+			t.Fatal(err)
+		}
+		p := m.Preprocess
+		if got := fmt.Sprintf("%.4g %.4g %.4g", p.Scale, p.Mean, p.Std); got != x.want {
+			t.Errorf("%v, %v: %s, want %s", x.gain, x.offset, got, x.want)
+		}
+	}
+	m := &artifact.Model{Config: model.Config{Height: 8, Width: 8, Channels: 1}}
+	if err := preprocess(m, []float64{-1}, []float64{0}); err == nil {
+		t.Error("pictures turned into their negatives have no preprocessing here")
+	}
+}
+
+// TestMixedPrecision: what cannot be kept is said.
+func TestMixedPrecision(t *testing.T) {
+	m := networks(t)["keras-basic"]
+	b := rewritten(t, written(t, m, artifact.WriteOptions{}), `"dtype":"float32","filters"`, `"dtype":"mixed_float16","filters"`)
+	back, err := read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if notes := strings.Join(back.Recognised, "\n"); strings.Count(notes, "mixed precision") != 1 {
+		t.Errorf("notes %q do not say once that the precision differs", notes)
+	}
+}

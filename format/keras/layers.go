@@ -58,6 +58,10 @@ func (m *modelBuilder) compute(l *layerState, inputs []*structure.Layer) (*struc
 	if o.DataFormat != nil && *o.DataFormat == "channels_first" && l.Class != "ZeroPadding2D" {
 		return nil, errors.New("data_format is channels_first: pictures here are [H,W,C]")
 	}
+	if bytes.Contains(o.DType, []byte("mixed_")) && !m.mixed {
+		m.mixed = true
+		m.note("the model computes in mixed precision (%s): here it is float32, so that answers differ in the last digits", o.DType)
+	}
 	s := structure.Layer{Name: l.layer.Name, Inputs: inputs, Stride: 1}
 	switch l.Class {
 	case "Conv2D", "Convolution2D":
@@ -68,6 +72,9 @@ func (m *modelBuilder) compute(l *layerState, inputs []*structure.Layer) (*struc
 		return m.batchNorm(l, s)
 	case "Activation":
 		return m.activation(o.Activation, inputs[0], s.Name)
+	case "Relu": // keras.ops.relu
+		s.Kind = structure.ReLU
+		return m.net.Add(s)
 	case "ReLU":
 		if o.MaxValue != nil || !zero(o.NegativeSlope) || !zero(o.Threshold) {
 			return nil, errors.New("a ReLU with limit, slope or threshold")
@@ -87,6 +94,10 @@ func (m *modelBuilder) compute(l *layerState, inputs []*structure.Layer) (*struc
 		var function string
 		if json.Unmarshal(o.Function, &function) == nil && slices.Contains([]string{"__operators__.add", "math.add"}, function) && len(inputs) == 2 {
 			s.Kind = structure.Add
+			return m.net.Add(s)
+		}
+		if function == "nn.relu" && len(inputs) == 1 {
+			s.Kind = structure.ReLU
 			return m.net.Add(s)
 		}
 		return nil, fmt.Errorf("the operation %s is not known", o.Function)
