@@ -90,7 +90,9 @@ def main():
             loss.backward()
             optimizer.step()
     else:
-        model.eval()
+        model.eval().requires_grad_(False)
+        # Traced without autocast's cache of weights, as PyTorch's documentation of it asks for.
+        autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=a.dtype == "bfloat16", cache_enabled=False)
         with torch.no_grad(), autocast:
             forward = torch.compile(model) if a.compile else torch.jit.freeze(torch.jit.trace(model, x))
 
