@@ -234,6 +234,10 @@ func (c *Classifier) Calibration(tta string) (cal Calibration, ok bool, err erro
 	if err != nil || weights != cal.Weights {
 		return Calibration{}, false, err
 	}
+	if t := cal.Temperature; !(t >= metric.MinTemperature && t <= metric.MaxTemperature) {
+		return Calibration{}, false, fmt.Errorf("%s: evaluations/%s.json: temperature %v, want %v to %v",
+			c.run.Path(), CalibrationName(tta), t, metric.MinTemperature, metric.MaxTemperature)
+	}
 	return cal, true, nil
 }
 

@@ -444,6 +444,16 @@ func TestFitTemperature(t *testing.T) {
 	if got, ok, err := c.Calibration("none"); !ok || err != nil || got.Temperature != cal.Temperature {
 		t.Errorf("written %+v, read %+v, %v, %v", cal, got, ok, err)
 	}
+	for _, bad := range []float64{0, -1, 1e9} { // a file that something else wrote
+		damaged := cal
+		damaged.Temperature = bad
+		if err := c.Run().WriteEvaluation(classify.CalibrationName("flip"), damaged); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok, err := c.Calibration("flip"); ok || err == nil {
+			t.Errorf("temperature %v was taken: %v, %v", bad, ok, err)
+		}
+	}
 	if _, ok, err := c.Calibration("six"); ok || err != nil {
 		t.Errorf("that of other views: %v, %v", ok, err)
 	}
