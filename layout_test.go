@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"evaluate": {"classify", "dataset", "loader", "metric", "rundir", "tensor", "train"},
 	"explain":  {"classify", "dataset", "engine", "graph", "internal/atomicfile", "internal/hint", "loader", "metric", "model", "tensor"},
 	"rundir":   {"format/safetensors", "internal/atomicfile", "internal/hint", "tensor"},
-	"report":   {"evaluate", "rundir"},
+	"report":   {"evaluate", "model", "rundir"},
 
 	// Formats make and take an artifact.Model; the table in format knows them all.
 	"format":             {"dataset", "engine", "format/artifact", "format/keras", "format/onnx", "format/safetensors", "format/torch", "internal/atomicfile", "internal/hint", "internal/random", "loader", "model", "optim", "rundir", "tensor", "train"},

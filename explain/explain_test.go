@@ -435,6 +435,12 @@ func TestOverlay(t *testing.T) {
 	if hot.R < 170 || hot.G < 150 || hot.B > 60 { // yellow over 100 with opacity 0.75
 		t.Errorf("at the largest value there is %v, want nearly yellow", hot)
 	}
+	// Where a picture was padded to a square, the map goes beyond it: the lower right
+	// quarter begins in the middle of the picture.
+	padded := Overlay(grey, Map{Height: 2, Width: 2, Values: m.Values, Window: image.Rect(0, -5, 30, 25)})
+	if a, b := padded.NRGBAAt(2, 2), padded.NRGBAAt(30*13-2, 20*13-2); a.R != 100 || b.R < 150 || b.B > 60 {
+		t.Errorf("of a padded picture the corners are %v and %v", a, b)
+	}
 	// A map of zeros changes nothing; a panorama is reduced.
 	m.Values = make([]float32, 4)
 	if got := Overlay(grey, m).NRGBAAt(15*13, 10*13); got.R != 100 {

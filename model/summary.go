@@ -187,6 +187,20 @@ func (s Summary) WriteMermaid(w io.Writer) error {
 	return err
 }
 
+// Grouped are the rows of WriteText: layers outside of blocks, and each block as
+// one.
+func (s Summary) Grouped() []Layer {
+	var rows []Layer
+	for _, g := range s.groups() {
+		if g.name == "" {
+			rows = append(rows, g.layers...)
+		} else {
+			rows = append(rows, g.sum(s.Model))
+		}
+	}
+	return rows
+}
+
 // group is a residual block, or one layer outside of any, with the name "".
 type group struct {
 	name   string

@@ -134,9 +134,11 @@ func runExplain(ctx context.Context, o explainOptions, path string, files []stri
 	// Data are opened where a picture or the neighbours come from them.
 	fromData := slices.ContainsFunc(files, func(name string) bool { _, _, ok := splitAndIndex(name); return ok })
 	var own splitsOfRun
+	asked := fromData || o.given("neighbours") || o.data != ""
+	o.noDownload = o.noDownload || !asked
 	if fromData || o.neighbours > 0 && (o.data != "" || cfg.Data.Source != "") {
 		own, err = o.openSplits(ctx, cfg, stderr)
-		if err != nil && !fromData && !o.given("neighbours") && o.data == "" {
+		if err != nil && !asked {
 			fmt.Fprintf(stderr, "note: no neighbours: the training images cannot be opened: %v\n", err)
 			own, err, o.neighbours = splitsOfRun{}, nil, 0
 		}

@@ -83,6 +83,7 @@ evaluates and uses them. It is one static binary: no Python, nothing to install.
 	})
 	root.AddCommand(newTrain(), newSummary(), newEval(), newCompare(), newPredict(), newExplain(), newData(), newReplay(), newReproduce(), newBench(), newPlan())
 	root.AddCommand(newImport(), newExport(), newConvert(), newInspect(), newVerify(), newLRFind())
+	root.AddCommand(newReport())
 	return root
 }
 

@@ -1,0 +1,819 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"image"
+	"image/jpeg"
+	"image/png"
+	"io"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/image/draw"
+
+	"github.com/residual-ml/residual/dataset"
+	"github.com/residual-ml/residual/evaluate"
+	"github.com/residual-ml/residual/explain"
+	"github.com/residual-ml/residual/format"
+	"github.com/residual-ml/residual/internal/atomicfile"
+	"github.com/residual-ml/residual/report"
+	"github.com/residual-ml/residual/rundir"
+	"github.com/residual-ml/residual/train"
+)
+
+type reportOptions struct {
+	dataOptions
+	out, format, name, engine string
+	pictures, threads         int
+}
+
+func newReport() *cobra.Command {
+	var o reportOptions
+	c := &cobra.Command{
+		Use:   "report RUN [DATA]",
+		Short: "write what there is to know about a run as one HTML page",
+		Long: `Write one HTML file that needs nothing else, no network and no program but a
+browser: what was trained on what, figures with intervals, curves, confusion matrix,
+classes with pictures, the worst mistakes and least certain pictures with maps of
+what the network looked at, calibration, the network, speed, and a receipt with
+hashes, versions and command line.
+
+It shows the evaluation that residual eval kept last, of test images before others;
+--evaluation names another one. DATA is the data set that was evaluated, where that
+is not the run's own.`,
+		Example: `  residual eval runs/RUN && residual report runs/RUN
+  residual report runs/RUN -o report.html --pictures 48`,
+		Args: argsBetween(1, 2),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := layerOptions(c, ""); err != nil {
+				return err
+			}
+			if len(args) == 2 {
+				o.data = args[1]
+			}
+			return runReport(c.Context(), o, args[0], c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.StringVarP(&o.out, "out", "o", "", "the file (default: report.html in the run directory)")
+	f.StringVar(&o.name, "evaluation", "", "name of the evaluation to show: evaluations/NAME.json")
+	f.IntVar(&o.pictures, "pictures", 24, "worst mistakes to show, and half as many doubts")
+	choiceFlag(f, &o.format, "format", "of the result on standard output", "text", "json")
+	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
+	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
+	o.dataOptions.addFlags(f)
+	return c
+}
+
+// examplesOfClass is how many pictures of each class the page shows, and mostExamples
+// how many of all classes.
+const (
+	examplesOfClass = 8
+	mostExamples    = 1000
+	explainBatch    = 16
+)
+
+func runReport(ctx context.Context, o reportOptions, path string, stdout, stderr io.Writer) error {
+	if o.pictures < 0 {
+		return usageError{fmt.Errorf("--pictures %d: want a number from 0", o.pictures)}
+	}
+	eng, err := openEngine(o.engine, o.threads)
+	if err != nil {
+		return err
+	}
+	defer eng.Close()
+	run, cfg, err := train.Open(path)
+	if err != nil {
+		return err
+	}
+	r := reporting{options: o, run: run, config: cfg, page: report.Page{Run: path, Made: time.Now().Truncate(time.Second)}}
+	x, calibrated, err := openExplainer(path, "", "auto", eng, stderr)
+	if err == nil { // a run without a checkpoint yet has something to tell too
+		defer closeExplainer(x)
+		r.x, r.calibrated = x, calibrated
+	} else {
+		fmt.Fprintf(stderr, "note: without the network's own answers: %v\n", err)
+	}
+	if err := r.collect(ctx, stderr); err != nil {
+		return err
+	}
+	if o.out == "" {
+		o.out = filepath.Join(path, "report.html")
+	}
+	size := int64(0)
+	err = atomicfile.Write(o.out, func(w io.Writer) error {
+		counted := countingWriter{w, &size}
+		return report.WritePage(counted, r.page)
+	})
+	if err != nil {
+		return err
+	}
+	if o.format == "json" {
+		return writeJSON(stdout, map[string]any{"report": o.out, "size_bytes": size, "evaluation": r.page.EvaluationName,
+			"mistakes": len(r.page.Worst), "doubts": len(r.page.Doubtful), "missing_pictures": r.page.MissingPictures})
+	}
+	if r.page.Evaluation == nil {
+		fmt.Fprintf(stderr, "note: the run was not evaluated, so the page shows no mistakes; before: %s\n", r.page.EvaluateCommand)
+	} else if r.page.MissingPictures != "" {
+		fmt.Fprintf(stderr, "note: no pictures: %s\n", r.page.MissingPictures)
+	}
+	_, err = fmt.Fprintf(stdout, "%s (%.1f MB)\n", o.out, float64(size)/1e6)
+	return err
+}
+
+type countingWriter struct {
+	io.Writer
+	n *int64
+}
+
+func (w countingWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	*w.n += int64(n)
+	return n, err
+}
+
+// reporting collects a page.
+type reporting struct {
+	options    reportOptions
+	run        *rundir.Dir
+	config     train.Config
+	x          *explain.Explainer // nil: no weights
+	calibrated bool
+	page       report.Page
+}
+
+func (r *reporting) collect(ctx context.Context, stderr io.Writer) error {
+	p, cfg := &r.page, r.config
+	var from struct {
+		origin
+		Imported *imported `json:"imported"`
+	}
+	originErr := r.run.ReadOrigin(&from)
+	history, err := r.run.History()
+	if err != nil {
+		return err
+	}
+	p.History = history
+	if p.Steps, err = stepsOf(r.run, history); err != nil {
+		return err
+	}
+	if p.Network, err = cfg.Model.Summarize(); err != nil {
+		return err
+	}
+	p.Status = "in progress or interrupted"
+	switch {
+	case from.Imported != nil || cfg.Recipe == format.Recipe:
+		p.Status = "imported"
+	case r.run.Finished():
+		p.Status = "finished"
+	}
+	p.EvaluateCommand = "residual eval " + shellQuote(p.Run)
+	if cfg.Data.Source == "" {
+		p.EvaluateCommand += " DATA"
+	}
+	if err := r.evaluation(ctx, stderr); err != nil {
+		return err
+	}
+
+	p.Title = cfg.Model.Name
+	if data := r.dataName(); data != "" {
+		p.Title += " on " + data
+	}
+	p.About = r.about(from.origin, originErr == nil, from.Imported)
+	p.Lead = r.lead(from.Imported)
+	p.Figures = r.figures()
+	p.Speed = r.speed()
+	if err := r.receipt(from.origin, originErr == nil, from.Imported); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (r *reporting) dataName() string {
+	if s := r.config.Data.Source; s != "" {
+		return filepath.Base(s)
+	}
+	if r.page.Evaluation != nil {
+		return r.page.Evaluation.Data
+	}
+	return ""
+}
+
+// evaluation chooses the evaluation to show, and shows pictures of its data.
+func (r *reporting) evaluation(ctx context.Context, stderr io.Writer) error {
+	names, all, err := evaluate.Stored(r.run)
+	if err != nil {
+		return err
+	}
+	p := &r.page
+	weights := ""
+	if r.x != nil {
+		if weights, err = r.x.WeightsHash(); err != nil {
+			return err
+		}
+	}
+	chosen := -1
+	for i, s := range all {
+		switch {
+		case r.options.name != "":
+			if names[i] == r.options.name {
+				chosen = i
+			}
+		case chosen < 0 || slices.Compare(merits(s, weights), merits(all[chosen], weights)) > 0:
+			chosen = i
+		}
+	}
+	if r.options.name != "" && chosen < 0 {
+		return fmt.Errorf("%s has no evaluation %q, there are: %s", r.run.Path(), r.options.name, strings.Join(names, ", "))
+	}
+	if chosen < 0 {
+		return nil
+	}
+	s := all[chosen]
+	p.Evaluation, p.EvaluationName = &s, names[chosen]
+	p.Others = slices.Delete(all, chosen, chosen+1)
+	p.Notes = append(p.Notes, s.Notes...)
+	if s.Looks > 1 {
+		p.Notes = append(p.Notes, fmt.Sprintf("this was look number %d at the test split with this run", s.Looks))
+	}
+	if weights != "" && s.Weights != weights {
+		p.Notes = append(p.Notes, "the evaluation is of other weights than the run's result: evaluate again")
+		p.MissingPictures = "the evaluation is of other weights than those the run has now; to evaluate again: " + p.EvaluateCommand
+		return nil
+	}
+	if r.x == nil {
+		p.MissingPictures = "the run has no weights"
+		return nil
+	}
+	set, err := r.evaluated(ctx, s, stderr)
+	if err != nil {
+		p.MissingPictures = err.Error()
+		return nil
+	}
+	return r.pictures(ctx, s, set)
+}
+
+// merits order evaluations: of these weights, of test images, of all of them, as
+// they are, the newest.
+func merits(s evaluate.Summary, weights string) []int64 {
+	one := func(b bool) int64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	return []int64{one(s.Weights == weights), one(s.Split != "train"), one(s.Split == "test"), one(!s.Limited), one(s.TTA == evaluate.None), s.Time.Unix()}
+}
+
+// evaluated opens the images that an evaluation is of.
+func (r *reporting) evaluated(ctx context.Context, s evaluate.Summary, stderr io.Writer) (dataset.Dataset, error) {
+	o, cfg := r.options.dataOptions, r.config
+	own := o.data == "" || o.data == cfg.Data.Source
+	if own {
+		if cfg.Data.Source == "" {
+			return nil, fmt.Errorf("the run does not say where %s is; name it: residual report %s DATA", s.Data, r.page.Run)
+		}
+		o = o.ofRun(cfg)
+	}
+	o.noDownload = true // a page is no reason to fetch gigabytes
+	data, err := o.open(ctx, cfg.Seed, stderr)
+	if err != nil {
+		return nil, err
+	}
+	if data.Origin.Hash != s.DataHash {
+		return nil, fmt.Errorf("%s has the hash %s, the evaluation is of %s with %s", data.Name, data.Origin.Hash, s.Data, s.DataHash)
+	}
+	set, _, err := splitToEvaluate(data, cfg, own, s.Split)
+	if err != nil {
+		return nil, err
+	}
+	if s.Limited {
+		if set, err = limited(set, s.Images, len(data.Classes), cfg.Seed, "--limit"); err != nil {
+			return nil, err
+		}
+	}
+	if set.Len() != s.Images {
+		return nil, fmt.Errorf("the %s split of %s has %d images, the evaluation is of %d", s.Split, data.Name, set.Len(), s.Images)
+	}
+	return set, nil
+}
+
+// pictures fills in examples of the classes and the galleries.
+func (r *reporting) pictures(ctx context.Context, s evaluate.Summary, set dataset.Dataset) error {
+	p := &r.page
+	var err error
+	if p.Worst, err = r.gallery(ctx, s, set, s.WorstMistakes[:min(len(s.WorstMistakes), r.options.pictures)]); err != nil {
+		return err
+	}
+	if p.Doubtful, err = r.gallery(ctx, s, set, s.LeastCertain[:min(len(s.LeastCertain), r.options.pictures/2)]); err != nil {
+		return err
+	}
+	if len(s.Classes)*examplesOfClass > mostExamples {
+		return nil
+	}
+	// Pictures of each class, spread evenly over the data.
+	of := make([][]int, len(s.Classes))
+	for i := range set.Len() {
+		if k := set.Label(i); k >= 0 && k < len(of) {
+			of[k] = append(of[k], i)
+		}
+	}
+	p.Examples = make([][]report.Example, len(of))
+	for k, all := range of {
+		n := min(len(all), examplesOfClass)
+		if n == 0 {
+			continue
+		}
+		pictures := make([]dataset.Image, n)
+		for i := range n {
+			if err := set.Image(all[i*len(all)/n], &pictures[i]); err != nil {
+				return err
+			}
+		}
+		predictions, err := r.x.Predict(ctx, pictures)
+		if err != nil {
+			return err
+		}
+		for i, picture := range pictures {
+			e := report.Example{Name: filepath.Base(set.Name(all[i*len(all)/n])), Truth: s.Classes[k], Predicted: s.Classes[predictions[i][0].Index],
+				Wrong: predictions[i][0].Index != k, Small: isSmall(picture)}
+			if e.Picture, err = thumbnail(explain.Picture(picture), 96, e.Small); err != nil {
+				return err
+			}
+			p.Examples[k] = append(p.Examples[k], e)
+		}
+	}
+	return nil
+}
+
+// gallery explains pictures: the evidence for the prediction, and for the truth
+// where that is another class.
+func (r *reporting) gallery(ctx context.Context, s evaluate.Summary, set dataset.Dataset, chosen []evaluate.Picture) ([]report.Example, error) {
+	var all []report.Example
+	for part := range slices.Chunk(chosen, explainBatch) {
+		pictures := make([]dataset.Image, len(part))
+		predicted, truth := make([]int, len(part)), make([]int, len(part))
+		for i, c := range part {
+			if c.Index < 0 || c.Index >= set.Len() || set.Label(c.Index) != c.Label || c.Label >= len(s.Classes) || c.Predicted >= len(s.Classes) {
+				return nil, fmt.Errorf("evaluation %s: picture %d of class %d is not in the data", r.page.EvaluationName, c.Index, c.Label)
+			}
+			if err := set.Image(c.Index, &pictures[i]); err != nil {
+				return nil, err
+			}
+			predicted[i], truth[i] = max(0, c.Predicted), c.Label
+		}
+		forPredicted, err := r.x.Explain(ctx, pictures, explain.Options{Classes: predicted})
+		if err != nil {
+			return nil, err
+		}
+		forTruth, err := r.x.Explain(ctx, pictures, explain.Options{Classes: truth})
+		if err != nil {
+			return nil, err
+		}
+		for i, c := range part {
+			e := report.Example{Name: filepath.Base(c.Name), Truth: s.Classes[c.Label], Wrong: c.Predicted != c.Label, Predicted: "nothing", Small: isSmall(pictures[i])}
+			if c.Predicted >= 0 {
+				e.Predicted = s.Classes[c.Predicted]
+			}
+			shown := false
+			for _, g := range c.Top {
+				e.Chances = append(e.Chances, report.Chance{Class: s.Classes[g.Class], Probability: float64(g.Probability), Truth: g.Class == c.Label})
+				shown = shown || g.Class == c.Label
+			}
+			if !shown {
+				e.Chances = append(e.Chances, report.Chance{Class: e.Truth, Probability: float64(c.LabelProbability), Truth: true})
+			}
+			if e.Picture, err = thumbnail(explain.Picture(pictures[i]), 192, e.Small); err != nil {
+				return nil, err
+			}
+			found := []explain.Explanation{forPredicted[i]}
+			if e.Wrong {
+				found = append(found, forTruth[i])
+			}
+			for _, f := range found {
+				overlay, err := thumbnail(explain.Overlay(pictures[i], f.Map), 192, false)
+				if err != nil {
+					return nil, err
+				}
+				e.Maps = append(e.Maps, report.ExampleMap{Picture: overlay, Class: s.Classes[f.Class], Truth: f.Class == c.Label, Empty: slices.Max(f.Map.Values) == 0})
+			}
+			all = append(all, e)
+		}
+	}
+	return all, nil
+}
+
+func isSmall(m dataset.Image) bool { return max(m.Height, m.Width) <= 64 }
+
+// thumbnail encodes a picture of at most side pixels: a small one as it is, as PNG,
+// any other as JPEG, which is a tenth of the size for photographs.
+func thumbnail(m *image.NRGBA, side int, exact bool) ([]byte, error) {
+	var b bytes.Buffer
+	if exact {
+		err := png.Encode(&b, m)
+		return b.Bytes(), err
+	}
+	w, h := m.Rect.Dx(), m.Rect.Dy()
+	if long := max(w, h); long > side {
+		w, h = max(1, w*side/long), max(1, h*side/long)
+	}
+	out := image.NewRGBA(image.Rect(0, 0, w, h))
+	draw.CatmullRom.Scale(out, out.Rect, m, m.Rect, draw.Src, nil)
+	err := jpeg.Encode(&b, out, &jpeg.Options{Quality: 85})
+	return b.Bytes(), err
+}
+
+// mostSteps bounds the points of a curve by step.
+const mostSteps = 400
+
+// stepsOf reads the steps of a run from its metrics: as they are, or the means of
+// neighbours where they are many.
+func stepsOf(run *rundir.Dir, history rundir.History) ([]report.Step, error) {
+	if len(history) == 0 {
+		return nil, nil
+	}
+	lines, _, err := run.Follow().Poll()
+	if err != nil && len(lines) == 0 {
+		return nil, err // lines that are no JSON are left out
+	}
+	type step struct {
+		Event        string       `json:"event"`
+		Step         int          `json:"step"`
+		Epoch        int          `json:"epoch"`
+		Loss         rundir.Float `json:"loss"`
+		LearningRate rundir.Float `json:"learning_rate"`
+	}
+	var steps []step
+	first, last := map[int]int{}, map[int]int{} // of an epoch
+	for _, line := range lines {
+		var s step
+		if json.Unmarshal(line, &s) != nil || s.Event != "step" || s.Epoch < 1 || s.Epoch > history[len(history)-1].Epoch {
+			continue
+		}
+		if n, ok := first[s.Epoch]; !ok || s.Step < n {
+			first[s.Epoch] = s.Step
+		}
+		last[s.Epoch] = max(last[s.Epoch], s.Step)
+		steps = append(steps, s)
+	}
+	every := (len(steps) + mostSteps - 1) / mostSteps
+	var all []report.Step
+	for part := range slices.Chunk(steps, max(1, every)) {
+		var mean report.Step
+		for _, s := range part {
+			at := float64(s.Epoch-1) + float64(s.Step-first[s.Epoch]+1)/float64(last[s.Epoch]-first[s.Epoch]+1)
+			n := float64(len(part))
+			mean.Epoch += at / n
+			mean.Loss += float64(s.Loss) / n
+			mean.LearningRate += float64(s.LearningRate) / n
+		}
+		all = append(all, mean)
+	}
+	return all, nil
+}
+
+// about says what was trained on what.
+func (r *reporting) about(from origin, known bool, im *imported) []report.Fact {
+	cfg, p := r.config, &r.page
+	var facts []report.Fact
+	add := func(name, value, detail string) {
+		if value != "" {
+			facts = append(facts, report.Fact{Name: name, Value: value, Detail: detail})
+		}
+	}
+	if im != nil {
+		add("Imported from", im.File, im.Format)
+		add("Recognised", strings.Join(im.Recognised, "; "), "")
+		add("Assumed", strings.Join(im.Assumed, "; "), "")
+	}
+	var data dataset.Origin
+	if b, err := json.Marshal(from.Data); err == nil {
+		_ = json.Unmarshal(b, &data) // what is not there is not told
+	}
+	if cfg.Data.Source != "" {
+		add("Data", cfg.Data.Source, data.Source)
+		var counts []string
+		for _, split := range []string{"train", "validation", "test"} {
+			if n := data.Counts[split]; n > 0 {
+				counts = append(counts, fmt.Sprintf("%s %s", groupDigits(n), split))
+			}
+		}
+		add("Images", strings.Join(counts, ", "), heldOut(cfg.Data))
+		add("Data hash", from.DataHash, "")
+		add("Notes on the data", strings.Join(data.Notes, "; "), "")
+		if n := len(data.Skipped); n > 0 {
+			add("Left out", fmt.Sprintf("%d pictures that cannot be read", n), data.Skipped[0])
+		}
+	}
+	add("Classes", fmt.Sprintf("%s: %s", groupDigits(len(cfg.Classes)), fewWords(cfg.Classes, 40)), "")
+	add("Preprocessing", format.Describe(cfg.Preprocess), "")
+	network := cfg.Model // without what is told elsewhere
+	network.Name, network.Height, network.Width, network.Channels, network.Classes = "", 0, 0, 0, 0
+	add("Network", cfg.Model.Name, inWords(network))
+	if p.Status == "imported" {
+		return facts
+	}
+	add("Recipe", cfg.Recipe, "options given on the command line override it")
+	add("Optimizer", inWords(cfg.Optimizer), "")
+	add("Schedule", inWords(cfg.Schedule), "")
+	add("Augmentation", cmp.Or(inWords(cfg.Augment), "none"), "")
+	penalty := ""
+	if cfg.L2 != 0 {
+		penalty = fmt.Sprintf("with %g·Σ kernel² of the dense layer", cfg.L2)
+	}
+	if cfg.LabelSmoothing != 0 {
+		penalty = strings.TrimSpace(penalty + fmt.Sprintf(" with label smoothing %g", cfg.LabelSmoothing))
+	}
+	add("Loss", "cross-entropy", penalty)
+	add("Epochs and batches", fmt.Sprintf("%d of %d epochs, batches of %d", len(p.History), cfg.Epochs, cfg.BatchSize), "")
+	if cfg.Init != nil {
+		head := "all of it"
+		if cfg.Init.NewHead {
+			head = "with a new dense layer"
+		}
+		add("Initial weights", cfg.Init.Run, head)
+	}
+	add("Seed", fmt.Sprint(cfg.Seed), "of initial weights, order, augmentation and splits")
+	return facts
+}
+
+func heldOut(d train.DataConfig) string {
+	var parts []string
+	switch d.Validation {
+	case "held-out":
+		parts = append(parts, fmt.Sprintf("%s training images held out for validation", groupDigits(d.ValImages)))
+	case "test":
+		parts = append(parts, "validated on the test split after each epoch")
+	case "none":
+		parts = append(parts, "not validated")
+	}
+	if d.LimitTrain > 0 {
+		parts = append(parts, fmt.Sprintf("only %s training images used", groupDigits(d.LimitTrain)))
+	}
+	if d.LimitVal > 0 {
+		parts = append(parts, fmt.Sprintf("only %s validation images used", groupDigits(d.LimitVal)))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// inWords writes the fields of a configuration that are not zero, such as "sgd,
+// learning rate 0.1, momentum 0.9", in the order they are written as JSON.
+func inWords(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return ""
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return strings.Trim(string(b), `"`)
+	}
+	var parts []string
+	for dec.More() {
+		key, err := dec.Token()
+		var value any
+		if err == nil {
+			err = dec.Decode(&value)
+		}
+		if err != nil {
+			return ""
+		}
+		name := strings.ReplaceAll(fmt.Sprint(key), "_", " ")
+		switch x := value.(type) {
+		case nil:
+		case bool:
+			if x {
+				parts = append(parts, name)
+			}
+		case string:
+			if name == "name" && x != "" {
+				parts = append(parts, x)
+			} else if x != "" {
+				parts = append(parts, name+" "+x)
+			}
+		case float64:
+			if x != 0 {
+				parts = append(parts, fmt.Sprintf("%s %g", name, x))
+			}
+		default:
+			parts = append(parts, name+" "+jsonText(x))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func fewWords(words []string, most int) string {
+	if len(words) > most {
+		return strings.Join(words[:most], ", ") + fmt.Sprintf(" … and %s more", groupDigits(len(words)-most))
+	}
+	return strings.Join(words, ", ")
+}
+
+// groupDigits writes 45000 as 45,000.
+func groupDigits[T int | int64](n T) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// lead is the page in a sentence or two.
+func (r *reporting) lead(im *imported) string {
+	p, cfg := &r.page, r.config
+	text := fmt.Sprintf("%s with %s trainable parameters", cfg.Model.Name, groupDigits(p.Network.Trainable))
+	switch {
+	case p.Status == "imported":
+		text += ", trained elsewhere"
+		if im != nil {
+			text += " and imported from " + filepath.Base(im.File)
+		}
+	case len(p.History) == 0:
+		text += ", whose training has not ended an epoch yet"
+	default:
+		text += fmt.Sprintf(", trained for %d %s on %s", len(p.History), nounOf(len(p.History), "epoch"), filepath.Base(cfg.Data.Source))
+	}
+	text += "."
+	if s := p.Evaluation; s != nil {
+		text += fmt.Sprintf(" Of %s %s images of %s it classifies %.2f %% rightly (95 %% interval %.2f to %.2f).",
+			groupDigits(s.Images), s.Split, s.Data, 100*float64(s.Top1.Value), 100*s.Top1.Low, 100*s.Top1.High)
+	}
+	return text
+}
+
+func nounOf(n int, noun string) string {
+	if n == 1 {
+		return noun
+	}
+	return noun + "s"
+}
+
+func (r *reporting) figures() []report.Fact {
+	p := &r.page
+	var facts []report.Fact
+	add := func(name, value, detail string) {
+		facts = append(facts, report.Fact{Name: name, Value: value, Detail: detail})
+	}
+	if s := p.Evaluation; s != nil {
+		of := fmt.Sprintf("%s images of %s, %s", groupDigits(s.Images), s.Data, s.Split)
+		if s.TTA != evaluate.None {
+			of += ", views: " + string(s.TTA)
+		}
+		add("Accuracy", fmt.Sprintf("%.2f %%", 100*float64(s.Top1.Value)), fmt.Sprintf("%.2f to %.2f; %s", 100*s.Top1.Low, 100*s.Top1.High, of))
+		if s.Top5 != nil {
+			add("Top-5 accuracy", fmt.Sprintf("%.2f %%", 100*float64(s.Top5.Value)), fmt.Sprintf("%.2f to %.2f", 100*s.Top5.Low, 100*s.Top5.High))
+		}
+		add("Cross-entropy", fmt.Sprintf("%.4f", float64(s.CrossEntropy.Value)), fmt.Sprintf("%.4f to %.4f", float64(s.CrossEntropy.Low), float64(s.CrossEntropy.High)))
+		detail := "temperature 1"
+		if s.Uncalibrated != nil {
+			detail = fmt.Sprintf("temperature %.3g; %.4f without", s.Calibration.Temperature, float64(s.Uncalibrated.ECE))
+		}
+		add("Calibration error", fmt.Sprintf("%.4f", float64(s.Calibration.ECE)), detail)
+	}
+	if best := bestEpoch(p.History); best >= 0 {
+		e := p.History[best]
+		add("Best validation", fmt.Sprintf("%.2f %%", 100*e.ValAccuracy), fmt.Sprintf("accuracy, epoch %d of %d", e.Epoch, r.config.Epochs))
+	}
+	add("Trainable parameters", groupDigits(p.Network.Trainable), fmt.Sprintf("%s multiply-accumulates per image", groupDigits(p.Network.MACs)))
+	if took := trainingSeconds(p.History); took > 0 {
+		add("Training time", roundly(time.Duration(took*float64(time.Second))), fmt.Sprintf("%d %s, validation included", len(p.History), nounOf(len(p.History), "epoch")))
+	}
+	return facts
+}
+
+// bestEpoch is the index of the epoch with the best validation accuracy, -1 for none.
+func bestEpoch(h rundir.History) int {
+	best := -1
+	for i, e := range h {
+		if e.ValAccuracy == e.ValAccuracy && (best < 0 || e.ValAccuracy > h[best].ValAccuracy) {
+			best = i
+		}
+	}
+	return best
+}
+
+func trainingSeconds(h rundir.History) float64 {
+	sum := 0.0
+	for _, e := range h {
+		if e.Seconds == e.Seconds {
+			sum += e.Seconds
+		}
+	}
+	return sum
+}
+
+func (r *reporting) speed() []report.Fact {
+	p := &r.page
+	var facts []report.Fact
+	var rates []float64
+	for _, e := range p.History {
+		if e.ImagesPerSecond > 0 {
+			rates = append(rates, e.ImagesPerSecond)
+		}
+	}
+	if len(rates) > 0 {
+		slices.Sort(rates)
+		facts = append(facts,
+			report.Fact{Name: "Training", Value: fmt.Sprintf("%.0f images/s", rates[len(rates)/2]), Detail: fmt.Sprintf("median of %d epochs, from %.0f to %.0f", len(rates), rates[0], rates[len(rates)-1])},
+			report.Fact{Name: "Whole run", Value: roundly(time.Duration(trainingSeconds(p.History) * float64(time.Second))), Detail: "validation included"})
+	}
+	if s := p.Evaluation; s != nil && s.Throughput.Seconds > 0 {
+		t := s.Throughput
+		facts = append(facts, report.Fact{Name: "Evaluation", Value: fmt.Sprintf("%.0f images/s", float64(t.ImagesPerSecond)),
+			Detail: fmt.Sprintf("batches of %d on %s; %.0f %% of the time in the engine, %.0f %% waiting for pictures", t.BatchSize, s.Engine, 100*float64(t.EngineShare), 100*t.WaitingSeconds/t.Seconds)})
+	}
+	return facts
+}
+
+func (r *reporting) receipt(from origin, known bool, im *imported) error {
+	p := &r.page
+	add := func(name, value, detail string) {
+		if value != "" {
+			p.Receipt = append(p.Receipt, report.Fact{Name: name, Value: value, Detail: detail})
+		}
+	}
+	add("Run", absolute(p.Run), "")
+	if known {
+		add("Began", from.Started.UTC().Format("2006-01-02 15:04:05 MST"), "")
+		add("Program", from.Version, hashOf(from.Binary))
+		add("Machine", strings.TrimSpace(fmt.Sprintf("%s/%s", from.OS, from.Arch)), processors(from))
+		add("Engine", from.Engine, r.config.Precision)
+		add("Configuration", hashOf(from.Config), "as the run began")
+		add("Data", from.DataHash, "")
+		for _, again := range from.Resumed {
+			add("Resumed", again.Time.UTC().Format("2006-01-02 15:04:05 MST"), fmt.Sprintf("%s on %s", again.Version, again.Engine))
+		}
+		for _, op := range slices.Sorted(maps.Keys(from.Kernels)) {
+			p.Kernels = append(p.Kernels, [2]string{op, from.Kernels[op]})
+		}
+		words := make([]string, len(from.CommandLine))
+		for i, w := range from.CommandLine {
+			words[i] = shellQuote(w)
+		}
+		p.Commands = strings.Join(words, " ")
+	}
+	if im != nil {
+		add("File", im.File, hashOf(im.SHA256))
+	}
+	if r.x != nil {
+		weights, err := r.x.WeightsHash()
+		if err != nil {
+			return err
+		}
+		add("Weights", weights, "of the run's result")
+		cal, ok, err := r.x.Calibration("none")
+		if err != nil {
+			return err
+		}
+		if ok {
+			add("Temperature", fmt.Sprintf("%.4g", cal.Temperature), fmt.Sprintf("fitted to %s %s images of %s", groupDigits(cal.Images), cal.Split, cal.Data))
+		}
+	}
+	if s := p.Evaluation; s != nil {
+		add("Evaluation", p.EvaluationName, fmt.Sprintf("%s on %s; data %s", s.Time.UTC().Format("2006-01-02 15:04:05 MST"), s.Engine, s.DataHash))
+	}
+	add("Report", version(), "")
+	var config json.RawMessage
+	if err := r.run.ReadConfig(&config); err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	if err := json.Indent(&text, config, "", "  "); err != nil {
+		return err
+	}
+	p.Config = text.String()
+	return nil
+}
+
+func hashOf(sum string) string {
+	if sum == "" {
+		return ""
+	}
+	return "sha256:" + strings.TrimPrefix(sum, "sha256:")
+}
+
+func processors(from origin) string {
+	if from.CPUs == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d processors: %s", from.CPUs, strings.Join(from.CPUFeatures, ", "))
+}
+
+// shellQuote writes a word so that a shell reads it back.
+func shellQuote(word string) string {
+	plain := word != "" && strings.IndexFunc(word, func(c rune) bool {
+		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("-_./=:,+@%", c))
+	}) < 0
+	if plain {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}

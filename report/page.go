@@ -1,0 +1,220 @@
+package report
+
+import (
+	_ "embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"io"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/residual-ml/residual/evaluate"
+	"github.com/residual-ml/residual/model"
+	"github.com/residual-ml/residual/rundir"
+)
+
+// Page is everything that WritePage shows. What is nil or empty is said to be
+// missing, with what would bring it.
+type Page struct {
+	Title   string // of the page: model and data
+	Run     string // path of the run directory, as given
+	Lead    string // a sentence or two: what was trained on what, and how good it is
+	Made    time.Time
+	Status  string // "finished", "in progress", "imported", …
+	About   []Fact // what was trained on what
+	Figures []Fact // headline figures, with Detail
+
+	History rundir.History
+	Steps   []Step // within the epochs; may be empty
+
+	// Evaluation is what the figures about quality are of, EvaluationName its name
+	// in the run directory; Others are the run's other ones.
+	Evaluation     *evaluate.Summary
+	EvaluationName string
+	Others         []evaluate.Summary
+
+	Examples         [][]Example // by class, in the order of Evaluation.PerClass
+	Worst, Doubtful  []Example
+	MissingPictures  string // why there are no pictures, "" when there are
+	EvaluateCommand  string // what makes an evaluation
+	Network          model.Summary
+	Speed            []Fact
+	Receipt          []Fact
+	Kernels          [][2]string // operation and implementation
+	Commands, Config string      // the command line, and config.json
+	Notes            []string    // what a reader of the numbers must know
+}
+
+// Fact is a name with its value, and perhaps a remark.
+type Fact struct{ Name, Value, Detail string }
+
+// Step is a training step; Epoch is its position, so that 1 is the end of the
+// first epoch.
+type Step struct{ Epoch, Loss, LearningRate float64 }
+
+// Example is a picture with what the network says about it.
+type Example struct {
+	Name      string
+	Picture   []byte // PNG or JPEG
+	Predicted string
+	Truth     string
+	Wrong     bool
+	Small     bool // to be enlarged pixel by pixel
+	// Chances are the most probable classes, and the true one.
+	Chances []Chance
+	// Maps are overlays that show where the evidence for a class lies.
+	Maps []ExampleMap
+}
+
+// Chance is a class with its probability.
+type Chance struct {
+	Class       string
+	Probability float64
+	Truth       bool
+}
+
+// ExampleMap is the picture with a class activation map over it.
+type ExampleMap struct {
+	Picture []byte
+	Class   string
+	Truth   bool // it is the true class
+	Empty   bool // there is no evidence for it
+}
+
+//go:embed page.html
+var pageHTML string
+
+//go:embed page.css
+var pageCSS string
+
+var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
+	"css":     func() template.CSS { return template.CSS(pageCSS) },
+	"image":   dataURI,
+	"percent": percent,
+	"number":  number,
+	"count":   countText,
+	"share":   func(n, of int) float64 { return share(n, of) },
+	"inc":     func(i int) int { return i + 1 },
+	"width":   func(p float64) string { return strconv.FormatFloat(100*min(1, max(0, p)), 'f', 1, 64) },
+	"float":   func(f rundir.Float) float64 { return float64(f) },
+	"shape": func(l model.Layer) string {
+		return strings.Trim(strings.ReplaceAll(fmt.Sprint([]int(l.Output)), " ", "×"), "[]")
+	},
+	"bytes":    func(l model.Layer) string { return size(4 * int64(l.Output.Elements())) },
+	"size":     size,
+	"class":    func(s *evaluate.Summary, k int) string { return className(s.Classes, k) },
+	"date":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") },
+	"nan":      func(f float64) bool { return math.IsNaN(f) },
+	"tint":     tint,
+	"first":    func(n int, p []evaluate.Pair) []evaluate.Pair { return p[:min(n, len(p))] },
+	"accuracy": accuracyChart, "loss": lossChart, "rate": rateChart,
+	"reliability": reliabilityChart, "coverage": coverageChart,
+	"heat": heatChart, "network": networkChart,
+}).Parse(pageHTML))
+
+// WritePage writes the page: one HTML file that refers to nothing outside of
+// itself. The same Page gives the same bytes.
+func WritePage(w io.Writer, p Page) error {
+	if err := pageTemplate.Execute(w, p); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return nil
+}
+
+// dataURI is a picture inside the page. What is no picture is left out.
+func dataURI(picture []byte) (template.URL, error) {
+	kind := http.DetectContentType(picture)
+	if kind != "image/png" && kind != "image/jpeg" {
+		return "", fmt.Errorf("a picture is %s, want PNG or JPEG", kind)
+	}
+	return template.URL("data:" + kind + ";base64," + base64.StdEncoding.EncodeToString(picture)), nil
+}
+
+func className(classes []string, k int) string {
+	if k < 0 || k >= len(classes) {
+		return "nothing"
+	}
+	return classes[k]
+}
+
+// percentText writes a share, such as "90.12 %".
+func percentText(share float64) string {
+	if math.IsNaN(share) {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f %%", 100*share)
+}
+
+// number writes a value with about four digits.
+func number(v float64) string {
+	switch a := math.Abs(v); {
+	case math.IsNaN(v):
+		return "–"
+	case math.IsInf(v, 0):
+		return "∞"
+	case v == 0:
+		return "0"
+	case a >= 1000:
+		return thousands(int64(math.Round(v)))
+	case a < 1e-3:
+		return strconv.FormatFloat(v, 'g', 3, 64)
+	default:
+		return strconv.FormatFloat(v, 'f', max(0, 3-int(math.Floor(math.Log10(a)))), 64)
+	}
+}
+
+// thousands groups digits by three.
+func thousands[T int | int64](n T) string {
+	s := strconv.FormatInt(int64(n), 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// countText is thousands for a template.
+func countText(n any) (string, error) {
+	switch n := n.(type) {
+	case int:
+		return thousands(n), nil
+	case int64:
+		return thousands(n), nil
+	}
+	return "", fmt.Errorf("count of a %T", n)
+}
+
+func share(n, of int) float64 {
+	if of == 0 {
+		return math.NaN()
+	}
+	return float64(n) / float64(of)
+}
+
+// size writes bytes in units of 1024.
+func size(n int64) string {
+	f, unit := float64(n), "B"
+	for _, u := range []string{"kB", "MB", "GB", "TB"} {
+		if f < 1024 {
+			break
+		}
+		f, unit = f/1024, u
+	}
+	if unit == "B" {
+		return thousands(n) + " B"
+	}
+	return fmt.Sprintf("%.2f %s", f, unit)
+}
+
+// tint is how strongly a cell of the confusion matrix is coloured, in percent of
+// the accent colour: at most 50, so that the ink on it keeps a contrast of 4.5:1
+// in both themes. The root lets rare confusions be seen.
+func tint(n, of int) string {
+	if n == 0 || of == 0 {
+		return "0"
+	}
+	return strconv.FormatFloat(50*math.Sqrt(share(n, of)), 'f', 1, 64)
+}
