@@ -57,7 +57,7 @@ func (m *Model) Graph() (*graph.Graph, error) { return Sized(m.Config).Graph(1) 
 // average pooling no weight depends on them.
 func Sized(c model.Config) model.Config {
 	size := 32
-	if c.Stem == model.LargeStem {
+	if c.Stem == model.LargeStem || c.Stem == model.DeepStem {
 		size = 224
 	}
 	if c.Height == 0 {
