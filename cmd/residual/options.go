@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -240,9 +239,6 @@ const valFraction = 0.2
 // decides what a folder holds out; the generated pictures are always the same,
 // so that runs with several seeds compare.
 func (o *dataOptions) open(ctx context.Context, seed uint64, stderr io.Writer) (*dataset.Data, error) {
-	if o.data == "" {
-		return nil, hint.Wrap(usageError{errors.New("no data set is named")}, "an imported run has none of its own: residual eval RUN DATA")
-	}
 	if o.data == "shapes" {
 		seed = 0
 	}
