@@ -128,7 +128,7 @@ func TestWriteHF(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Complete(m, Given{}); err != nil {
+		if _, err := Complete(m, Given{CropPct: 0.875}); err != nil {
 			t.Fatal(err)
 		}
 		dir := filepath.Join(t.TempDir(), "out")
@@ -138,6 +138,15 @@ func TestWriteHF(t *testing.T) {
 		config, err := os.ReadFile(filepath.Join(dir, "config.json"))
 		if err != nil {
 			t.Fatal(err)
+		}
+		processor, err := os.ReadFile(filepath.Join(dir, "preprocessor_config.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range map[string]string{"config.json": string(config), "preprocessor_config.json": string(processor)} {
+			if !strings.Contains(text, `"crop_pct": 0.875`) {
+				t.Errorf("%s: %s has another crop_pct: %s", about, name, text)
+			}
 		}
 		card, err := os.ReadFile(filepath.Join(dir, "README.md"))
 		if err != nil {

@@ -305,6 +305,7 @@ func TestStateDict(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.Steps = 77
 	var layers []string
 	counts := 0
 	for _, n := range m.StateDict() {
@@ -312,8 +313,11 @@ func TestStateDict(t *testing.T) {
 		if len(layers) == 0 || layers[len(layers)-1] != layer {
 			layers = append(layers, layer)
 		}
-		if _, ok := BatchesTracked(n); ok {
+		if steps, ok := BatchesTracked(n); ok {
 			counts++
+			if steps != 77 {
+				t.Errorf("%s is %d, want 77", n.Name, steps)
+			}
 		}
 	}
 	block := func(name string, shortcut bool) string {
