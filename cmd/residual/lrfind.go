@@ -31,7 +31,7 @@ type lrFindOptions struct {
 // notOfLRFind are options of train that concern a whole run, or its directory.
 var notOfLRFind = []string{"out", "runs", "resume", "save-every", "keep", "on-nan", "on-save-error", "prove-resume", "dry-run",
 	"epochs", "learning-rate", "freeze-learning-rate", "schedule", "warmup", "warmup-start", "floor", "milestones", "gamma", "max-time",
-	"monitor", "patience", "min-delta", "restore-best", "plateau-patience", "plateau-factor", "eval-every", "limit-val", "seeds"}
+	"monitor", "patience", "min-delta", "restore-best", "plateau-patience", "plateau-factor", "eval-every", "limit-val", "seeds", "score-test"}
 
 func newLRFind() *cobra.Command {
 	var o lrFindOptions
