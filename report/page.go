@@ -94,7 +94,7 @@ var pageCSS string
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"css":     func() template.CSS { return template.CSS(pageCSS) },
 	"image":   dataURI,
-	"percent": percent,
+	"percent": percentText,
 	"number":  number,
 	"count":   countText,
 	"share":   func(n, of int) float64 { return share(n, of) },
