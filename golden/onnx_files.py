@@ -31,24 +31,36 @@ expected = {}
 class Basic(nn.Module):
     expansion = 1
 
-    def __init__(self, c, width, stride, pad_shortcut, bias):
+    def __init__(self, c, width, stride, pad_shortcut, bias, gate=False):
         super().__init__()
         self.conv1 = nn.Conv2d(c, width, 3, stride, 1, bias=bias)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=bias)
         self.bn2 = nn.BatchNorm2d(width)
-        self.residual = [(self.conv1, self.bn1), (self.conv2, self.bn2)]
-        make_shortcut(self, c, width, stride, pad_shortcut, bias)
+        self.se = Gate(width) if gate else nn.Identity()
+        make_shortcut(self, c, width, stride, pad_shortcut, bias, gate)
 
     def forward(self, x):
         y = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(y)) + shortcut(self, x))
+        return F.relu(self.se(self.bn2(self.conv2(y))) + shortcut(self, x))
+
+
+class Gate(nn.Module):
+    """Squeeze-excitation as timm writes it, with 1×1 convolutions."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Conv2d(c, 8, 1), nn.Conv2d(8, c, 1)
+
+    def forward(self, x):
+        s = self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True))))
+        return x * s.sigmoid()
 
 
 class Bottleneck(nn.Module):
     expansion = 4
 
-    def __init__(self, c, width, stride, pad_shortcut, bias):
+    def __init__(self, c, width, stride, pad_shortcut, bias, gate=False):
         super().__init__()
         self.conv1 = nn.Conv2d(c, width, 1, bias=bias)
         self.bn1 = nn.BatchNorm2d(width)
@@ -64,10 +76,14 @@ class Bottleneck(nn.Module):
         return F.relu(shortcut(self, x) + self.bn3(self.conv3(y)))
 
 
-def make_shortcut(block, c, oc, stride, pad_shortcut, bias):
+def make_shortcut(block, c, oc, stride, pad_shortcut, bias, average=False):
+    """average is ResNet-D's projection, which does not stride."""
     block.stride, block.extra, block.downsample = stride, oc - c, None
     if not pad_shortcut and (stride > 1 or c != oc):
-        block.downsample = nn.Sequential(nn.Conv2d(c, oc, 1, stride, bias=bias), nn.BatchNorm2d(oc))
+        projection = [nn.Conv2d(c, oc, 1, 1 if average else stride, bias=bias), nn.BatchNorm2d(oc)]
+        if average:
+            projection.insert(0, nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False))
+        block.downsample = nn.Sequential(*projection)
 
 
 def shortcut(block, x):
@@ -83,7 +99,7 @@ class Net(nn.Module):
     """A residual network with torchvision's names. head is how it averages and
     flattens, normalise whether it takes pictures in 0..1 and normalises itself."""
 
-    def __init__(self, block, blocks, filters, large=False, pad_shortcut=False, bias=False, head="adaptive", normalise=False, softmax=False):
+    def __init__(self, block, blocks, filters, large=False, pad_shortcut=False, bias=False, head="adaptive", normalise=False, softmax=False, gate=False):
         super().__init__()
         self.large, self.head, self.normalise, self.softmax = large, head, normalise, softmax
         self.conv1 = nn.Conv2d(3, filters, 7, 2, 3, bias=bias) if large else nn.Conv2d(3, filters, 3, 1, 1, bias=bias)
@@ -93,7 +109,7 @@ class Net(nn.Module):
         for s, count in enumerate(blocks):
             stage = []
             for b in range(count):
-                stage.append(block(c, filters << s, 2 if s > 0 and b == 0 else 1, pad_shortcut, bias))
+                stage.append(block(c, filters << s, 2 if s > 0 and b == 0 else 1, pad_shortcut, bias, gate))
                 c = (filters << s) * block.expansion
             setattr(self, f"layer{s + 1}", nn.Sequential(*stage))
         self.fc = nn.Linear(c, 5)
@@ -244,6 +260,7 @@ def main():
     by_torch("torch_opset13", Net(Bottleneck, [2, 1], 2, large=True, head="mean"), 64, 13, dynamic=True, note="bottleneck")
     by_torch("torch_opset17_normalise", Net(Bottleneck, [1, 1], 2, normalise=True, softmax=True), 16, 17, note="takes pictures in 0..1, ends in a softmax")
     by_torch("torch_opset16_half", Net(Basic, [1, 1], 4), 16, 16, half=True, note="half precision")
+    by_torch("torch_opset17_gate", Net(Basic, [1, 1], 4, gate=True), 17, 17, note="squeeze-excitation, ResNet-D's shortcut, odd sizes")
     by_torch("torch_opset18_dynamo", Net(Basic, [1, 1], 4, large=True, bias=True), 32, 18, dynamo=True, dynamic=True, note="torch.export, biases beside batch normalisation")
     by_torch("torch_opset20_dynamo_pad", Net(Basic, [1, 1], 4, pad_shortcut=True, head="view"), 16, 20, dynamo=True, note="torch.export, option A")
     by_torch("torch_opset20_dynamo_folded", Net(Bottleneck, [1, 1], 2, head="mean"), 16, 20, dynamo=True, fold=True, note="torch.export, optimised by onnxscript")

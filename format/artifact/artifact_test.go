@@ -334,3 +334,35 @@ func TestStateDict(t *testing.T) {
 		t.Errorf("got %s with %d counts, want %s with 12", got, counts, want)
 	}
 }
+
+// Every network of the literature has its own name, also with another stem, and a
+// variant of one has not its name.
+func TestName(t *testing.T) {
+	for _, name := range model.Names() {
+		for _, size := range []int{32, 224} {
+			c, err := model.Named(name, model.Torch, size, size, 3, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := Name(c); got != name {
+				t.Errorf("%s at %d pixels is called %s", name, size, got)
+			}
+			for what, change := range map[string]func(c *model.Config){
+				"pre-activation":     func(c *model.Config) { c.PreAct = !c.PreAct },
+				"squeeze-excitation": func(c *model.Config) { c.SE = !c.SE },
+				"averages":           func(c *model.Config) { c.AvgDown = !c.AvgDown },
+				"stem":               func(c *model.Config) { c.StemFilters = 11 },
+				"filters":            func(c *model.Config) { c.Filters += 2 },
+			} {
+				other := c
+				if change(&other); other.Check() != nil {
+					continue
+				}
+				// A change may lead from one name to another, such as seresnet18's to resnet18.
+				if got := Name(other); got == name {
+					t.Errorf("%s with other %s is called so too", name, what)
+				}
+			}
+		}
+	}
+}

@@ -92,6 +92,8 @@ func evaluateNode(f *folder, n *nodeProto, opset int64, in []array) (array, erro
 		return in[0], nil
 	case "Relu":
 		return each(func(x float64) float64 { return max(x, 0) })
+	case "Sigmoid":
+		return each(func(x float64) float64 { return 1 / (1 + math.Exp(-x)) })
 	case "Add", "Sum":
 		return elementwise(func(a, b float64) float64 { return a + b })
 	case "Sub":

@@ -79,6 +79,15 @@ func networks(t testing.TB) []model.Config {
 		add("resnet20", convention, 9, func(c *model.Config) { c.Channels = 1; c.Filters = 5 })
 		add("resnet50", convention, 32, func(c *model.Config) { c.Stem = model.LargeStem; c.Width = 34 })
 	}
+	add("preactresnet18", model.Torch, 16, nil)
+	add("preactresnet50", model.Keras, 32, func(c *model.Config) { c.Stem = model.LargeStem; c.StrideFirst = true })
+	add("wrn-16-4", model.Torch, 16, nil)
+	add("resnet9", model.Torch, 32, nil)
+	add("resnet9", model.Keras, 16, func(c *model.Config) { c.Blocks = []int{0, 2}; c.StemFilters = 3 })
+	add("resnet50d", model.Torch, 34, func(c *model.Config) { c.Stem = model.DeepStem })
+	add("resnet18d", model.Keras, 18, nil)
+	add("seresnet18", model.Torch, 16, func(c *model.Config) { c.SE = true })
+	add("seresnet50", model.Torch, 32, func(c *model.Config) { c.Stem = model.LargeStem; c.ZeroGamma = true; c.DropPath = 0.1 })
 	add("resnet34", model.Keras, 16, func(c *model.Config) { c.ConvBias = true; c.Epsilon = 2e-5 })
 	add("resnet18", model.Keras, 16, func(c *model.Config) { c.ConvBias = true; c.Norm = model.NoNorm })
 	return all

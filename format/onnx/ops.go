@@ -65,12 +65,16 @@ func (r *reader) node(n *nodeProto) error {
 		return r.conv(n)
 	case "BatchNormalization":
 		return r.batchNorm(n)
-	case "Relu":
+	case "Relu", "Sigmoid":
 		x, err := r.activation(n, 0)
 		if err != nil {
 			return err
 		}
-		return r.layer(n, x, structure.Layer{Kind: structure.ReLU})
+		kind := structure.ReLU
+		if n.op == "Sigmoid" {
+			kind = structure.Sigmoid
+		}
+		return r.layer(n, x, structure.Layer{Kind: kind})
 	case "Add", "Sum", "Sub", "Mul", "Div":
 		return r.arithmetic(n)
 	case "MaxPool", "AveragePool":
@@ -227,7 +231,7 @@ func (r *reader) pool(n *nodeProto) error {
 	l := structure.Layer{Kind: structure.MaxPool, CountPad: n.integer("count_include_pad", 0) != 0}
 	if n.op == "AveragePool" {
 		l.Kind = structure.AvgPool
-		if slices.Equal(kernel, in[:2]) && n.attribute("pads") == nil && n.text("auto_pad", "NOTSET") == "NOTSET" {
+		if slices.Equal(kernel, in[:2]) && kernel[0] != kernel[1] && n.attribute("pads") == nil && n.text("auto_pad", "NOTSET") == "NOTSET" {
 			return r.layer(n, x, structure.Layer{Kind: structure.GlobalAvgPool})
 		}
 	}
@@ -238,16 +242,27 @@ func (r *reader) pool(n *nodeProto) error {
 	if err := n.window(&l, in, kernel); err != nil {
 		return err
 	}
-	if n.integer("ceil_mode", 0) != 0 { // the same unless a window begins in the last, incomplete step
-		p := l.Pad
-		if (in[0]+p.Top+p.Bottom-l.Size)%l.Stride != 0 || (in[1]+p.Left+p.Right-l.Size)%l.Stride != 0 {
-			return only("ceil_mode", 1, "0")
+	if n.integer("ceil_mode", 0) != 0 {
+		l.Pad.Bottom += ceilPad(in[0], l.Pad.Top, l.Pad.Bottom, l.Size, l.Stride)
+		l.Pad.Right += ceilPad(in[1], l.Pad.Left, l.Pad.Right, l.Size, l.Stride)
+		if l.Kind == structure.AvgPool && l.CountPad && max(l.Pad.Bottom, l.Pad.Right) > 0 {
+			return only("ceil_mode", 1, "0 where padding counts in the average")
 		}
 	}
 	if o := n.integer("storage_order", 0); o != 0 && len(n.outputs) > 1 {
 		return only("storage_order", o, "0")
 	}
 	return r.layer(n, x, l)
+}
+
+// ceilPad is the padding that makes of the last, incomplete step along an axis a
+// whole one, which is ceil_mode. A window that would begin in the padding is none.
+func ceilPad(in, before, after, size, stride int) int {
+	span := in + before + after - size
+	if span < 0 || span%stride == 0 || (span/stride+1)*stride >= in+before {
+		return 0
+	}
+	return stride - span%stride
 }
 
 func (r *reader) batchNorm(n *nodeProto) error {
@@ -292,8 +307,8 @@ func (r *reader) arithmetic(n *nodeProto) error {
 		return err
 	}
 	if a.layer != nil && b.layer != nil {
-		if n.op != "Add" && n.op != "Sum" {
-			return errors.New("of two activations, only the sum is supported")
+		if n.op == "Sub" || n.op == "Div" {
+			return errors.New("of two activations, only sum and product are supported")
 		}
 		if a, err = r.activation(n, 0); err != nil {
 			return err
@@ -303,6 +318,12 @@ func (r *reader) arithmetic(n *nodeProto) error {
 		}
 		if a.axes != b.axes {
 			return fmt.Errorf("axes %s and %s", a.axes, b.axes)
+		}
+		if n.op == "Mul" { // a picture by factors of its channels
+			if len(a.layer.Shape) == 1 {
+				a, b = b, a
+			}
+			return r.layer(n, a, structure.Layer{Kind: structure.Multiply, Inputs: []*structure.Layer{b.layer}})
 		}
 		return r.layer(n, a, structure.Layer{Kind: structure.Add, Inputs: []*structure.Layer{b.layer}})
 	}

@@ -182,6 +182,19 @@ func (g *graphWriter) layer(l *structure.Layer, last bool) error {
 		op = "Relu"
 	case structure.Add:
 		op = "Add"
+	case structure.Sigmoid:
+		op = "Sigmoid"
+	case structure.Multiply: // the factors get axes for height and width
+		op = "Mul"
+		wide := g.fresh(l.Name+".factors", op)
+		g.node(wide, "Unsqueeze", []string{inputs[1], g.constant(l.Name+".axes", integers(2, 3))}, wide, nil)
+		inputs[1] = wide
+	case structure.Rescale: // of vectors: ResNet-9's outputs
+		if len(l.Gain) != 1 || len(l.Offset) != 1 || l.Offset[0] != 0 {
+			return fmt.Errorf("layer %q: %v is not written", l.Name, l)
+		}
+		op = "Mul"
+		inputs = append(inputs, g.constant(l.Name+".factor", tensor.Of([]float32{float32(l.Gain[0])}, 1)))
 	case structure.MaxPool, structure.AvgPool:
 		op = "MaxPool"
 		if l.Kind == structure.AvgPool {

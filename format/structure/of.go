@@ -42,16 +42,19 @@ func Of(c model.Config, value func(name string) (tensor.Tensor, bool)) (*Network
 		}
 	}
 	for _, node := range g.Nodes {
-		if node.Op == graph.OpVariable {
+		if node.Op == graph.OpVariable || node.Op == graph.OpConstant {
 			continue
 		}
 		l := Layer{Name: node.Name, Pad: node.Conv.Pad, Stride: node.Conv.Stride}
 		var params []*graph.Node
 		var places []*Param
 		for _, in := range node.Inputs {
-			if in.Op == graph.OpVariable {
+			switch in.Op {
+			case graph.OpVariable:
 				params = append(params, in)
-			} else {
+			case graph.OpConstant:
+				l.Gain = append(l.Gain, in.Value)
+			default:
 				l.Inputs = append(l.Inputs, layers[in])
 			}
 		}
@@ -87,6 +90,15 @@ func Of(c model.Config, value func(name string) (tensor.Tensor, bool)) (*Network
 			l.Size, l.Stride, l.Pad, l.CountPad = node.Pool.Size, node.Pool.Stride, node.Pool.Pad, node.Pool.CountPad
 		case graph.OpGlobalAvgPool:
 			l.Kind = GlobalAvgPool
+		case graph.OpSigmoid:
+			l.Kind = Sigmoid
+		case graph.OpScaleChannels:
+			l.Kind = Multiply
+		case graph.OpMul:
+			if len(l.Gain) != 1 || len(l.Inputs) != 1 {
+				return nil, fmt.Errorf("model %s: %v is no layer times a constant", c.Name, node)
+			}
+			l.Kind, l.Offset = Rescale, []float64{0}
 		case graph.OpSubsample:
 			l.Kind, l.Stride = Subsample, node.Stride
 		case graph.OpPadChannels:

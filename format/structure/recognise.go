@@ -3,6 +3,7 @@ package structure
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -79,88 +80,157 @@ func Recognise(n *Network, expected *model.Config) (*Result, error) {
 	return nil, fmt.Errorf("no residual network that is known; nearest is %s, but %s", Describe(nearest.config), nearest.why)
 }
 
+// facts are what can be read off a network directly.
+type facts struct {
+	stages, units []int // widths of the stages, and how many additions each has
+	first         *Layer
+	convolutions  int
+	stem          []int // filters of the first three convolutions
+	norm          bool  // batch normalisation
+	normAfterSum  bool
+	options       bool  // option A
+	pools         []int // additions after each 2×2 max-pool, as ResNet-9 has them
+}
+
 // propose reads off the network what can be read off directly, and lists the
 // configurations with all combinations of the rest, likely ones first.
 func propose(s *Network, expected *model.Config) ([]model.Config, error) {
 	in := s.Input().Shape
 	base := model.Config{Name: "network", Height: in[0], Width: in[1], Channels: in[2]}
-	var widths []int // of the additions, in order
-	large, hasNorm, convolutions := false, false, 0
+	var f facts
 	for _, l := range s.Layers {
 		switch l.Kind {
 		case Add:
-			widths = append(widths, l.Shape[len(l.Shape)-1])
-		case Conv:
-			convolutions++
-			base.ConvBias = base.ConvBias || l.Bias.Present() && !l.Bias.zero()
-			if first := l.Inputs[0].Kind == Input; first && (l.Weight.Shape[2] > 3 || l.Stride > 1) {
-				large = true
+			if n, w := len(f.stages), l.Shape[len(l.Shape)-1]; n > 0 && f.stages[n-1] == w {
+				f.units[n-1]++
+			} else {
+				f.stages, f.units = append(f.stages, w), append(f.units, 1)
 			}
+			if len(f.pools) > 0 {
+				f.pools[len(f.pools)-1]++
+			}
+		case Conv:
+			if f.convolutions++; f.first == nil {
+				f.first = l
+			}
+			if len(f.stem) < 3 {
+				f.stem = append(f.stem, l.Weight.Shape[0])
+			}
+			base.ConvBias = base.ConvBias || l.Bias.Present() && !l.Bias.zero()
 		case BatchNorm:
-			if !hasNorm {
+			if !f.norm {
 				base.Epsilon = l.Epsilon
 			}
-			hasNorm = true
+			f.norm = true
+			f.normAfterSum = f.normAfterSum || l.Inputs[0].Kind == Add
+		case MaxPool:
+			if l.Size == 2 && l.Stride == 2 {
+				f.pools = append(f.pools, 0)
+			}
+		case Sigmoid:
+			base.SE = true
+		case AvgPool:
+			base.AvgDown = true
+		case Subsample, PadChannels:
+			f.options = true
 		}
 	}
-	if s.Output.Kind != Dense {
-		return nil, fmt.Errorf("no classifier: the last layer, %q, is %v, want a dense one", s.Output.Name, s.Output)
+	last := s.Output
+	if last.Kind == Rescale {
+		last = last.Inputs[0]
 	}
-	base.Classes = s.Output.Shape[0]
-	if len(widths) == 0 {
+	if last.Kind != Dense {
+		return nil, fmt.Errorf("no classifier: the last layer, %q, is %v, want a dense one", last.Name, last)
+	}
+	base.Classes = last.Shape[0]
+	if len(f.stages) == 0 {
 		return nil, fmt.Errorf("no residual network: no layer adds a shortcut")
 	}
-	if convolutions < 2*len(widths) {
-		return nil, fmt.Errorf("no residual network: %d convolutions for %d shortcuts, want two or three for each", convolutions, len(widths))
+	sums := 0
+	for _, n := range f.units {
+		sums += n
 	}
-	if !hasNorm {
+	if f.convolutions < 2*sums {
+		return nil, fmt.Errorf("no residual network: %d convolutions for %d shortcuts, want two or three for each", f.convolutions, sums)
+	}
+	if !f.norm {
 		base.Norm = model.NoNorm
-	}
-	for i, w := range widths {
-		if i > 0 && w == widths[i-1] {
-			base.Blocks[len(base.Blocks)-1]++
-		} else {
-			base.Blocks = append(base.Blocks, 1)
-		}
 	}
 
 	conventions := []model.Convention{model.Torch, model.Keras}
-	if hasNorm && sameEpsilon(base.Epsilon, 1e-3) || expected != nil && expected.Convention == model.Keras {
+	if f.norm && sameEpsilon(base.Epsilon, 1e-3) || expected != nil && expected.Convention == model.Keras {
 		conventions = []model.Convention{model.Keras, model.Torch}
 	}
-	stems := []model.Stem{model.SmallStem, model.LargeStem}
-	if large {
-		stems = []model.Stem{model.LargeStem, model.SmallStem}
-	}
 	var proposals []model.Config
-	for _, kind := range []struct {
-		block       model.Block
-		strideFirst bool
-	}{{model.Basic, false}, {model.Bottleneck, false}, {model.Bottleneck, true}} {
-		block := kind.block
-		for _, shortcut := range []model.Shortcut{model.Projection, model.PadShortcut} {
-			for _, convention := range conventions {
-				for _, stem := range stems {
-					c := base
-					c.Block, c.Shortcut, c.Convention, c.Stem, c.StrideFirst = block, shortcut, convention, stem, kind.strideFirst
-					c.Filters = widths[0]
-					if block == model.Bottleneck {
-						c.Filters /= 4
-					}
-					if c.Epsilon = 0; hasNorm && !sameEpsilon(c.BatchNormEpsilon(), base.Epsilon) {
-						c.Epsilon = decimal(base.Epsilon)
-					}
-					if c.Check() == nil {
-						proposals = append(proposals, c)
-					}
-				}
+	add := func(c model.Config) {
+		for _, convention := range conventions {
+			c := c
+			c.Convention = convention
+			if c.Epsilon = 0; f.norm && !sameEpsilon(c.BatchNormEpsilon(), base.Epsilon) {
+				c.Epsilon = decimal(base.Epsilon)
+			}
+			if c.Check() == nil {
+				proposals = append(proposals, c)
 			}
 		}
 	}
 	if expected != nil && expected.Check() == nil {
-		proposals = append([]model.Config{*expected}, proposals...)
+		proposals = append(proposals, *expected)
+	}
+	if len(f.pools) > 0 {
+		add(f.pooled(base))
+	}
+	base.Stem = model.SmallStem
+	stemFilters := f.stem[0]
+	switch w := f.first.Weight.Shape; {
+	case w[2] > 3:
+		base.Stem = model.LargeStem
+	case f.first.Stride > 1 && len(f.stem) == 3:
+		base.Stem = model.DeepStem
+		stemFilters = f.stem[2]
+	}
+	base.Blocks = f.units
+	base.Shortcut = model.Projection
+	if f.options {
+		base.Shortcut = model.PadShortcut
+	}
+	orders := []bool{f.normAfterSum} // of pre-activation
+	if !f.norm {
+		orders = []bool{false, true}
+	}
+	for _, kind := range []struct {
+		block       model.Block
+		strideFirst bool
+	}{{model.Basic, false}, {model.Bottleneck, false}, {model.Bottleneck, true}} {
+		for _, preAct := range orders {
+			c := base
+			c.Block, c.StrideFirst, c.PreAct = kind.block, kind.strideFirst, preAct
+			c.Filters = f.stages[0]
+			if c.Block == model.Bottleneck {
+				c.Filters /= 4
+			}
+			if stemFilters != c.Filters {
+				c.StemFilters = stemFilters
+			}
+			add(c)
+		}
 	}
 	return proposals, nil
+}
+
+// pooled is a ResNet-9: a stage begins with a convolution and a 2×2 max-pool. The
+// last pool, over all that is left, may be one of 2×2 too.
+func (f facts) pooled(c model.Config) model.Config {
+	c.Block, c.Shortcut, c.Stem = model.Pooled, model.Projection, model.SmallStem
+	c.Blocks = f.pools
+	if n := len(c.Blocks); n > 1 && c.Blocks[n-1] == 0 {
+		c.Blocks = c.Blocks[:n-1]
+	}
+	c.Filters = f.stem[min(1, len(f.stem)-1)] / 2
+	if f.stem[0] != c.Filters {
+		c.StemFilters = f.stem[0]
+	}
+	return c
 }
 
 // sameEpsilon compares as float32, in which ONNX keeps ε.
@@ -285,6 +355,10 @@ func differ(p, l *Layer) string {
 		if !sameEpsilon(p.Epsilon, l.Epsilon) {
 			return "another ε"
 		}
+	case Rescale:
+		if !slices.EqualFunc(p.Gain, l.Gain, sameEpsilon) || !slices.EqualFunc(p.Offset, l.Offset, sameEpsilon) {
+			return "other numbers"
+		}
 	}
 	return ""
 }
@@ -331,15 +405,24 @@ func Describe(c model.Config) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "a network of %s blocks %s with %d filters in the first stage, ", c.Block,
 		strings.ReplaceAll(strings.Trim(fmt.Sprint(c.Blocks), "[]"), " ", ","), c.Filters)
-	if c.Stem == model.LargeStem {
-		b.WriteString("7×7 stem with max-pool, ")
-	} else {
-		b.WriteString("3×3 stem, ")
+	b.WriteString(c.StemText() + ", ")
+	if c.StemFilters != 0 {
+		fmt.Fprintf(&b, "%d filters in the stem, ", c.StemFilters)
+	}
+	if c.PreAct {
+		b.WriteString("pre-activation, ")
+	}
+	if c.SE {
+		b.WriteString("squeeze-excitation, ")
 	}
 	if c.Shortcut == model.PadShortcut {
 		b.WriteString("shortcuts that subsample and pad with zeros (option A), ")
 	} else {
-		b.WriteString("projection shortcuts (option B), ")
+		b.WriteString("projection shortcuts (option B")
+		if c.AvgDown {
+			b.WriteString(" of averages")
+		}
+		b.WriteString("), ")
 	}
 	fmt.Fprintf(&b, "padding of the %s convention, ", c.Convention)
 	if c.Norm == model.NoNorm {

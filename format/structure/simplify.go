@@ -25,10 +25,10 @@ type simplifier struct {
 //
 //   - rescaling of the picture is taken off the front, softmax off the end;
 //   - padding goes into the convolution or pool that follows;
-//   - an average over the whole plane is global, whatever it is called;
+//   - an average over the whole plane before flattening is global;
 //   - a 1×1 convolution of a vector is dense;
-//   - what a convolution's or dense layer's output is multiplied by and what is
-//     added to it go into kernel and bias;
+//   - what a convolution's output is multiplied by, and what is added to it or to a
+//     dense layer's, go into kernel and bias;
 //   - subsampling comes before channel padding, and a 1×1 pool is subsampling;
 //   - what changes nothing is left out.
 func simplify(n *Network) (*Network, front, error) {
@@ -134,9 +134,6 @@ func (s *simplifier) simplified(l Layer) (*Layer, error) {
 		if l.Size == 1 { // the window is a pixel
 			return s.simplified(Layer{Kind: Subsample, Name: l.Name, Inputs: l.Inputs, Stride: l.Stride})
 		}
-		if shape := l.Inputs[0].Shape; l.Kind == AvgPool && l.Pad == (graph.Padding{}) && shape[0] == l.Size && shape[1] == l.Size {
-			return s.Add(Layer{Kind: GlobalAvgPool, Name: l.Name, Inputs: l.Inputs})
-		}
 	case GlobalAvgPool:
 		if len(in.Shape) == 1 {
 			return in, nil
@@ -145,6 +142,8 @@ func (s *simplifier) simplified(l Layer) (*Layer, error) {
 		switch {
 		case len(in.Shape) == 1:
 			return in, nil
+		case in.Kind == AvgPool && in.Pad == (graph.Padding{}) && in.Inputs[0].Shape[0] == in.Size && in.Inputs[0].Shape[1] == in.Size:
+			return s.Add(Layer{Kind: GlobalAvgPool, Name: in.Name, Inputs: in.Inputs})
 		case in.Shape[0] == 1 && in.Shape[1] == 1: // the average of one pixel is that pixel
 			return s.Add(Layer{Kind: GlobalAvgPool, Name: l.Name, Inputs: l.Inputs})
 		}
@@ -170,7 +169,8 @@ func (s *simplifier) simplified(l Layer) (*Layer, error) {
 		if !slices.ContainsFunc(l.Gain, func(x float64) bool { return x != 1 }) && !slices.ContainsFunc(l.Offset, func(x float64) bool { return x != 0 }) {
 			return in, nil
 		}
-		if in.Kind == Conv || in.Kind == Dense {
+		onlyAdds := !slices.ContainsFunc(l.Gain, func(x float64) bool { return x != 1 })
+		if in.Kind == Conv || in.Kind == Dense && onlyAdds {
 			return s.Add(s.scaled(*in, l))
 		}
 	case ReLU:

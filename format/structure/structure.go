@@ -40,10 +40,12 @@ const (
 	PadChannels               // Before and After channels of zeros
 	Rescale                   // x·Gain + Offset, per channel or the same for all
 	Softmax                   // over the classes
+	Sigmoid                   // 1/(1+e⁻ˣ)
+	Multiply                  // [H,W,C] by a factor for each channel [C]
 )
 
 var kindNames = [...]string{"input", "convolution", "batch normalisation", "ReLU", "addition", "max-pool", "average pool",
-	"global average pool", "dense", "flatten", "zero padding", "subsampling", "channel padding", "rescaling", "softmax"}
+	"global average pool", "dense", "flatten", "zero padding", "subsampling", "channel padding", "rescaling", "softmax", "sigmoid", "multiplication by channel"}
 
 // String names the kind in messages.
 func (k Kind) String() string {
@@ -124,6 +126,8 @@ func (l *Layer) String() string {
 		fmt.Fprintf(&b, "subsampling by %d", l.Stride)
 	case PadChannels:
 		fmt.Fprintf(&b, "%d and %d channels of zeros", l.Before, l.After)
+	case Rescale:
+		fmt.Fprintf(&b, "rescaling by %v and %v", l.Gain, l.Offset)
 	default:
 		b.WriteString(l.Kind.String())
 	}
@@ -174,7 +178,7 @@ func (l *Layer) infer() (tensor.Shape, error) {
 	switch l.Kind {
 	case Input:
 		want = 0
-	case Add:
+	case Add, Multiply:
 		want = 2
 	}
 	if len(l.Inputs) != want || slices.Contains(l.Inputs, nil) {
@@ -293,7 +297,12 @@ func (l *Layer) infer() (tensor.Shape, error) {
 			}
 		}
 		return in, nil
-	case ReLU, Softmax:
+	case Multiply:
+		if other := l.Inputs[1].Shape; len(in) != 3 || len(other) != 1 || other[0] != channels {
+			return nil, fmt.Errorf("shapes %v and %v, want [height,width,channels] and [channels]", in, other)
+		}
+		return in, nil
+	case ReLU, Softmax, Sigmoid:
 		return in, nil
 	}
 	return nil, fmt.Errorf("no such layer")
