@@ -15,7 +15,14 @@ import (
 	"github.com/residual-ml/residual/internal/hint"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	// Weights, moments, feature maps and data are few, large and live long; room for
+	// as much garbage again, which is Go's default, would be wasted on them.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(20)
+	}
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 // Exit codes. After a signal, work is saved and can be continued: Interrupted is
 // the shell's code for SIGINT, and Requeue (EX_TEMPFAIL of sysexits.h) tells a
