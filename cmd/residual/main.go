@@ -38,6 +38,8 @@ const (
 // usageError marks mistakes in the command line itself.
 type usageError struct{ error }
 
+func (e usageError) Unwrap() error { return e.error } // to its hint
+
 // run is main without the process: it returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	root := newRoot(stdout, stderr)
