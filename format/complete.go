@@ -3,6 +3,7 @@ package format
 import (
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/residual-ml/residual/format/artifact"
 	"github.com/residual-ml/residual/loader"
@@ -39,6 +40,9 @@ func Complete(m *artifact.Model, given Given) (notes []string, err error) {
 	note := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
 	c := &m.Config
 	before := *c
+	if given.Height < 0 || given.Width < 0 {
+		return nil, fmt.Errorf("pictures of %d×%d are asked for, want 1 or more", given.Height, given.Width)
+	}
 	if c.Height == 0 && m.Preprocess != nil {
 		c.Height, c.Width = m.Preprocess.Height, m.Preprocess.Width
 	}
@@ -78,6 +82,17 @@ func Complete(m *artifact.Model, given Given) (notes []string, err error) {
 	}
 	p.Height, p.Width, p.Channels = c.Height, c.Width, c.Channels
 	m.Preprocess = &p
+	if known && numbers && !(was.Scale == p.Scale && slices.Equal(was.Mean, p.Mean) && slices.Equal(was.Std, p.Std)) {
+		note("the file's preprocessing is overruled: %s", Describe(was))
+	}
+	switch {
+	case numbers && p.Mean == nil && p.Std == nil:
+		note("neither means nor deviations are given: 0 and 1 are assumed")
+	case numbers && p.Mean == nil:
+		note("no means are given: 0 is assumed")
+	case numbers && p.Std == nil:
+		note("no deviations are given: 1 is assumed")
+	}
 	if !known && !numbers {
 		note("preprocessing is assumed: %s", Describe(p))
 	}

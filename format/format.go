@@ -8,6 +8,7 @@
 package format
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -91,9 +92,15 @@ func Of(path string) (Format, error) {
 	for _, f := range Formats {
 		known = append(known, f.About)
 	}
-	err = fmt.Errorf("%s: no format that is known", path)
-	if len(head) == 0 && !info.IsDir() {
+	switch {
+	case info.IsDir():
+		err = fmt.Errorf("%s: no format that is known: a folder without the config.json and weights of a Hugging Face folder", path)
+	case len(head) == 0:
 		err = fmt.Errorf("%s: the file is empty", path)
+	case bytes.HasPrefix(head, []byte("version https://git-lfs")):
+		return Format{}, hint.Wrap(fmt.Errorf("%s: not the file itself, but Git LFS's pointer to it", path), "get it with: git lfs pull")
+	default: // an error page that was downloaded, say
+		err = fmt.Errorf("%s: no format that is known: it begins with %q", path, head[:min(len(head), 16)])
 	}
 	return Format{}, hint.Wrap(err, "known are: "+strings.Join(known, "; "))
 }
@@ -144,9 +151,17 @@ func Read(path string) (*artifact.Model, error) {
 		err = readSide(filepath.Dir(path), m)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, in(path, err)
 	}
 	return m, nil
+}
+
+// in puts path before err unless the package that opened the file has done so.
+func in(path string, err error) error {
+	if text := ": " + err.Error(); strings.Contains(text, ": "+path+": ") || strings.Contains(text, ": "+filepath.Join(path, "model.")) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", path, err)
 }
 
 // Write writes m to path in the format of that name, by the extension of path
@@ -180,7 +195,7 @@ func Inspect(path string) (artifact.Listing, error) {
 	}
 	l, err := f.Inspect(path)
 	if err != nil {
-		return l, fmt.Errorf("%s: %w", path, err)
+		return l, in(path, err)
 	}
 	l.Format = f.Name
 	return l, nil

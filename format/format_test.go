@@ -13,6 +13,7 @@ import (
 	"github.com/residual-ml/residual/engine/ref"
 	"github.com/residual-ml/residual/format/artifact"
 	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/model"
 	"github.com/residual-ml/residual/tensor"
 )
@@ -246,12 +247,54 @@ func TestComplete(t *testing.T) {
 	}
 	m = complete(t, model.Torch)
 	notes, err = Complete(m, Given{Mean: []float64{0, 0, 0}, Std: []float64{1, 1, 1}})
-	if err != nil || m.Golden != nil || len(notes) != 1 || m.Preprocess.Scale != 1.0/255 {
+	if err != nil || m.Golden != nil || len(notes) != 2 || m.Preprocess.Scale != 1.0/255 {
 		t.Errorf("golden vectors outlive another preprocessing: %q %v", notes, err)
 	}
-	for _, given := range []Given{{Classes: []string{"a"}}, {Mean: []float64{1}}, {Resize: "x"}, {CropPct: 2}, {Resize: "squash", CropPct: 0.5}, {Std: []float64{0, 1, 1}}} {
+	if !strings.Contains(notes[0], "preprocessing is overruled: (x/255 - [0.485 0.456 0.406])/[0.229 0.224 0.225]") {
+		t.Errorf("what the file says is dropped with %q", notes[0])
+	}
+	for want, given := range map[string]Given{ // half of a preprocessing: the other half is told
+		"no deviations are given: 1 is assumed":                       {Mean: []float64{0.5, 0.5, 0.5}},
+		"no means are given: 0 is assumed":                            {Std: []float64{0.5, 0.5, 0.5}},
+		"neither means nor deviations are given: 0 and 1 are assumed": {Scale: 1},
+	} {
+		if notes, err := Complete(tiny(t, model.Torch), given); err != nil || !slices.Contains(notes, want) {
+			t.Errorf("%+v: %q, %v, want %q", given, notes, err, want)
+		}
+	}
+	m = complete(t, model.Torch)
+	same := Given{Scale: m.Preprocess.Scale, Mean: m.Preprocess.Mean, Std: m.Preprocess.Std}
+	if notes, err := Complete(m, same); err != nil || len(notes) != 0 || m.Golden == nil {
+		t.Errorf("what the file says too, given: %q %v", notes, err)
+	}
+	for _, given := range []Given{{Height: -3}, {Width: -3}, {Scale: -1}, {Classes: []string{"a"}}, {Mean: []float64{1}}, {Resize: "x"}, {CropPct: 2}, {Resize: "squash", CropPct: 0.5}, {Std: []float64{0, 1, 1}}} {
 		if _, err := Complete(tiny(t, model.Torch), given); err == nil {
 			t.Errorf("%+v: no error", given)
+		}
+	}
+}
+
+// A file that is cut short is named once, whichever package finds it.
+func TestCutShort(t *testing.T) {
+	for _, f := range Formats {
+		whole := filepath.Join(t.TempDir(), "whole"+strings.Join(f.Extensions[:min(1, len(f.Extensions))], ""))
+		if err := Write(whole, f.Name, complete(t, model.Torch), artifact.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		file := whole
+		if len(f.Extensions) == 0 {
+			file = filepath.Join(whole, "model.safetensors")
+		}
+		if err := os.Truncate(file, sizeOf(file)*2/3); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Read(whole)
+		if err == nil || strings.Count(err.Error(), whole) != 1 {
+			t.Errorf("%s: Read: %v, want one with %s once", f.Name, err, whole)
+		}
+		_, err = Inspect(whole)
+		if err == nil || strings.Count(err.Error(), whole) != 1 {
+			t.Errorf("%s: Inspect: %v, want one with %s once", f.Name, err, whole)
 		}
 	}
 }
@@ -265,6 +308,17 @@ func TestUnknown(t *testing.T) {
 		}
 		if _, err := Read(path); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%q: %v", content, err)
+		}
+	}
+	for content, want := range map[string]string{
+		"<!DOCTYPE html><html>":                 `it begins with "<!DOCTYPE html><"`,
+		"version https://git-lfs.github.com/sp": "Git LFS's pointer",
+	} {
+		if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Read(path); err == nil || !strings.Contains(err.Error(), want) || hint.Of(err) == "" {
+			t.Errorf("%q: %v, want %q and a hint", content, err, want)
 		}
 	}
 	if _, err := Read(t.TempDir()); err == nil {

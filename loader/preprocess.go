@@ -52,12 +52,14 @@ func (p Preprocess) Check() error {
 		return fmt.Errorf("preprocess: crop-pct %v, want 0.1 to 1", p.CropPct)
 	case p.CropPct != 0 && p.Resize != Crop:
 		return fmt.Errorf("preprocess: crop-pct %v with resize %s, want crop", p.CropPct, p.Resize)
-	case p.Scale == 0:
-		return fmt.Errorf("preprocess: scale is 0, want 1/255 or the like")
+	case !(p.Scale > 0) || math.IsInf(p.Scale, 0):
+		return fmt.Errorf("preprocess: scale is %v, want 1/255 or the like", p.Scale)
 	case len(p.Mean) != 0 && len(p.Mean) != p.Channels || len(p.Std) != 0 && len(p.Std) != p.Channels:
 		return fmt.Errorf("preprocess: %d means and %d deviations, want none or one for each of %d channels", len(p.Mean), len(p.Std), p.Channels)
-	case slices.Contains(p.Std, 0):
-		return fmt.Errorf("preprocess: a deviation is 0")
+	case slices.ContainsFunc(p.Mean, func(m float64) bool { return math.IsNaN(m) || math.IsInf(m, 0) }):
+		return fmt.Errorf("preprocess: means %v, want numbers", p.Mean)
+	case slices.ContainsFunc(p.Std, func(s float64) bool { return !(s > 0) || math.IsInf(s, 0) }):
+		return fmt.Errorf("preprocess: deviations %v, want numbers above 0", p.Std)
 	}
 	return nil
 }

@@ -140,7 +140,7 @@ func open(r io.ReaderAt, size int64) (*contents, error) {
 func openArchive(r io.ReaderAt, size int64) (*contents, error) {
 	z, err := zip.NewReader(r, size)
 	if err != nil {
-		return nil, fmt.Errorf("keras archive: %w", err)
+		return nil, fmt.Errorf("keras archive: %w, or it is cut short", err) // zip: not a valid zip file
 	}
 	if len(z.File) > maxMembers {
 		return nil, fmt.Errorf("keras archive: %d members, want at most %d", len(z.File), maxMembers)

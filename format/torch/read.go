@@ -50,7 +50,7 @@ const maxExtra = 64 << 20
 func readZip(r io.ReaderAt, size int64) (saved any, extra map[string]string, err error) {
 	archive, err := zip.NewReader(r, size)
 	if err != nil {
-		return nil, nil, fmt.Errorf("zip: %w", err)
+		return nil, nil, fmt.Errorf("%w, or it is cut short", err) // zip: not a valid zip file
 	}
 	entries, prefix, err := checkEntries(archive, size)
 	if err != nil {

@@ -471,7 +471,7 @@ func (u *unpickler) global(module, name string) error {
 	}
 	err := fmt.Errorf("pickle: it wants %s.%s: %w", module, name, errExecutable)
 	if strings.HasPrefix(module, "torch") || module == "argparse" || module == "numpy" || strings.HasPrefix(module, "numpy.") {
-		return hint.Wrap(err, `save the weights alone, in Python: torch.save(checkpoint["state_dict"], "weights.pth")`)
+		return hint.Wrap(err, `save the weights alone, in Python: torch.save(model.state_dict(), "weights.pth"), or of a checkpoint its "state_dict"`)
 	}
 	return hint.Wrap(err, "whatever reads such a file with Python's pickle runs what it names; do not, unless you know who made it")
 }
