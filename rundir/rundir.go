@@ -108,7 +108,7 @@ func Create(path string) (*Dir, error) {
 	if len(entries) > 0 {
 		err := fmt.Errorf("run directory %s: not empty, it holds %s", path, entries[0].Name())
 		if isRun(path) {
-			return nil, hint.Wrap(err, "to continue that run: residual train --resume "+path)
+			return nil, hint.Wrap(err, "to continue that run: residual train --resume "+path+"; else name another directory")
 		}
 		return nil, hint.Wrap(err, "name another directory, or leave it to the program")
 	}
@@ -125,7 +125,9 @@ func Open(path string) (*Dir, error) {
 	case err != nil:
 		err = fmt.Errorf("run directory %s: %w", path, reason(err))
 	case !info.IsDir():
-		err = fmt.Errorf("run directory %s: it is a file", path)
+		return nil, hint.Wrap(fmt.Errorf("run directory %s: it is a file", path), "a file with a network becomes a run by: residual import "+path)
+	case isHuggingFace(path):
+		return nil, hint.Wrap(fmt.Errorf("run directory %s: it is a Hugging Face folder", path), "it becomes a run by: residual import "+path)
 	default:
 		err = fmt.Errorf("run directory %s: it has no %s, so it is none", path, configFile)
 	}
@@ -160,7 +162,18 @@ func reason(err error) error {
 
 func isRun(path string) bool {
 	info, err := os.Stat(filepath.Join(path, configFile))
-	return err == nil && info.Mode().IsRegular()
+	return err == nil && info.Mode().IsRegular() && !isHuggingFace(path)
+}
+
+// isHuggingFace reports whether the config.json in path is that of a Hugging Face
+// folder: weights or preprocessing lie beside it, and no checkpoints.
+func isHuggingFace(path string) bool {
+	has := func(name string) bool {
+		_, err := os.Stat(filepath.Join(path, name))
+		return err == nil
+	}
+	return has(configFile) && !has(checkpoints) &&
+		slices.ContainsFunc([]string{"model.safetensors", "pytorch_model.bin", "preprocessor_config.json"}, has)
 }
 
 // List returns the paths of the run directories in parent, sorted by name, that

@@ -140,6 +140,30 @@ func TestCreateAndOpen(t *testing.T) {
 			t.Errorf("Open(%s): hint %q, want it to name %s", other, hint.Of(err), path)
 		}
 	}
+	if _, err := Open(file); !strings.Contains(hint.Of(err), "residual import "+file) {
+		t.Errorf("a file: hint %q, want it to name import", hint.Of(err))
+	}
+
+	// A Hugging Face folder has a config.json too; weights in a run make none of it.
+	hub := filepath.Join(parent, "runs", "hub")
+	if err := os.Mkdir(hub, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(hub, "config.json"), "{}")
+	write(t, filepath.Join(hub, "model.safetensors"), "")
+	if _, err := Open(hub); err == nil || !strings.Contains(err.Error(), "Hugging Face") || !strings.Contains(hint.Of(err), "residual import "+hub) {
+		t.Errorf("a Hugging Face folder: error %v, hint %q", err, hint.Of(err))
+	}
+	if runs, err := List(filepath.Join(parent, "runs")); err != nil || !slices.Equal(runs, []string{path}) {
+		t.Errorf("List: %v, %v, want %s alone", runs, err, path)
+	}
+	if err := os.Mkdir(filepath.Join(path, checkpoints), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(path, "model.safetensors"), "")
+	if _, err := Open(path); err != nil {
+		t.Errorf("a run with weights beside its configuration: %v", err)
+	}
 	if _, err := Create(filepath.Join(file, "a")); err == nil {
 		t.Error("created a directory below a file")
 	}

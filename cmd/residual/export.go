@@ -15,6 +15,7 @@ import (
 	"github.com/residual-ml/residual/format"
 	"github.com/residual-ml/residual/format/artifact"
 	"github.com/residual-ml/residual/format/torch"
+	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/rundir"
 )
 
@@ -82,7 +83,7 @@ not have, such as any of the Keras convention, gets a Python module that builds 
 	f.SortFlags = false
 	o.addFlags(f)
 	f.StringVar(&o.checkpoint, "checkpoint", "", "which weights: last, best, … (default: the run's result)")
-	f.StringVarP(&o.out, "out", "o", "", "file or folder (default: the run's name)")
+	f.StringVarP(&o.out, "out", "o", "", "file, which is replaced if there, or empty folder (default: the run's name)")
 	return c
 }
 
@@ -105,6 +106,11 @@ in one: what was recognised and assumed is told.`,
 			}
 			if _, err := format.ForOutput(args[1], o.name); err != nil {
 				return usageError{err}
+			}
+			if from, err := os.Stat(args[0]); err == nil {
+				if to, err := os.Stat(args[1]); err == nil && os.SameFile(from, to) {
+					return hint.Wrap(usageError{fmt.Errorf("%s: A and B are the same file", args[1])}, "name another for B")
+				}
 			}
 			m, err := readModel(args[0], "")
 			if err != nil {
@@ -160,6 +166,9 @@ func (o exportOptions) write(ctx context.Context, m *artifact.Model, stdout io.W
 		return err
 	}
 	fmt.Fprintf(stdout, "%s: %s in %s, %d bytes\n", o.out, what, f.About, bytes)
+	if f.Name == "torch" && torch.Architecture(m.Config) == "" {
+		fmt.Fprintf(stdout, "%s: builds this network in PyTorch, which torchvision and timm do not have\n", format.ModulePath(o.out))
+	}
 	back, err := format.Read(o.out)
 	if err != nil {
 		return fmt.Errorf("reading back what was written: %w", err)
