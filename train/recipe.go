@@ -125,6 +125,7 @@ var recipes = []Recipe{
 		Schedule:   optim.Schedule{Name: "linear", Warmup: 0.2, Floor: 0.01},
 		Epochs:     10, BatchSize: 128, LabelSmoothing: 0.1, EMA: 0.99,
 		Augment: loader.Augment{PadCrop: 4, Flip: true}, Normalize: true, HoldOut: 5000, ScoreTest: "flip",
+		Expected: []Expectation{{"cifar10", "resnet20", 0.8693, 0.8693, "one run, seed 0, README"}},
 	},
 	{
 		// He et al. 2015, section 4.2: 64k steps of 128 images, a tenth of the rate
