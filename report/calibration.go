@@ -63,10 +63,11 @@ func Reliability(s evaluate.Summary, caption string) (png, svg []byte, err error
 				most = max(most, 100*float64(b.Count)/float64(s.Images))
 			}
 		}
-		counts := percentPlot(0, max(most, 1))
+		step := histogramStep(most)
+		counts := percentPlot(0, 2*step)
 		counts.X.Label.Text = "Probability of the prediction"
 		counts.Y.Label.Text = "Pictures"
-		counts.Y.Tick.Marker = plot.ConstantTicks([]plot.Tick{tick(0, "0 %"), tick(most/2, fmt.Sprintf("%.0f %%", most/2)), tick(most, fmt.Sprintf("%.0f %%", most))})
+		counts.Y.Tick.Marker = plot.ConstantTicks([]plot.Tick{tick(0, "0 %"), tick(step, fmt.Sprintf("%g %%", step)), tick(2*step, fmt.Sprintf("%g %%", 2*step))})
 		for i, l := range lines {
 			counts.Add(countBars{l, s.Images, i, len(lines)})
 		}
@@ -74,19 +75,37 @@ func Reliability(s evaluate.Summary, caption string) (png, svg []byte, err error
 	})
 }
 
+// histogramStep is a round distance of ticks, two of which hold most, in percent.
+func histogramStep(most float64) float64 {
+	for _, step := range []float64{1, 2, 5, 10, 15, 20, 30, 40} {
+		if 2*step >= most {
+			return step
+		}
+	}
+	return 50
+}
+
+// coverageRange holds the accuracies, in percent, and their intervals but those of
+// the first tenth, where few pictures make them wider than all else.
+func coverageRange(v evaluate.Coverage) (low, high float64) {
+	var all []float64
+	for _, p := range v.Points {
+		if p.Coverage >= firstShown || len(v.Points) == 1 {
+			all = append(all, 100*float64(p.Accuracy))
+		}
+		if p.Coverage >= 0.1 {
+			all = append(all, 100*p.AccuracyLow, 100*p.AccuracyHigh)
+		}
+	}
+	return valueRange(series{y: all})
+}
+
 // Coverage draws the accuracy of the pictures that are answered when the network
 // abstains from the least certain, with 95 % intervals.
 func Coverage(s evaluate.Summary, caption string) (png, svg []byte, err error) {
 	return render(squareWidth, squareHeight, func(c draw.Canvas) {
 		c = frame(c, "Accuracy When Abstaining", caption)
-		var all []float64
-		for _, p := range s.Coverage.Points {
-			if p.Coverage >= firstShown {
-				all = append(all, 100*float64(p.Accuracy))
-			}
-		}
-		low, high := valueRange(series{y: all})
-		y := percentAxis(low, high)
+		y := percentAxis(coverageRange(s.Coverage))
 		p := percentPlot(y.min, y.max)
 		p.Y.Tick.Marker = plot.ConstantTicks(y.ticks)
 		p.Y.Label.Text = "Accuracy of the answers"
@@ -277,7 +296,7 @@ func (v coverageCurve) Plot(c draw.Canvas, p *plot.Plot) {
 		}
 		at := vg.Point{X: x(100 * t.Coverage), Y: inside(float64(t.Accuracy))}
 		trainingStyle.marker(&c, at)
-		label := fmt.Sprintf("%.3g %%: from %s on", 100*t.Wanted, Threshold(t.Threshold))
+		label := fmt.Sprintf("≥ %.3g %%: from %s on", 100*t.Wanted, Threshold(t.Threshold))
 		style.XAlign, style.YAlign = text.XLeft, text.YBottom
 		if at.X+8+style.Width(label) > c.Max.X {
 			style.XAlign = text.XRight

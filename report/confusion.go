@@ -110,6 +110,9 @@ func newMatrix(s evaluate.Summary, caption string) *matrix {
 	}
 	last := m.label.Width("Recall, %") * vg.Length(math.Cos(m.slant()))
 	m.width = m.left + m.cell*vg.Length(k) + side + margin + max(0, last-m.cell/2)
+	// With two classes the texts are wider than the cells.
+	soft := textStyle(9, softColor)
+	m.width = max(m.width, min(2*margin+soft.Width(oneLine(caption)), squareWidth))
 	m.height = m.top + m.cell*vg.Length(k) + side + margin + footHeight
 	return m
 }

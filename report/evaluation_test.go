@@ -159,3 +159,57 @@ func TestThreshold(t *testing.T) {
 		}
 	}
 }
+
+func TestHistogramStep(t *testing.T) {
+	for most := 0.0; most <= 100; most += 0.5 {
+		step := histogramStep(most)
+		if 2*step < most {
+			t.Errorf("%g %% does not fit an axis up to %g %%", most, 2*step)
+		}
+		if step != 1 && step != math.Trunc(step) {
+			t.Errorf("ticks of %g %% for %g %%", step, most)
+		}
+	}
+	if got := histogramStep(27); got != 15 {
+		t.Errorf("ticks of %g %% for 27 %%, want 15", got)
+	}
+}
+
+// The axis holds the interval of all pictures and that of each point from a tenth of
+// them on, not the one of a single picture.
+func TestCoverageRange(t *testing.T) {
+	s := evaluation(t, 2, 70, 1)
+	low, high := coverageRange(s.Coverage)
+	seen, wide := 0, 0
+	for _, p := range s.Coverage.Points {
+		if p.Coverage >= 0.1 {
+			seen++
+			if 100*p.AccuracyLow < low || 100*p.AccuracyHigh > high {
+				t.Errorf("at %g answered the interval %g to %g is outside %g to %g", p.Coverage, 100*p.AccuracyLow, 100*p.AccuracyHigh, low, high)
+			}
+		} else if 100*p.AccuracyLow < low {
+			wide++
+		}
+	}
+	if seen == 0 || wide == 0 {
+		t.Errorf("%d points from a tenth on, %d before with a wider interval: nothing was tested", seen, wide)
+	}
+	for name, v := range map[string]evaluate.Coverage{"none": {}, "one": evaluation(t, 3, 1, 1).Coverage} {
+		axis := percentAxis(coverageRange(v))
+		if !(axis.min < axis.max) {
+			t.Errorf("%s: axis from %g to %g", name, axis.min, axis.max)
+		}
+	}
+}
+
+// With two classes the caption needs more room than the cells.
+func TestCaptionOfSmallMatrix(t *testing.T) {
+	const caption = "resnet20 on hymenoptera, validation split, 70 images; run ab1"
+	_, svg, err := Confusion(evaluation(t, 2, 70, 1), caption)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(svg), caption) {
+		t.Error("the caption is cut")
+	}
+}

@@ -39,6 +39,7 @@ type Page struct {
 
 	Examples         [][]Example // by class, in the order of Evaluation.PerClass
 	Worst, Doubtful  []Example
+	Cropped          bool   // of the pictures with maps some lost their edges before the network saw them
 	MissingPictures  string // why there are no pictures, "" when there are
 	EvaluateCommand  string // what makes an evaluation
 	Network          model.Summary
@@ -95,6 +96,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"css":     func() template.CSS { return template.CSS(pageCSS) },
 	"image":   dataURI,
 	"percent": percentText,
+	"chance":  chanceText,
 	"number":  number,
 	"count":   countText,
 	"share":   func(n, of int) float64 { return share(n, of) },
@@ -108,6 +110,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"size":     size,
 	"class":    func(s *evaluate.Summary, k int) string { return className(s.Classes, k) },
 	"date":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") },
+	"targets":  distinctTargets,
 	"nan":      func(f float64) bool { return math.IsNaN(f) },
 	"tint":     tint,
 	"first":    func(n int, p []evaluate.Pair) []evaluate.Pair { return p[:min(n, len(p))] },
@@ -147,6 +150,25 @@ func percentText(share float64) string {
 		return "–"
 	}
 	return fmt.Sprintf("%.2f %%", 100*share)
+}
+
+// chanceText writes a probability, of which a small one is not 0.
+func chanceText(p float64) string {
+	if p > 0 && p < 0.00005 {
+		return "< 0.01 %"
+	}
+	return percentText(p)
+}
+
+// distinctTargets leaves out accuracies that the threshold of a higher one brings.
+func distinctTargets(all []evaluate.CoverageTarget) []evaluate.CoverageTarget {
+	var kept []evaluate.CoverageTarget
+	for i, t := range all {
+		if i+1 == len(all) || all[i+1].Answered != t.Answered {
+			kept = append(kept, t)
+		}
+	}
+	return kept
 }
 
 // number writes a value with about four digits.

@@ -237,13 +237,18 @@ func TestPageContent(t *testing.T) {
 	}
 	for text, n := range map[string]int{
 		"<h1>resnet20 on &lt;shapes&gt;</h1>": 1, "prefers-color-scheme: dark": 1, "@media print": 1,
-		"without a temperature 0.06": 1, "<td class=\"n right\" style=\"--tint:44.7%\">8</td>": 3, // 50·√0.8
+		"without a temperature 6.00 %": 1, "<td class=\"n right\" style=\"--tint:44.7%\">8</td>": 3, // 50·√0.8
 		"none for <b>": 1, "<td class=\"n\">80.00 %</td><td class=\"n\">80.00 %</td><td class=\"n\">49.00 % to 94.00 %</td>": 3, "data:image/png;base64,": 8, "data:image/jpeg;base64,": 3,
 		"look &lt;2&gt;": 1, "269,": 1, "<b>&\"": 0, "<i>": 0,
 	} {
 		if got := strings.Count(page, text); got != n {
 			t.Errorf("%q is there %d times, want %d", text, got, n)
 		}
+	}
+	if cut := "Dark edges were cut off"; strings.Contains(page, cut) {
+		t.Errorf("%q without cropping", cut)
+	} else if p.Cropped = true; !strings.Contains(write(t, p), cut) {
+		t.Errorf("%q is not there with cropping", cut)
 	}
 	bare := write(t, Page{Title: "resnet20", Status: "imported", Network: p.Network, EvaluateCommand: "residual eval RUN DATA"})
 	if strings.Count(bare, "residual eval RUN DATA") != 5 || !strings.Contains(bare, "trained elsewhere and imported") {
@@ -358,5 +363,28 @@ func TestNumbers(t *testing.T) {
 	}
 	if number(math.NaN()) != "–" || number(math.Inf(1)) != "∞" || percentText(math.NaN()) != "–" || size(1536) != "1.50 kB" || size(999) != "999 B" {
 		t.Error("numbers are written in another way")
+	}
+}
+
+func TestSmallChances(t *testing.T) {
+	for p, want := range map[float64]string{0: "0.00 %", 1e-9: "< 0.01 %", 0.00004: "< 0.01 %", 0.00005: "0.01 %", 0.5: "50.00 %", 1: "100.00 %"} {
+		if got := chanceText(p); got != want {
+			t.Errorf("chanceText(%g) is %q, want %q", p, got, want)
+		}
+	}
+}
+
+// A threshold that serves several accuracies is shown once, for the highest.
+func TestDistinctTargets(t *testing.T) {
+	target := func(wanted float64, answered int) evaluate.CoverageTarget {
+		return evaluate.CoverageTarget{Wanted: wanted, CoveragePoint: evaluate.CoveragePoint{Answered: answered}}
+	}
+	got := distinctTargets([]evaluate.CoverageTarget{target(0.9, 13), target(0.95, 8), target(0.98, 8), target(0.99, 8), target(0.999, 5)})
+	want := []evaluate.CoverageTarget{target(0.9, 13), target(0.99, 8), target(0.999, 5)}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := distinctTargets(nil); len(got) != 0 {
+		t.Errorf("of none: %+v", got)
 	}
 }

@@ -225,9 +225,8 @@ func coverageChart(s *evaluate.Summary) template.HTML {
 		x, y = append(x, p.Coverage), append(y, 100*float64(p.Accuracy))
 		low, high = append(low, 100*p.AccuracyLow), append(high, 100*p.AccuracyHigh)
 	}
-	least, largest := valueRange(series{x: x, y: y})
 	c := newChart("coverage", "Accuracy of the pictures answered", describe("With ever more of the pictures answered the accuracy", y, func(v float64) string { return fmt.Sprintf("%.2f %%", v) }),
-		"pictures answered", linearAxis(0, 1, func(v, step float64) string { return fmt.Sprintf("%.0f %%", 100*v) }), percentAxis(least, largest))
+		"pictures answered", linearAxis(0, 1, func(v, step float64) string { return fmt.Sprintf("%.0f %%", 100*v) }), percentAxis(coverageRange(s.Coverage)))
 	var band strings.Builder
 	for i := range x {
 		fmt.Fprintf(&band, "%s,%s ", px(c.atX(x[i])), px(c.atY(high[i])))

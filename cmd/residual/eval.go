@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -232,7 +233,7 @@ func (o judgeOptions) open(ctx context.Context, c *classify.Classifier, stderr i
 	cfg := c.Config()
 	if o.data == "" && cfg.Data.Source == "" {
 		return p, hint.Wrap(fmt.Errorf("%s does not say what its network was trained on", c.Run().Path()),
-			"name the data to judge it by: residual eval "+c.Run().Path()+" DATA")
+			"name the data to judge it by, as an argument after the run")
 	}
 	p.own = o.data == "" || o.data == cfg.Data.Source
 	if p.own {
@@ -309,7 +310,13 @@ func splitToEvaluate(data *dataset.Data, cfg train.Config, own bool, split strin
 		sets["train"], sets["validation"] = fit, val
 	}
 	if sets[split] == nil {
-		return nil, "", fmt.Errorf("data set %s has no %s split", data.Name, split)
+		var there []string
+		for _, name := range []string{"test", "validation", "train"} {
+			if sets[name] != nil {
+				there = append(there, name)
+			}
+		}
+		return nil, "", hint.Wrap(fmt.Errorf("data set %s has no %s split", data.Name, split), "there are: "+strings.Join(there, ", "))
 	}
 	return sets[split], split, nil
 }

@@ -253,7 +253,11 @@ func (e *evaluationText) pictures(title string, pictures []evaluate.Picture) {
 
 // probability is a percentage of which a small one is not 0.
 func probability(p float64) string {
-	if p < 0.00005 {
+	switch {
+	case p >= 0.00005:
+	case p >= 0.000001:
+		return fmt.Sprintf("%.4f", 100*p)
+	default:
 		return fmt.Sprintf("%.0e", 100*p)
 	}
 	return percent(p)

@@ -130,3 +130,12 @@ func TestTerminalOf(t *testing.T) {
 		t.Errorf("a file is %+v", got)
 	}
 }
+
+// A small probability is not 0, and of a readable length.
+func TestProbabilityText(t *testing.T) {
+	for p, want := range map[float64]string{1: "100.00", 0.5: "50.00", 0.0005: "0.05", 0.00005: "0.01", 0.000046: "0.0046", 0.000001: "0.0001", 2e-11: "2e-09"} {
+		if got := probability(p); got != want {
+			t.Errorf("probability(%g) is %q, want %q", p, got, want)
+		}
+	}
+}

@@ -400,6 +400,7 @@ func (r *reporting) gallery(ctx context.Context, s evaluate.Summary, set dataset
 				found = append(found, forTruth[i])
 			}
 			for _, f := range found {
+				r.page.Cropped = r.page.Cropped || !image.Rect(0, 0, pictures[i].Width, pictures[i].Height).In(f.Map.Window)
 				overlay, err := thumbnail(explain.Overlay(pictures[i], f.Map), 192, false)
 				if err != nil {
 					return nil, err
@@ -500,7 +501,11 @@ func (r *reporting) about(from origin, known bool, im *imported) []report.Fact {
 		_ = json.Unmarshal(b, &data) // what is not there is not told
 	}
 	if cfg.Data.Source != "" {
-		add("Data", cfg.Data.Source, data.Source)
+		lies := data.Source
+		if lies == cfg.Data.Source {
+			lies = ""
+		}
+		add("Data", cfg.Data.Source, lies)
 		var counts []string
 		for _, split := range []string{"train", "validation", "test"} {
 			if n := data.Counts[split]; n > 0 {
@@ -674,9 +679,9 @@ func (r *reporting) figures() []report.Fact {
 		add("Cross-entropy", fmt.Sprintf("%.4f", float64(s.CrossEntropy.Value)), fmt.Sprintf("%.4f to %.4f", float64(s.CrossEntropy.Low), float64(s.CrossEntropy.High)))
 		detail := "temperature 1"
 		if s.Uncalibrated != nil {
-			detail = fmt.Sprintf("temperature %.3g; %.4f without", s.Calibration.Temperature, float64(s.Uncalibrated.ECE))
+			detail = fmt.Sprintf("temperature %.3g; %.2f %% without", s.Calibration.Temperature, 100*float64(s.Uncalibrated.ECE))
 		}
-		add("Calibration error", fmt.Sprintf("%.4f", float64(s.Calibration.ECE)), detail)
+		add("Calibration error", fmt.Sprintf("%.2f %%", 100*float64(s.Calibration.ECE)), detail)
 	}
 	if best := bestEpoch(p.History); best >= 0 {
 		e := p.History[best]
