@@ -268,7 +268,7 @@ func (s *source) dense(heapAddress, index uint64, kind, idAt int, visit func([]b
 func (s *source) tree2(address uint64, kind int, visit func([]byte) error) error {
 	b, err := s.meta(address, uint64(16+s.offset+2+s.length+4))
 	if err != nil {
-		return fmt.Errorf("B-tree: %w", err)
+		return fmt.Errorf("tree of links: %w", err)
 	}
 	f := s.fields(b)
 	f.expect("BTHD")
@@ -281,14 +281,14 @@ func (s *source) tree2(address uint64, kind int, visit func([]byte) error) error
 	n := f.u16()
 	switch {
 	case f.err != nil:
-		return fmt.Errorf("B-tree: %w", f.err)
+		return fmt.Errorf("tree of links: %w", f.err)
 	case got != kind:
 		return fmt.Errorf("a B-tree of kind %d, want %d", got, kind)
 	case depth > maxDepth || t.record < 1 || t.node < 64 || t.node > maxMetadata:
 		return fmt.Errorf("a B-tree of depth %d, with nodes of %d and records of %d bytes", depth, t.node, t.record)
 	}
 	if err := checked(b); err != nil {
-		return fmt.Errorf("B-tree: %w", err)
+		return fmt.Errorf("tree of links: %w", err)
 	}
 	if n == 0 && s.undefined(root) {
 		return nil
@@ -311,7 +311,7 @@ func (s *source) tree2(address uint64, kind int, visit func([]byte) error) error
 		t.totalSize = append(t.totalSize, encodedSize(total))
 	}
 	if err := t.walk(root, n, depth); err != nil {
-		return fmt.Errorf("B-tree: %w", err)
+		return fmt.Errorf("tree of links: %w", err)
 	}
 	return nil
 }
