@@ -121,10 +121,10 @@ in one: what was recognised and assumed is told.`,
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			for _, r := range m.Recognised {
-				fmt.Fprintf(c.OutOrStdout(), "  %s\n", r)
+				fmt.Fprintf(c.OutOrStdout(), "  %s\n", plain(r))
 			}
 			for _, n := range notes {
-				fmt.Fprintf(c.OutOrStdout(), "note: %s\n", n)
+				fmt.Fprintf(c.OutOrStdout(), "note: %s\n", plain(n))
 			}
 			o.out = args[1]
 			return o.write(c.Context(), m, c.OutOrStdout())

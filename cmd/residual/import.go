@@ -171,13 +171,13 @@ func runImport(ctx context.Context, o importOptions, file string, stdout io.Writ
 	}
 	fmt.Fprintf(stdout, "%s: %s\n", file, f.About)
 	for _, r := range m.Recognised {
-		fmt.Fprintf(stdout, "  %s\n", r)
+		fmt.Fprintf(stdout, "  %s\n", plain(r))
 	}
 	for _, n := range notes {
-		fmt.Fprintf(stdout, "note: %s\n", n)
+		fmt.Fprintf(stdout, "note: %s\n", plain(n))
 	}
 	if len(m.Unmapped) > 0 {
-		fmt.Fprintf(stdout, "note: left out: %s\n", strings.Join(m.Unmapped, ", "))
+		fmt.Fprintf(stdout, "note: left out: %s\n", plain(strings.Join(m.Unmapped, ", ")))
 	}
 	fmt.Fprintf(stdout, "preprocessing: %s\n", format.Describe(*m.Preprocess))
 	if report.Golden != nil {

@@ -67,16 +67,16 @@ func inspect(path string) (artifact.Listing, error) {
 func writeListing(w io.Writer, path string, l artifact.Listing) error {
 	fmt.Fprintf(w, "%s: %s, %d bytes\n", path, l.Format, l.Bytes)
 	for _, n := range l.Notes {
-		fmt.Fprintf(w, "%s\n", n)
+		fmt.Fprintln(w, plain(n))
 	}
 	for _, key := range slices.Sorted(maps.Keys(l.Metadata)) {
-		fmt.Fprintf(w, "metadata %s: %s\n", key, shortened(l.Metadata[key]))
+		fmt.Fprintf(w, "metadata %s: %s\n", plain(key), plain(shortened(l.Metadata[key])))
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "tensor\ttype\tshape\tbytes")
 	elements, bytes := int64(0), int64(0)
 	for _, t := range l.Tensors {
-		fmt.Fprintf(table, "%s\t%s\t%v\t%d\n", t.Name, t.Type, t.Shape, t.Bytes)
+		fmt.Fprintf(table, "%s\t%s\t%v\t%d\n", plain(t.Name), t.Type, t.Shape, t.Bytes)
 		elements += int64(t.Shape.Elements())
 		bytes += t.Bytes
 	}

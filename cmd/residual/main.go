@@ -52,9 +52,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &stopped):
 		return stopped.exitCode()
 	}
-	fmt.Fprintf(stderr, "residual: error: %v\n", err)
+	fmt.Fprintf(stderr, "residual: error: %s\n", plainLines(err.Error()))
 	if h := hint.Of(err); h != "" {
-		fmt.Fprintf(stderr, "residual: hint: %s\n", h)
+		fmt.Fprintf(stderr, "residual: hint: %s\n", plainLines(h))
 	}
 	var usage usageError
 	if errors.As(err, &usage) {

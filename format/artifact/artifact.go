@@ -8,6 +8,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/residual-ml/residual/format/safetensors"
 	"github.com/residual-ml/residual/graph"
@@ -181,6 +182,11 @@ func (m *Model) Check() error {
 	c := m.Config
 	if m.Classes != nil && len(m.Classes) != c.Classes {
 		return fmt.Errorf("%d class names for a network of %d classes", len(m.Classes), c.Classes)
+	}
+	for _, name := range m.Classes { // they are shown on terminals
+		if strings.ContainsFunc(name, func(r rune) bool { return unicode.IsControl(r) && r != '\t' }) {
+			return fmt.Errorf("class name %.100q has control characters", name)
+		}
 	}
 	if p := m.Preprocess; p != nil {
 		if err := p.Check(); err != nil {
