@@ -106,13 +106,13 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"shape": func(l model.Layer) string {
 		return strings.Trim(strings.ReplaceAll(fmt.Sprint([]int(l.Output)), " ", "×"), "[]")
 	},
-	"bytes":    func(l model.Layer) string { return size(4 * int64(l.Output.Elements())) },
-	"size":     size,
-	"class":    func(s *evaluate.Summary, k int) string { return className(s.Classes, k) },
-	"date":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") },
-	"targets":  distinctTargets,
-	"nan":      func(f float64) bool { return math.IsNaN(f) },
-	"tint":     tint,
+	"bytes":   func(l model.Layer) string { return size(4 * int64(l.Output.Elements())) },
+	"size":    size,
+	"class":   func(s *evaluate.Summary, k int) string { return className(s.Classes, k) },
+	"date":    func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") },
+	"targets": distinctTargets,
+	"nan":     func(f float64) bool { return math.IsNaN(f) },
+	"tint":    tint, "wrongtint": wrongTint,
 	"first":    func(n int, p []evaluate.Pair) []evaluate.Pair { return p[:min(n, len(p))] },
 	"accuracy": accuracyChart, "loss": lossChart, "rate": rateChart,
 	"reliability": reliabilityChart, "coverage": coverageChart,
@@ -240,3 +240,7 @@ func tint(n, of int) string {
 	}
 	return strconv.FormatFloat(50*math.Sqrt(share(n, of)), 'f', 1, 64)
 }
+
+// wrongTint is tint for mistakes: twice as strong, so that one in a hundred is seen
+// on a dark page too, and as strong as it gets from a quarter on.
+func wrongTint(n, of int) string { return tint(min(4*n, of), of) }

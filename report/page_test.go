@@ -388,3 +388,17 @@ func TestDistinctTargets(t *testing.T) {
 		t.Errorf("of none: %+v", got)
 	}
 }
+
+func TestTint(t *testing.T) {
+	for _, c := range []struct {
+		n, of        int
+		right, wrong string
+	}{{0, 10, "0", "0"}, {3, 0, "0", "0"}, {1, 100, "5.0", "10.0"}, {4, 100, "10.0", "20.0"}, {25, 100, "25.0", "50.0"}, {100, 100, "50.0", "50.0"}} {
+		if got := tint(c.n, c.of); got != c.right {
+			t.Errorf("tint(%d, %d) is %s, want %s", c.n, c.of, got, c.right)
+		}
+		if got := wrongTint(c.n, c.of); got != c.wrong {
+			t.Errorf("wrongTint(%d, %d) is %s, want %s", c.n, c.of, got, c.wrong)
+		}
+	}
+}

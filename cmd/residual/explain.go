@@ -125,11 +125,7 @@ func runExplain(ctx context.Context, o explainOptions, path string, files []stri
 	}
 	defer closeExplainer(x)
 	cfg := x.Config()
-	class, err := classNamed(o.class, cfg.Classes)
-	if err != nil {
-		return err
-	}
-	e := explaining{options: o, x: x, calibrated: calibrated, class: class, names: map[string]int{}}
+	e := explaining{options: o, x: x, calibrated: calibrated, classes: cfg.Classes, names: map[string]int{}}
 
 	// Data are opened where a picture or the neighbours come from them.
 	fromData := slices.ContainsFunc(files, func(name string) bool { _, _, ok := splitAndIndex(name); return ok })
@@ -148,6 +144,13 @@ func runExplain(ctx context.Context, o explainOptions, path string, files []stri
 	} else if o.neighbours > 0 {
 		fmt.Fprintf(stderr, "note: no neighbours: %s does not say what its network was trained on; --neighbours-in DATA names some\n", path)
 		o.neighbours = 0
+	}
+	if len(own.classes) == len(cfg.Classes) && namesAreNumbers(cfg.Classes) && !namesAreNumbers(own.classes) {
+		fmt.Fprintf(stderr, "note: the network's classes have no names: its outputs are taken for %s's classes in their order\n", own.name)
+		e.classes = own.classes
+	}
+	if e.class, err = classNamed(o.class, e.classes); err != nil {
+		return err
 	}
 	if o.neighbours > 0 {
 		show := newProgress("auto", stderr, io.Discard)
@@ -345,7 +348,8 @@ type explaining struct {
 	options    explainOptions
 	x          *explain.Explainer
 	calibrated bool
-	class      int // -1: the most probable
+	classes    []string // names of the network's outputs
+	class      int      // -1: the most probable
 
 	index           *explain.Index // nil: no neighbours
 	training        dataset.Dataset
@@ -380,8 +384,11 @@ func (e *explaining) explain(ctx context.Context, names []string, pictures []dat
 			File: names[i], Predictions: f.Predictions[:min(e.options.topk, len(f.Predictions))],
 			Temperature: e.x.Temperature(), Calibrated: e.calibrated,
 			Abstain: f.Confidence() < e.options.threshold, Threshold: e.options.threshold,
-			Class: e.x.Config().Classes[f.Class], Method: f.Method, Layer: f.Layer,
+			Class: e.classes[f.Class], Method: f.Method, Layer: f.Layer,
 			MapSize: [2]int{f.Map.Height, f.Map.Width}, MapMaximum: slices.Max(f.Map.Values), Neighbours: []neighbour{},
+		}
+		for k, p := range a.Predictions {
+			a.Predictions[k].Class = e.classes[p.Index]
 		}
 		base := e.fileName(names[i])
 		a.Overlay, a.Values = base+"-"+e.options.method+".png", base+"-"+e.options.method+".csv"
