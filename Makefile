@@ -11,7 +11,7 @@ race: ## the race detector, which needs cgo
 	CGO_ENABLED=1 go test -race -short ./...
 golden: ## remake the golden files (Python with the packages golden/README.md names)
 	cd golden && cat README.md
-interop: ## exported files in MODELS, run by PyTorch and onnxruntime on the CIFAR-10 in DATA, against ours
+interop: ## exported files in MODELS, run by PyTorch, onnxruntime and Keras on the CIFAR-10 in DATA, against ours
 	python bench/interop.py $(MODELS) $(DATA)/cifar10
 	RESIDUAL_INTEROP=$(abspath $(MODELS)) RESIDUAL_DATA=$(abspath $(DATA)) go test -count 1 -run TestInterop -v ./format
 demo: ## the main job on the embedded data

@@ -4,14 +4,14 @@ CIFAR-10.
     python bench/interop.py DIR DATA
 
 reads every model in DIR that residual exported (NAME.pth with NAME_model.py,
-NAME.onnx, folders with config.json) and writes DIR/NAME.logits: float32, a row
-for each picture of DATA/test_batch.bin. Then
+NAME.onnx, NAME.keras, folders with config.json) and writes DIR/NAME.logits:
+float32, a row for each picture of DATA/test_batch.bin. Then
 
     RESIDUAL_INTEROP=DIR RESIDUAL_DATA=… go test -run TestInterop -v ./format
 
 compares them with ours. Also loads what claims to be torchvision's or timm's with
 torchvision and timm, strictly. Needs torch, torchvision, timm, safetensors;
-onnxruntime for .onnx.
+onnxruntime for .onnx, keras for .keras.
 """
 
 import importlib.util
@@ -96,6 +96,12 @@ def main():
             session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
             name = session.get_inputs()[0].name
             logits = np.concatenate([session.run(None, {name: x[i : i + 500]})[0] for i in range(0, len(x), 500)])
+        elif path.suffix == ".keras":
+            import keras
+
+            pre = json.loads(json.loads(zipfile.ZipFile(path).read("metadata.json"))["residual"]["preprocess"])
+            net = keras.saving.load_model(path, compile=False, safe_mode=True)
+            logits = net.predict(preprocessed(images, pre).transpose(0, 2, 3, 1), batch_size=500, verbose=0)
         else:
             continue
         logits.astype("<f4").tofile(where / (path.name + ".logits"))
