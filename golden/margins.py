@@ -17,6 +17,7 @@ import torch.nn.functional as F
 import crosscheck
 import formula
 import torch_resnet
+import torch_variants
 
 nearest = np.inf
 relu, max_pool = F.relu, F.max_pool2d
@@ -28,14 +29,14 @@ def watched_relu(x, inplace=False):
     return relu(x)
 
 
-def watched_max_pool(x, *a, **k):
+def watched_max_pool(x, kernel_size, stride=None, padding=0, *a, **k):
     global nearest
     n, c, h, w = x.shape
-    windows = F.unfold(x.reshape(n * c, 1, h, w), 3, padding=1, stride=2)
+    windows = F.unfold(x.reshape(n * c, 1, h, w), kernel_size, padding=padding, stride=stride or kernel_size)
     top = windows.topk(2, dim=1).values
     top = top[:, 0] - top[:, 1] + (top[:, 0] == 0)  # among zeros the choice has no effect
     nearest = min(nearest, top.min().item())
-    return max_pool(x, *a, **k)
+    return max_pool(x, kernel_size, stride, padding, *a, **k)
 
 
 def keras_network(blocks, filters, classes):
@@ -48,6 +49,15 @@ def torch_network(name):
     return torch_resnet.build(name)[0].train()
 
 
+def variant(name):
+    model = torch_variants.NETWORKS[name][0]().double()
+    with torch.no_grad():
+        for k, v in model.state_dict().items():
+            if not k.endswith("num_batches_tracked"):
+                v.copy_(torch.from_numpy(formula.weight(torch_variants.our_name(k), tuple(v.shape))))
+    return model.train()
+
+
 def main():
     global nearest
     F.relu, F.max_pool2d = watched_relu, watched_max_pool
@@ -58,6 +68,7 @@ def main():
         ("torch_resnet20, three steps", torch_network("resnet20"), 8, 16),
         ("torch_resnet18", torch_network("resnet18"), 2, 64),
         ("keras_tutorial_full", keras_network([2, 2, 2, 2], 64, 10), 2, 32),
+        *((f"torch_{v}", variant(v), n, size) for v, (_, _, n, _, size) in torch_variants.NETWORKS.items()),
     ]:
         margins = {}
         with torch.no_grad():

@@ -109,28 +109,28 @@ def our_name(k):
 
 
 SMALL = {"block": "basic", "stem": "small", "shortcut": "projection"}
-NETWORKS = {  # file → model, network, images, first batch, height and width
+NETWORKS = {  # file → model, network, images, first batch (chosen by margins.py), height and width
     "resnetd": (
         lambda: ResNet(Bottleneck, [1, 1, 1, 1], num_classes=10, stem_width=8, stem_type="deep", avg_down=True,
                        channels=(16, 32, 64, 128), block_args={"attn_layer": "se"}),
         {"block": "bottleneck", "stem": "deep", "shortcut": "projection", "blocks": [1, 1, 1, 1], "filters": 16, "classes": 10,
          "avg_down": True, "se": True},
-        4, 0, 70,  # 35, 18, 9, 5, 3: sides that averaging rounds up
+        4, 26, 70,  # 35, 18, 9, 5, 3: sides that averaging rounds up
     ),
     "preact": (
         lambda: preact([1, 2, 1], (64, 128, 256), stem_chs=16, num_classes=10),
         {"block": "bottleneck", "stem": "large", "shortcut": "projection", "blocks": [1, 2, 1], "filters": 16, "classes": 10, "preact": True},
-        4, 0, 64,
+        4, 31, 64,
     ),
     "wrn": (
         lambda: WRN(16, 1),
         {**SMALL, "blocks": [2, 2, 2], "filters": 16, "stem_filters": 16, "classes": 10, "preact": True},
-        4, 0, 16,
+        4, 43, 16,
     ),
     "resnet9": (
         lambda: ResNet9(16),
         {**SMALL, "block": "pooled", "blocks": [1, 0, 1], "filters": 16, "classes": 10},
-        4, 0, 32,
+        4, 124, 32,
     ),
 }
 
