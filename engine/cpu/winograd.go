@@ -80,10 +80,9 @@ func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, changing
 		transformed := 16*x[0]*((y[1]+1)/2)*((y[2]+1)/2) + weights
 		set, least := c.k.Set, 32
 		if c.p.engine.bf16 {
-			set, least = c.bf16Set(), 64
-		}
-		if c.p.engine.bf16 && set == kernel.AMX {
-			return false // products cost less than the transforms' way through memory
+			if set, least = c.bf16Set(), 64; set == kernel.AMX {
+				return false // products cost less than the transforms' way through memory
+			}
 		}
 		return set > kernel.Generic && min(ch, oc) >= least && transformed*100 < direct*95
 	}
