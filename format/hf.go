@@ -113,11 +113,11 @@ const maxSide = 16 << 20
 func readSide(dir string, m *artifact.Model) error {
 	var c hfConfig
 	var p hfProcessor
-	hasConfig, err := readSideFile(filepath.Join(dir, "config.json"), &c)
+	hasConfig, err := readSideFile(filepath.Join(dir, "config.json"), maxSide, &c)
 	if err != nil {
 		return err
 	}
-	hasProcessor, err := readSideFile(filepath.Join(dir, "preprocessor_config.json"), &p)
+	hasProcessor, err := readSideFile(filepath.Join(dir, "preprocessor_config.json"), maxSide, &p)
 	if err != nil {
 		return err
 	}
@@ -175,7 +175,9 @@ func readSide(dir string, m *artifact.Model) error {
 	return m.Check()
 }
 
-func readSideFile(path string, v any) (found bool, err error) {
+// readSideFile fills v from a file of JSON that may be missing and is refused
+// beyond limit bytes.
+func readSideFile(path string, limit int64, v any) (found bool, err error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -183,8 +185,8 @@ func readSideFile(path string, v any) (found bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxSide {
-		return false, fmt.Errorf("%s: %d bytes, want a file of %d at most", path, info.Size(), maxSide)
+	if !info.Mode().IsRegular() || info.Size() > limit {
+		return false, fmt.Errorf("%s: %d bytes, want a file of %d at most", path, info.Size(), limit)
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {

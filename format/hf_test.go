@@ -122,7 +122,7 @@ func TestWriteHF(t *testing.T) {
 		}
 		tensors := map[string]tensor.Tensor{}
 		for _, v := range g.Variables {
-			tensors[v.Name] = tensor.New(tensor.Float32, artifact.FileShape(v.Shape)...)
+			tensors[v.Name] = tensor.New(tensor.Float32, model.FileShape(v.Shape)...)
 		}
 		m, err := artifact.Build(c.config, tensors)
 		if err != nil {

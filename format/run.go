@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -139,25 +137,9 @@ func stepOf(run *rundir.Dir, name string) (int, error) {
 }
 
 func readGolden(path string) ([]artifact.Golden, error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxGolden {
-		return nil, fmt.Errorf("%s: %d bytes, want a file of %d at most", path, info.Size(), maxGolden)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
 	var golden []artifact.Golden
-	if err := json.Unmarshal(b, &golden); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return golden, nil
+	_, err := readSideFile(path, maxGolden, &golden)
+	return golden, err
 }
 
 // variables is a store that keeps what it is given, in graph layout.

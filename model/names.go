@@ -19,11 +19,23 @@ func ToFile(t tensor.Tensor) tensor.Tensor {
 	s := t.Shape()
 	switch len(s) {
 	case 4:
-		return permute(t, tensor.Shape{s[3], s[2], s[0], s[1]}, []int{1, s[3], s[1] * s[2] * s[3], s[2] * s[3]})
+		return permute(t, FileShape(s), []int{1, s[3], s[1] * s[2] * s[3], s[2] * s[3]})
 	case 2:
-		return permute(t, tensor.Shape{s[1], s[0]}, []int{1, s[1]})
+		return permute(t, FileShape(s), []int{1, s[1]})
 	}
 	return t.Convert(precision(t))
+}
+
+// FileShape is the shape in a file of a variable whose shape in the graph is s:
+// [KH,KW,C,OC] → [OC,C,KH,KW], [C,OC] → [OC,C].
+func FileShape(s tensor.Shape) tensor.Shape {
+	switch len(s) {
+	case 4:
+		return tensor.Shape{s[3], s[2], s[0], s[1]}
+	case 2:
+		return tensor.Shape{s[1], s[0]}
+	}
+	return s
 }
 
 // FromFile is the inverse of ToFile.

@@ -93,7 +93,7 @@ func Build(c model.Config, tensors map[string]tensor.Tensor, recognised ...strin
 		if !IsFloat(t.DType()) {
 			return nil, fmt.Errorf("tensor %s is %v, want floating-point numbers", v.Name, t.DType())
 		}
-		if want := FileShape(v.Shape); !t.Shape().Equal(want) {
+		if want := model.FileShape(v.Shape); !t.Shape().Equal(want) {
 			return nil, fmt.Errorf("tensor %s has shape %v, the network wants %v", v.Name, t.Shape(), want)
 		}
 		value, lost := Float32(t)
@@ -136,18 +136,6 @@ func Float32(t tensor.Tensor) (value tensor.Tensor, rounded int) {
 		}
 	}
 	return value, rounded
-}
-
-// FileShape is the shape in torchvision's layout of a variable whose shape in
-// the graph is s: [KH,KW,C,OC] → [OC,C,KH,KW], [C,OC] → [OC,C].
-func FileShape(s tensor.Shape) tensor.Shape {
-	switch len(s) {
-	case 4:
-		return tensor.Shape{s[3], s[2], s[0], s[1]}
-	case 2:
-		return tensor.Shape{s[1], s[0]}
-	}
-	return s
 }
 
 // Tensor returns the tensor of that name; ok is false where there is none.

@@ -351,7 +351,7 @@ func (r *recogniser) shapes(c model.Config) error {
 	}
 	for _, v := range g.Variables {
 		t, ok := r.tensors[v.Name]
-		if want := FileShape(v.Shape); ok && !t.Shape().Equal(want) {
+		if want := model.FileShape(v.Shape); ok && !t.Shape().Equal(want) {
 			return fmt.Errorf("tensor %s has shape %v, %s would have %v", cmp.Or(r.original[v.Name], v.Name), t.Shape(), c.Name, want)
 		}
 	}

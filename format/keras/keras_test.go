@@ -242,7 +242,7 @@ func networks(t *testing.T) map[string]*artifact.Model {
 		}
 		tensors := map[string]tensor.Tensor{}
 		for _, v := range g.Variables {
-			shape := artifact.FileShape(v.Shape)
+			shape := model.FileShape(v.Shape)
 			w := golden.Values(x.name+v.Name, shape.Elements())
 			if !strings.HasSuffix(v.Name, "bias") && !strings.HasSuffix(v.Name, "mean") && len(shape) == 1 {
 				for i := range w {

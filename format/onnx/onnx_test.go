@@ -32,7 +32,7 @@ func made(t testing.TB, c model.Config) *artifact.Model {
 	}
 	tensors := map[string]tensor.Tensor{}
 	for _, v := range g.Variables {
-		shape := artifact.FileShape(v.Shape)
+		shape := model.FileShape(v.Shape)
 		wide := golden.Weight(v.Name, shape)
 		narrow := make([]float32, len(wide))
 		for i, x := range wide {

@@ -21,7 +21,7 @@ func Of(c model.Config, value func(name string) (tensor.Tensor, bool)) (*Network
 	n := &Network{}
 	layers := map[*graph.Node]*Layer{}
 	param := func(v *graph.Node) (Param, error) {
-		p := Param{Name: v.Name, Shape: fileShape(v.Shape)}
+		p := Param{Name: v.Name, Shape: model.FileShape(v.Shape)}
 		if value == nil {
 			return p, nil
 		}
@@ -120,16 +120,4 @@ func Of(c model.Config, value func(name string) (tensor.Tensor, bool)) (*Network
 	}
 	n.Output = layers[g.Outputs[0]]
 	return n, nil
-}
-
-// fileShape is the shape in torchvision's order of axes of a variable whose
-// shape in the graph is s: [KH,KW,C,OC] → [OC,C,KH,KW], [C,OC] → [OC,C].
-func fileShape(s tensor.Shape) tensor.Shape {
-	switch len(s) {
-	case 4:
-		return tensor.Shape{s[3], s[2], s[0], s[1]}
-	case 2:
-		return tensor.Shape{s[1], s[0]}
-	}
-	return s
 }

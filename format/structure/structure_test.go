@@ -55,7 +55,7 @@ func values(t *testing.T, c model.Config) map[string]tensor.Tensor {
 	}
 	out := map[string]tensor.Tensor{}
 	for _, v := range g.Variables {
-		shape := fileShape(v.Shape)
+		shape := model.FileShape(v.Shape)
 		wide := golden.Weight(v.Name, shape)
 		narrow := make([]float32, len(wide))
 		for i, x := range wide {
