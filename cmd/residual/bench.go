@@ -20,9 +20,10 @@ import (
 )
 
 type benchOptions struct {
-	model, convention, precision, only, format, profile string
-	batch, height, width, classes, threads, n           int
-	layers                                              bool
+	namedNetwork
+	model, precision, only, format, profile string
+	batch, threads, n                       int
+	layers                                  bool
 }
 
 func newBench() *cobra.Command {
@@ -36,6 +37,7 @@ from the first-level cache at the same moment, in float32 and, where there are
 instructions for it, in bfloat16. Figures are medians.`,
 		Example: `  residual bench
   residual bench resnet50 --height 224 --width 224 --classes 1000 --layers=false
+  residual bench resnet18 --se --layers=false
   residual bench --batch-size 128 --format json`,
 		Args: argsBetween(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -52,10 +54,6 @@ instructions for it, in bfloat16. Figures are medians.`,
 	f := c.Flags()
 	f.SortFlags = false
 	f.IntVar(&o.batch, "batch-size", 32, "images in a step")
-	f.IntVar(&o.height, "height", 32, "of the images")
-	f.IntVar(&o.width, "width", 32, "of the images")
-	f.IntVar(&o.classes, "classes", 10, "number of classes")
-	choiceFlag(f, &o.convention, "convention", "whose padding and batch norm", "keras", "torch")
 	precisionFlag(f, &o.precision, "all", "auto", "float32", "bfloat16")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
 	f.IntVar(&o.n, "runs", 5, "measurements of each figure, of which the median counts")
@@ -63,6 +61,9 @@ instructions for it, in bfloat16. Figures are medians.`,
 	f.BoolVar(&o.layers, "layers", true, "measure every convolution too")
 	f.StringVar(&o.profile, "profile", "", profileHelp)
 	choiceFlag(f, &o.format, "format", "", "text", "json")
+	section(f, "Measuring")
+	o.namedNetwork.addFlags(f)
+	section(f, "Network")
 	return c
 }
 
@@ -113,7 +114,7 @@ func runBench(ctx context.Context, o benchOptions, stdout io.Writer) (err error)
 	if o.n < 1 || o.batch < 1 {
 		return usageError{fmt.Errorf("--runs %d, --batch-size %d: want numbers from 1", o.n, o.batch)}
 	}
-	m, err := model.Named(o.model, model.Convention(o.convention), o.height, o.width, 3, o.classes)
+	m, err := o.namedNetwork.build(o.model)
 	if err != nil {
 		return err
 	}
@@ -226,7 +227,7 @@ func benchStep(m model.Config, o benchOptions) (*graph.Graph, error) {
 	}
 	return train.StepGraph(train.Config{
 		Model: m, Classes: make([]string, o.classes), Optimizer: recipe.Optimizer, L2: recipe.L2, Epochs: 1, BatchSize: o.batch,
-		Preprocess: loader.Preprocess{Height: o.height, Width: o.width, Channels: 3, Resize: loader.Squash, Scale: 1},
+		Preprocess: loader.Preprocess{Height: o.height, Width: o.width, Channels: o.channels, Resize: loader.Squash, Scale: 1},
 	}, o.batch)
 }
 

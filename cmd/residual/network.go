@@ -66,3 +66,28 @@ func (o *networkOptions) apply(m model.Config) (model.Config, error) {
 	overrideInto(o.flags.Changed, "drop-path", &m.DropPath, o.dropPath)
 	return m, m.Check()
 }
+
+// namedNetwork is a network of the literature with its changes, its images and
+// its classes, of the commands that take a name and no data.
+type namedNetwork struct {
+	networkOptions
+	convention                       string
+	height, width, channels, classes int
+}
+
+func (o *namedNetwork) addFlags(f *pflag.FlagSet) {
+	choiceFlag(f, &o.convention, "convention", "whose padding and batch norm", "keras", "torch")
+	f.IntVar(&o.height, "height", 32, "of the images")
+	f.IntVar(&o.width, "width", 32, "of the images")
+	f.IntVar(&o.channels, "channels", 3, "of the images")
+	f.IntVar(&o.classes, "classes", 10, "number of classes")
+	o.networkOptions.addFlags(f)
+}
+
+func (o *namedNetwork) build(name string) (model.Config, error) {
+	m, err := model.Named(name, model.Convention(o.convention), o.height, o.width, o.channels, o.classes)
+	if err != nil {
+		return m, err
+	}
+	return o.networkOptions.apply(m)
+}

@@ -9,26 +9,27 @@ import (
 	"github.com/residual-ml/residual/engine/cpu"
 	"github.com/residual-ml/residual/graph"
 	"github.com/residual-ml/residual/loader"
-	"github.com/residual-ml/residual/model"
 	"github.com/residual-ml/residual/train"
 )
 
 func newPlan() *cobra.Command {
-	var convention, precision, format string
-	var batch, height, width, classes int
+	var network namedNetwork
+	var precision, format string
+	var batch int
 	var inference, nodes bool
 	c := &cobra.Command{
 		Use:   "plan MODEL",
 		Short: "what the engine makes of a network: fused steps, kernels, memory",
 		Example: `  residual plan resnet18
   residual plan resnet18 --inference --batch-size 1
-  residual plan resnet20 --graph`,
+  residual plan resnet20 --graph
+  residual plan resnet18 --se --blocks 1,1 --inference`,
 		Args: argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := layerOptions(c, ""); err != nil {
 				return err
 			}
-			m, err := model.Named(args[0], model.Convention(convention), height, width, 3, classes)
+			m, err := network.build(args[0])
 			if err != nil {
 				return err
 			}
@@ -52,14 +53,13 @@ func newPlan() *cobra.Command {
 	f := c.Flags()
 	f.SortFlags = false
 	f.IntVar(&batch, "batch-size", 32, "images in a step")
-	f.IntVar(&height, "height", 32, "of the images")
-	f.IntVar(&width, "width", 32, "of the images")
-	f.IntVar(&classes, "classes", 10, "number of classes")
-	choiceFlag(f, &convention, "convention", "whose padding and batch norm", "keras", "torch")
 	precisionFlag(f, &precision, "auto", "float32", "bfloat16")
 	f.BoolVar(&inference, "inference", false, "the forward pass alone, not a training step")
 	f.BoolVar(&nodes, "graph", false, "print the graph, a line per node, instead of the plan")
 	choiceFlag(f, &format, "format", "", "text", "json")
+	section(f, "Plan")
+	network.addFlags(f)
+	section(f, "Network")
 	return c
 }
 

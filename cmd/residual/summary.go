@@ -15,10 +15,9 @@ import (
 
 func newSummary() *cobra.Command {
 	var o struct {
-		networkOptions
-		format, convention               string
-		height, width, channels, classes int
-		expand                           bool
+		namedNetwork
+		format string
+		expand bool
 	}
 	c := &cobra.Command{
 		Use:   "summary MODEL|RUN",
@@ -38,10 +37,7 @@ resnet18, RUN a run directory. For a name, the options give the images and class
 			var m model.Config
 			var err error
 			if slices.Contains(model.Names(), args[0]) {
-				m, err = model.Named(args[0], model.Convention(o.convention), o.height, o.width, o.channels, o.classes)
-				if err == nil {
-					m, err = o.networkOptions.apply(m)
-				}
+				m, err = o.namedNetwork.build(args[0])
 			} else {
 				m, err = modelOf(args[0])
 			}
@@ -59,12 +55,7 @@ resnet18, RUN a run directory. For a name, the options give the images and class
 	f.SortFlags = false
 	choiceFlag(f, &o.format, "format", "", "text", "json", "mermaid")
 	f.BoolVar(&o.expand, "expand-nested", false, "show the layers within residual blocks")
-	choiceFlag(f, &o.convention, "convention", "whose padding and batch norm", "keras", "torch")
-	f.IntVar(&o.height, "height", 32, "of the images")
-	f.IntVar(&o.width, "width", 32, "of the images")
-	f.IntVar(&o.channels, "channels", 3, "of the images")
-	f.IntVar(&o.classes, "classes", 10, "number of classes")
-	o.networkOptions.addFlags(f)
+	o.namedNetwork.addFlags(f)
 	return c
 }
 
