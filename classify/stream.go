@@ -33,6 +33,14 @@ type Outcome struct {
 // be read is an outcome; an error of the second value ends the sequence. Memory
 // does not grow with the number of sources.
 func (c *Classifier) Stream(ctx context.Context, sources iter.Seq[Source], batch int) iter.Seq2[Outcome, error] {
+	return c.StreamBy(ctx, sources, batch, c.Logits)
+}
+
+// StreamBy is Stream with logits that are computed in another way than Logits,
+// such as the mean over several views (evaluate.Averaged): like that it takes
+// preprocessed pictures [N,H,W,C] and returns [N,K].
+func (c *Classifier) StreamBy(ctx context.Context, sources iter.Seq[Source], batch int,
+	logits func(context.Context, tensor.Tensor) ([]float32, error)) iter.Seq2[Outcome, error] {
 	return func(yield func(Outcome, error) bool) {
 		if batch < 1 {
 			yield(Outcome{}, fmt.Errorf("classify: batches of %d, want at least 1", batch))
@@ -65,7 +73,7 @@ func (c *Classifier) Stream(ctx context.Context, sources iter.Seq[Source], batch
 				yield(Outcome{}, err)
 				return
 			}
-			if !c.classifyBatch(ctx, b, yield) {
+			if !c.classifyBatch(ctx, b, logits, yield) {
 				return
 			}
 			free <- b
@@ -76,13 +84,13 @@ func (c *Classifier) Stream(ctx context.Context, sources iter.Seq[Source], batch
 	}
 }
 
-func (c *Classifier) classifyBatch(ctx context.Context, b *pictureBatch, yield func(Outcome, error) bool) bool {
+func (c *Classifier) classifyBatch(ctx context.Context, b *pictureBatch, compute func(context.Context, tensor.Tensor) ([]float32, error), yield func(Outcome, error) bool) bool {
 	pre, k := c.config.Preprocess, len(c.config.Classes)
 	var logits []float32
 	if b.rows > 0 {
 		size := pre.Height * pre.Width * pre.Channels
 		var err error
-		logits, err = c.Logits(ctx, tensor.Of(b.numbers[:b.rows*size], b.rows, pre.Height, pre.Width, pre.Channels))
+		logits, err = compute(ctx, tensor.Of(b.numbers[:b.rows*size], b.rows, pre.Height, pre.Width, pre.Channels))
 		if err != nil {
 			yield(Outcome{}, err)
 			return false

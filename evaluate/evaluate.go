@@ -182,6 +182,20 @@ func (p *Pass) Records(ctx context.Context) iter.Seq2[Record, error] {
 	}
 }
 
+// Averaged returns what computes the logits of preprocessed pictures as Pass does
+// it: their weighted mean over the views. It is no more safe for concurrent use
+// than the classifier, and what it returns is valid until its next call.
+func Averaged(c *classify.Classifier, tta TTA) (func(context.Context, tensor.Tensor) ([]float32, error), error) {
+	v := viewer{classifier: c, views: tta.views(), classes: len(c.Config().Classes)}
+	if v.views == nil {
+		return nil, fmt.Errorf("evaluate: test-time augmentation %q, want one of %v", tta, TTAs)
+	}
+	return func(ctx context.Context, images tensor.Tensor) ([]float32, error) {
+		err := v.run(ctx, images)
+		return v.logits, err
+	}, nil
+}
+
 // viewer runs the network on the views of a batch.
 type viewer struct {
 	classifier *classify.Classifier

@@ -183,6 +183,10 @@ func TestRecords(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		averaged, err := evaluate.Averaged(c, tta)
+		if err != nil {
+			t.Fatal(err)
+		}
 		seen := 0
 		for r, err := range p.Records(t.Context()) {
 			if err != nil {
@@ -220,6 +224,19 @@ func TestRecords(t *testing.T) {
 				// Batches of other sizes may add in another order.
 				if math.Abs(float64(r.Logits[k]-want[k])) > 1e-5 || math.Abs(float64(r.Plain[k]-plain[k])) > 1e-5 || math.Abs(r.Probabilities[k]-probabilities[k]) > 1e-5 {
 					t.Fatalf("%s, picture %d: logits %v, plain %v, probabilities %v; want %v, %v, %v", tta, r.Index, r.Logits, r.Plain, r.Probabilities, want, plain, probabilities)
+				}
+			}
+			flat := make([]float32, size*size)
+			for i := range flat {
+				flat[i] = pixels[i/size][i%size]
+			}
+			alone, err := averaged(t.Context(), tensor.Of(flat, 1, size, size, 1))
+			if err != nil || len(alone) != len(want) {
+				t.Fatalf("%s, picture %d: averaged %v, %v", tta, r.Index, alone, err)
+			}
+			for k := range want { // which adds up in another order
+				if math.Abs(float64(alone[k]-want[k])) > 1e-5 {
+					t.Fatalf("%s, picture %d: averaged %v, want %v", tta, r.Index, alone, want)
 				}
 			}
 			if r.Index != seen || r.Label != seen%3 || r.Name() != fmt.Sprint("picture ", seen) {
@@ -497,6 +514,9 @@ func TestErrors(t *testing.T) {
 		if _, err := evaluate.NewPass(c, stripes(3), o); err == nil {
 			t.Errorf("%+v was accepted", o)
 		}
+	}
+	if _, err := evaluate.Averaged(c, "ten"); err == nil {
+		t.Error("ten views were accepted")
 	}
 	for what, d := range map[string]dataset.Dataset{"a broken picture": broken{stripes(9)}, "a label too large": foreign{stripes(9)}} {
 		p, err := evaluate.NewPass(c, d, evaluate.Options{BatchSize: 2})

@@ -36,13 +36,17 @@ type judgeOptions struct {
 
 func (o *judgeOptions) addFlags(f *pflag.FlagSet) {
 	choiceFlag(f, &o.split, "split", "which images", "auto", "test", "validation", "train")
-	choiceFlag(f, &o.tta, "tta", "average the logits of several views: flip, or six: flip and moved by a pixel", "none", "flip", "six")
+	ttaFlag(f, &o.tta)
 	f.IntVar(&o.batchSize, "batch-size", evaluate.DefaultBatchSize, "images at a time")
 	f.IntVar(&o.limit, "limit", 0, "use only so many images, stratified")
 	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
 	precisionFlag(f, &o.precision, "float32", "bfloat16", "auto")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
 	o.dataOptions.addFlags(f)
+}
+
+func ttaFlag(f *pflag.FlagSet, tta *string) {
+	choiceFlag(f, tta, "tta", "average the logits of several views: flip, or six: flip and moved by a pixel", "none", "flip", "six")
 }
 
 // checkpointFlags add the options that choose among the weights of a run.

@@ -26,11 +26,11 @@ import (
 
 type explainOptions struct {
 	dataOptions
-	method, class, layer, checkpoint, temperature string
-	topk, neighbours, batchSize, threads          int
-	threshold                                     float64
-	out, format, engine                           string
-	given                                         func(flag string) bool
+	method, class, layer, checkpoint, weights, temperature string
+	topk, neighbours, batchSize, threads                   int
+	threshold                                              float64
+	out, format, engine                                    string
+	given                                                  func(flag string) bool
 }
 
 func newExplain() *cobra.Command {
@@ -74,7 +74,7 @@ evaluations/ in the run directory; --neighbours 0 does without.`,
 	choiceFlag(f, &o.temperature, "temperature", "of the softmax: the one that eval fitted, or none", "auto", "off")
 	f.StringVarP(&o.out, "out", "o", "explanations", "directory for the pictures and values")
 	choiceFlag(f, &o.format, "format", "", "text", "json")
-	f.StringVar(&o.checkpoint, "checkpoint", "", "which weights: last, best, … (default: the run's result)")
+	checkpointFlags(f, &o.checkpoint, &o.weights)
 	f.StringVar(&o.data, "neighbours-in", "", "data set in whose training images neighbours are looked for (default: the run's)")
 	f.IntVar(&o.batchSize, "batch-size", 64, "images at a time")
 	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
@@ -119,7 +119,7 @@ func runExplain(ctx context.Context, o explainOptions, path string, files []stri
 		return err
 	}
 	defer eng.Close()
-	x, calibrated, err := openExplainer(path, o.checkpoint, o.temperature, eng, stderr)
+	x, calibrated, err := openExplainer(path, checkpointWith(o.checkpoint, o.weights), o.temperature, eng, stderr)
 	if err != nil {
 		return err
 	}

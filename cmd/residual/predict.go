@@ -19,14 +19,15 @@ import (
 
 	"github.com/residual-ml/residual/classify"
 	"github.com/residual-ml/residual/dataset"
+	"github.com/residual-ml/residual/evaluate"
 	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/metric"
 )
 
 type predictOptions struct {
-	format, engine, precision, checkpoint, temperature, filesFrom, weights string
-	topk, batchSize, threads                                               int
-	threshold                                                              float64
+	format, engine, precision, checkpoint, temperature, filesFrom, weights, tta string
+	topk, batchSize, threads                                                    int
+	threshold                                                                   float64
 }
 
 func newPredict() *cobra.Command {
@@ -42,10 +43,11 @@ from each line of a file. Pictures are resized and scaled as in training.
 A picture that cannot be read is named on standard error, the others go on, and the
 exit status is 1. csv has timm's columns: filename, index, label, prob, and with
 --topk index_0, index_1, … Probabilities are calibrated where residual eval has
-fitted a temperature for these weights.`,
+fitted a temperature for these weights and views (--tta).`,
 		Example: `  residual predict runs/RUN cat.jpg
   residual predict runs/RUN --topk 3 --format csv photos/ > labels.csv
   residual predict runs/RUN --threshold 0.9 '*.png'
+  residual predict runs/RUN --tta six cat.jpg
   curl -s https://example.org/cat.jpg | residual predict runs/RUN -
   find / -name '*.jpg' | residual predict runs/RUN --files-from - --format jsonl`,
 		Args: argsBetween(1, -1),
@@ -66,6 +68,7 @@ fitted a temperature for these weights.`,
 	f.Float64Var(&o.threshold, "threshold", 0, "abstain where the most probable class has less than this")
 	f.StringVar(&o.temperature, "temperature", "auto", "of the softmax: auto (what eval fitted), off or a number")
 	f.StringVar(&o.filesFrom, "files-from", "", "file with a path on each line; - for standard input")
+	ttaFlag(f, &o.tta)
 	checkpointFlags(f, &o.checkpoint, &o.weights)
 	f.IntVar(&o.batchSize, "batch-size", 32, "pictures at a time")
 	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
@@ -95,7 +98,11 @@ func runPredict(ctx context.Context, o predictOptions, run string, paths []strin
 	if warning != "" {
 		fmt.Fprintln(stderr, "warning: "+warning)
 	}
-	if err := setTemperature(c, o.temperature); err != nil {
+	if err := setTemperature(c, o.temperature, o.tta); err != nil {
+		return err
+	}
+	logits, err := evaluate.Averaged(c, evaluate.TTA(o.tta))
+	if err != nil {
 		return err
 	}
 	from := pictureSources{paths: paths, list: o.filesFrom, stdin: stdin}
@@ -108,7 +115,7 @@ func runPredict(ctx context.Context, o predictOptions, run string, paths []strin
 	out := predictionWriter{out: buffered, format: o.format, topk: min(o.topk, len(c.Classes())), threshold: o.threshold, limited: o.threshold > 0}
 	err = out.begin()
 	failed, seen := 0, 0
-	for outcome, streamed := range c.Stream(ctx, from.all, o.batchSize) {
+	for outcome, streamed := range c.StreamBy(ctx, from.all, o.batchSize, logits) {
 		if err = errors.Join(err, streamed); err != nil {
 			return err
 		}
@@ -130,13 +137,14 @@ func runPredict(ctx context.Context, o predictOptions, run string, paths []strin
 	return nil
 }
 
-// setTemperature applies --temperature: auto, off or a number.
-func setTemperature(c *classify.Classifier, option string) error {
+// setTemperature applies --temperature: auto (what was fitted to the mean of these
+// views), off or a number.
+func setTemperature(c *classify.Classifier, option, tta string) error {
 	switch option {
 	case "off":
 		return nil
 	case "auto":
-		cal, ok, err := c.Calibration("none")
+		cal, ok, err := c.Calibration(tta)
 		if err != nil || !ok {
 			return err
 		}
