@@ -37,17 +37,20 @@ type Page struct {
 	EvaluationName string
 	Others         []evaluate.Summary
 
-	Examples         [][]Example // by class, in the order of Evaluation.PerClass
-	Worst, Doubtful  []Example
-	Cropped          bool   // of the pictures with maps some lost their edges before the network saw them
-	MissingPictures  string // why there are no pictures, "" when there are
-	EvaluateCommand  string // what makes an evaluation
-	Network          model.Summary
-	Speed            []Fact
-	Receipt          []Fact
-	Kernels          [][2]string // operation and implementation
-	Commands, Config string      // the command line, and config.json
-	Notes            []string    // what a reader of the numbers must know
+	Examples        [][]Example // by class, in the order of Evaluation.PerClass
+	Worst, Doubtful []Example
+	Cropped         bool   // of the pictures with maps some lost their edges before the network saw them
+	MissingPictures string // why there are no pictures, "" when there are
+	// MissingNeighbours says why pictures have no neighbours, "" where they have them
+	// or nobody asked for any.
+	MissingNeighbours string
+	EvaluateCommand   string // what makes an evaluation
+	Network           model.Summary
+	Speed             []Fact
+	Receipt           []Fact
+	Kernels           [][2]string // operation and implementation
+	Commands, Config  string      // the command line, and config.json
+	Notes             []string    // what a reader of the numbers must know
 }
 
 // Fact is a name with its value, and perhaps a remark.
@@ -69,6 +72,8 @@ type Example struct {
 	Chances []Chance
 	// Maps are overlays that show where the evidence for a class lies.
 	Maps []ExampleMap
+	// Neighbours are the training images that the network finds most like it.
+	Neighbours []ExampleNeighbour
 }
 
 // Chance is a class with its probability.
@@ -84,6 +89,16 @@ type ExampleMap struct {
 	Class   string
 	Truth   bool // it is the true class
 	Empty   bool // there is no evidence for it
+}
+
+// ExampleNeighbour is a training image like the picture.
+type ExampleNeighbour struct {
+	Name    string
+	Picture []byte
+	Class   string
+	Truth   bool // it is of the picture's true class
+	Small   bool
+	Cosine  float64 // of the angle between the features of the two
 }
 
 //go:embed page.html

@@ -57,8 +57,9 @@ func samplePage(t *testing.T, classes int) Page {
 		t.Fatal(err)
 	}
 	example := Example{Name: `a "name" <i>.png`, Picture: small.Bytes(), Truth: s.Classes[0], Predicted: s.Classes[1], Wrong: true, Small: true,
-		Chances: []Chance{{s.Classes[1], 0.9, false}, {s.Classes[0], 0.01, true}},
-		Maps:    []ExampleMap{{photo.Bytes(), s.Classes[1], false, false}, {photo.Bytes(), s.Classes[0], true, true}}}
+		Chances:    []Chance{{s.Classes[1], 0.9, false}, {s.Classes[0], 0.01, true}},
+		Maps:       []ExampleMap{{photo.Bytes(), s.Classes[1], false, false}, {photo.Bytes(), s.Classes[0], true, true}},
+		Neighbours: []ExampleNeighbour{{"<like>.png", small.Bytes(), s.Classes[0], true, true, 0.98765}, {"b.jpg", photo.Bytes(), s.Classes[1], false, false, 0.5}}}
 	right := example
 	right.Wrong, right.Predicted, right.Maps = false, right.Truth, right.Maps[:1]
 	p := Page{
@@ -238,7 +239,8 @@ func TestPageContent(t *testing.T) {
 	for text, n := range map[string]int{
 		"<h1>resnet20 on &lt;shapes&gt;</h1>": 1, "prefers-color-scheme: dark": 1, "@media print": 1,
 		"without a temperature 6.00 %": 1, "<td class=\"n right\" style=\"--tint:44.7%\">8</td>": 3, // 50·√0.8
-		"none for <b>": 1, "<td class=\"n\">80.00 %</td><td class=\"n\">80.00 %</td><td class=\"n\">49.00 % to 94.00 %</td>": 3, "data:image/png;base64,": 8, "data:image/jpeg;base64,": 3,
+		"none for <b>": 1, "<td class=\"n\">80.00 %</td><td class=\"n\">80.00 %</td><td class=\"n\">49.00 % to 94.00 %</td>": 3, "data:image/png;base64,": 10, "data:image/jpeg;base64,": 5,
+		`title="&lt;like&gt;.png: cosine 0.9877"`: 2, `<span class="yes">class 0`: 2,
 		"look &lt;2&gt;": 1, "269,": 1, "<b>&\"": 0, "<i>": 0,
 	} {
 		if got := strings.Count(page, text); got != n {
@@ -249,6 +251,11 @@ func TestPageContent(t *testing.T) {
 		t.Errorf("%q without cropping", cut)
 	} else if p.Cropped = true; !strings.Contains(write(t, p), cut) {
 		t.Errorf("%q is not there with cropping", cut)
+	}
+	if none := "There are no training images beside them"; strings.Contains(page, none) {
+		t.Errorf("%q beside such images", none)
+	} else if p.MissingNeighbours = "the <data> are gone"; !strings.Contains(write(t, p), none+": the &lt;data&gt; are gone.") {
+		t.Errorf("%q is not there", none)
 	}
 	bare := write(t, Page{Title: "resnet20", Status: "imported", Network: p.Network, EvaluateCommand: "residual eval RUN DATA"})
 	if strings.Count(bare, "residual eval RUN DATA") != 5 || !strings.Contains(bare, "trained elsewhere and imported") {

@@ -153,19 +153,9 @@ func runExplain(ctx context.Context, o explainOptions, path string, files []stri
 		return err
 	}
 	if o.neighbours > 0 {
-		show := newProgress("auto", stderr, io.Discard)
 		e.training, e.trainingClasses = own.sets["train"], own.classes
-		if e.training == nil {
-			return fmt.Errorf("data set %s has no training images to find neighbours in", own.name)
-		}
-		e.index, err = x.Index(ctx, filepath.Join(x.Run().Path(), "evaluations"), e.training, own.hash+" train", o.batchSize, func(done, of int) {
-			if show.mode == "bar" {
-				show.bar("features of the training images", done, of)
-			}
-		})
-		show.done()
-		if err != nil {
-			return hint.Wrap(fmt.Errorf("features of the training images: %w", err), "to do without: --neighbours 0")
+		if e.index, err = own.index(ctx, x, o.batchSize, stderr); err != nil {
+			return hint.Wrap(err, "to do without: --neighbours 0")
 		}
 	}
 	e.options = o
@@ -315,6 +305,25 @@ func splitsOf(data *dataset.Data, cfg train.Config, own bool) (splitsOfRun, erro
 		s.hash += fmt.Sprintf(" %s %d %d %d", cfg.Data.Validation, cfg.Data.ValImages, cfg.Data.LimitTrain, cfg.Seed)
 	}
 	return s, nil
+}
+
+// index finds or computes the features of the training images.
+func (s splitsOfRun) index(ctx context.Context, x *explain.Explainer, batch int, stderr io.Writer) (*explain.Index, error) {
+	training := s.sets["train"]
+	if training == nil {
+		return nil, fmt.Errorf("data set %s has no training images to find neighbours in", s.name)
+	}
+	show := newProgress("auto", stderr, io.Discard)
+	ix, err := x.Index(ctx, filepath.Join(x.Run().Path(), "evaluations"), training, s.hash+" train", batch, func(done, of int) {
+		if show.mode == "bar" {
+			show.bar("features of the training images", done, of)
+		}
+	})
+	show.done()
+	if err != nil {
+		err = fmt.Errorf("features of the training images: %w", err)
+	}
+	return ix, err
 }
 
 // splitAndIndex reads "test:17".

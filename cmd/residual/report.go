@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"image/jpeg"
@@ -31,8 +32,8 @@ import (
 
 type reportOptions struct {
 	dataOptions
-	out, format, name, engine string
-	pictures, threads         int
+	out, format, name, engine     string
+	pictures, neighbours, threads int
 }
 
 func newReport() *cobra.Command {
@@ -43,12 +44,15 @@ func newReport() *cobra.Command {
 		Long: `Write one HTML file that needs nothing else, no network and no program but a
 browser: what was trained on what, figures with intervals, curves, confusion matrix,
 classes with pictures, the worst mistakes and least certain pictures with maps of
-what the network looked at, calibration, the network, speed, and a receipt with
-hashes, versions and command line.
+what the network looked at and the training images most like them, calibration,
+the network, speed, and a receipt with hashes, versions and command line.
 
 It shows the evaluation that residual eval kept last, of test images before others;
 --evaluation names another one. DATA is the data set that was evaluated, where that
-is not the run's own.`,
+is not the run's own.
+
+The first call with --neighbours computes the features of all training images and
+keeps them under evaluations/ in the run directory, as residual explain does.`,
 		Example: `  residual eval runs/RUN && residual report runs/RUN
   residual report runs/RUN -o report.html --pictures 48`,
 		Args: argsBetween(1, 2),
@@ -67,6 +71,7 @@ is not the run's own.`,
 	f.StringVarP(&o.out, "out", "o", "", "the file (default: report.html in the run directory)")
 	f.StringVar(&o.name, "evaluation", "", "name of the evaluation to show: evaluations/NAME.json")
 	f.IntVar(&o.pictures, "pictures", 24, "worst mistakes to show, and half as many doubts")
+	f.IntVar(&o.neighbours, "neighbours", 3, "training images to show beside each of these, where the run's data are there")
 	choiceFlag(f, &o.format, "format", "of the result on standard output", "text", "json")
 	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
@@ -83,8 +88,8 @@ const (
 )
 
 func runReport(ctx context.Context, o reportOptions, path string, stdout, stderr io.Writer) error {
-	if o.pictures < 0 {
-		return usageError{fmt.Errorf("--pictures %d: want a number from 0", o.pictures)}
+	if o.pictures < 0 || o.neighbours < 0 {
+		return usageError{fmt.Errorf("--pictures %d, --neighbours %d: want numbers from 0", o.pictures, o.neighbours)}
 	}
 	eng, err := openEngine(o.engine, o.threads)
 	if err != nil {
@@ -119,12 +124,14 @@ func runReport(ctx context.Context, o reportOptions, path string, stdout, stderr
 	}
 	if o.format == "json" {
 		return writeJSON(stdout, map[string]any{"report": o.out, "size_bytes": size, "evaluation": r.page.EvaluationName,
-			"mistakes": len(r.page.Worst), "doubts": len(r.page.Doubtful), "missing_pictures": r.page.MissingPictures})
+			"mistakes": len(r.page.Worst), "doubts": len(r.page.Doubtful), "missing_pictures": r.page.MissingPictures, "missing_neighbours": r.page.MissingNeighbours})
 	}
 	if r.page.Evaluation == nil {
 		fmt.Fprintf(stderr, "note: the run was not evaluated, so the page shows no mistakes; before: %s\n", r.page.EvaluateCommand)
 	} else if r.page.MissingPictures != "" {
 		fmt.Fprintf(stderr, "note: no pictures: %s\n", r.page.MissingPictures)
+	} else if r.page.MissingNeighbours != "" {
+		fmt.Fprintf(stderr, "note: no neighbours: %s\n", r.page.MissingNeighbours)
 	}
 	_, err = fmt.Fprintf(stdout, "%s (%.1f MB)\n", o.out, float64(size)/1e6)
 	return err
@@ -148,6 +155,8 @@ type reporting struct {
 	config     train.Config
 	x          *explain.Explainer // nil: no weights
 	calibrated bool
+	training   splitsOfRun    // data with training images
+	index      *explain.Index // their features; nil: no neighbours
 	page       report.Page
 }
 
@@ -254,12 +263,87 @@ func (r *reporting) evaluation(ctx context.Context, stderr io.Writer) error {
 		p.MissingPictures = "the run has no weights"
 		return nil
 	}
-	set, err := r.evaluated(ctx, s, stderr)
+	set, data, own, err := r.evaluated(ctx, s, stderr)
 	if err != nil {
 		p.MissingPictures = err.Error()
 		return nil
 	}
+	if err := r.openNeighbours(ctx, data, own, stderr); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		p.MissingNeighbours = err.Error()
+	}
 	return r.pictures(ctx, s, set)
+}
+
+// openNeighbours makes ready to show training images beside pictures; the error
+// says why there are none. data is what was evaluated, own says that the run was
+// trained on it.
+func (r *reporting) openNeighbours(ctx context.Context, data *dataset.Data, own bool, stderr io.Writer) (err error) {
+	cfg := r.config
+	if r.options.neighbours == 0 || r.options.pictures == 0 {
+		return nil
+	}
+	if !own {
+		if cfg.Data.Source == "" {
+			return errors.New("the run does not say what its network was trained on")
+		}
+		o := r.options.dataOptions
+		o.classMap, o.noDownload = "", true
+		o = o.ofRun(cfg)
+		if data, err = o.open(ctx, cfg.Seed, stderr); err != nil {
+			return err
+		}
+	}
+	var was origin
+	if err := r.run.ReadOrigin(&was); err == nil && was.DataHash != data.Origin.Hash {
+		return fmt.Errorf("%s has the hash %s, the run was trained on %s", data.Name, data.Origin.Hash, was.DataHash)
+	}
+	training, err := splitsOf(data, cfg, true)
+	if err != nil {
+		return err
+	}
+	r.training = training
+	r.index, err = training.index(ctx, r.x, evaluate.DefaultBatchSize, stderr)
+	return err
+}
+
+// neighboursOf finds the training images most like pictures that were explained. A
+// training image is not its own neighbour.
+func (r *reporting) neighboursOf(ctx context.Context, s evaluate.Summary, chosen []evaluate.Picture, explained []explain.Explanation) ([][]report.ExampleNeighbour, error) {
+	all := make([][]report.ExampleNeighbour, len(chosen))
+	if r.index == nil || len(chosen) == 0 {
+		return all, nil
+	}
+	features := make([][]float32, len(chosen))
+	for i := range explained {
+		features[i] = explained[i].Features
+	}
+	itself := s.Split == "train" && !s.Limited && s.Data == r.training.name
+	nearest, err := r.index.Nearest(ctx, features, r.options.neighbours+1)
+	if err != nil {
+		return nil, err
+	}
+	set := r.training.sets["train"]
+	for i, found := range nearest {
+		for _, n := range found {
+			if itself && n.Index == chosen[i].Index || len(all[i]) == r.options.neighbours {
+				continue
+			}
+			var picture dataset.Image
+			if err := set.Image(n.Index, &picture); err != nil {
+				return nil, err
+			}
+			class := r.training.classes[set.Label(n.Index)]
+			like := report.ExampleNeighbour{Name: filepath.Base(set.Name(n.Index)), Class: class, Truth: class == s.Classes[chosen[i].Label], Small: isSmall(picture), Cosine: n.Cosine}
+			if like.Picture, err = thumbnail(explain.Picture(picture), 128, like.Small); err != nil {
+				return nil, err
+			}
+			all[i] = append(all[i], like)
+		}
+	}
+	return all, nil
 }
 
 // merits order evaluations: of these weights, of test images, of all of them, as
@@ -274,37 +358,38 @@ func merits(s evaluate.Summary, weights string) []int64 {
 	return []int64{one(s.Weights == weights), one(s.Split != "train"), one(s.Split == "test"), one(!s.Limited), one(s.TTA == evaluate.None), s.Time.Unix()}
 }
 
-// evaluated opens the images that an evaluation is of.
-func (r *reporting) evaluated(ctx context.Context, s evaluate.Summary, stderr io.Writer) (dataset.Dataset, error) {
+// evaluated opens the images that an evaluation is of; own says that the run was
+// trained on these data.
+func (r *reporting) evaluated(ctx context.Context, s evaluate.Summary, stderr io.Writer) (set dataset.Dataset, data *dataset.Data, own bool, err error) {
 	o, cfg := r.options.dataOptions, r.config
-	own := o.data == "" || o.data == cfg.Data.Source
+	own = o.data == "" || o.data == cfg.Data.Source
 	if own {
 		if cfg.Data.Source == "" {
-			return nil, fmt.Errorf("the run does not say where %s is; name it: residual report %s DATA", s.Data, r.page.Run)
+			return nil, nil, own, fmt.Errorf("the run does not say where %s is; name it: residual report %s DATA", s.Data, r.page.Run)
 		}
 		o = o.ofRun(cfg)
 	}
 	o.noDownload = true // a page is no reason to fetch gigabytes
-	data, err := o.open(ctx, cfg.Seed, stderr)
+	data, err = o.open(ctx, cfg.Seed, stderr)
 	if err != nil {
-		return nil, err
+		return nil, nil, own, err
 	}
 	if data.Origin.Hash != s.DataHash {
-		return nil, fmt.Errorf("%s has the hash %s, the evaluation is of %s with %s", data.Name, data.Origin.Hash, s.Data, s.DataHash)
+		return nil, nil, own, fmt.Errorf("%s has the hash %s, the evaluation is of %s with %s", data.Name, data.Origin.Hash, s.Data, s.DataHash)
 	}
-	set, _, err := splitToEvaluate(data, cfg, own, s.Split)
+	set, _, err = splitToEvaluate(data, cfg, own, s.Split)
 	if err != nil {
-		return nil, err
+		return nil, nil, own, err
 	}
 	if s.Limited {
 		if set, err = limited(set, s.Images, len(data.Classes), cfg.Seed, "--limit"); err != nil {
-			return nil, err
+			return nil, nil, own, err
 		}
 	}
 	if set.Len() != s.Images {
-		return nil, fmt.Errorf("the %s split of %s has %d images, the evaluation is of %d", s.Split, data.Name, set.Len(), s.Images)
+		return nil, nil, own, fmt.Errorf("the %s split of %s has %d images, the evaluation is of %d", s.Split, data.Name, set.Len(), s.Images)
 	}
-	return set, nil
+	return set, data, own, nil
 }
 
 // pictures fills in examples of the classes and the galleries.
@@ -379,8 +464,12 @@ func (r *reporting) gallery(ctx context.Context, s evaluate.Summary, set dataset
 		if err != nil {
 			return nil, err
 		}
+		neighbours, err := r.neighboursOf(ctx, s, part, forPredicted)
+		if err != nil {
+			return nil, err
+		}
 		for i, c := range part {
-			e := report.Example{Name: filepath.Base(c.Name), Truth: s.Classes[c.Label], Wrong: c.Predicted != c.Label, Predicted: "nothing", Small: isSmall(pictures[i])}
+			e := report.Example{Name: filepath.Base(c.Name), Neighbours: neighbours[i], Truth: s.Classes[c.Label], Wrong: c.Predicted != c.Label, Predicted: "nothing", Small: isSmall(pictures[i])}
 			if c.Predicted >= 0 {
 				e.Predicted = s.Classes[c.Predicted]
 			}
