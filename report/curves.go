@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"image/color"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,15 +33,17 @@ const (
 	pngDPI       = 144
 	margin       = vg.Length(18)
 	gutter       = vg.Length(30) // between the panels
-	headHeight   = vg.Length(44) // title and legend of a panel
+	headHeight   = vg.Length(44) // title and legend of a panel, of one row
+	legendHeight = vg.Length(15) // each further row
 	footHeight   = vg.Length(20) // caption
 )
 
-// Blue and vermilion of Okabe and Ito, "Color universal design" (2008), which
+// Blue, vermilion and bluish green of Okabe and Ito, "Color universal design" (2008), which
 // colour-blind people tell apart. Each line has a marker of its own as well.
 var (
 	trainingColor   = color.RGBA{0x00, 0x72, 0xb2, 0xff}
 	validationColor = color.RGBA{0xd5, 0x5e, 0x00, 0xff}
+	averageColor    = color.RGBA{0x00, 0x9e, 0x73, 0xff}
 	inkColor        = color.RGBA{0x22, 0x22, 0x22, 0xff}
 	softColor       = color.RGBA{0x5c, 0x5c, 0x5c, 0xff} // 6.7:1 on white
 	gridColor       = color.RGBA{0xe4, 0xe4, 0xe4, 0xff}
@@ -48,7 +51,8 @@ var (
 )
 
 // WriteCurves writes curves.png and curves.svg into the run directory: accuracy
-// and loss by epoch, training and validation, as the tutorial shows them. The
+// and loss by epoch, training and validation, as the tutorial shows them, and the
+// validation of the moving average of the weights where the run keeps one. The
 // caption says in a line what was trained on what and how.
 func WriteCurves(d *rundir.Dir, caption string) error {
 	history, err := d.History()
@@ -117,28 +121,55 @@ func drawFigure(c draw.Canvas, history rundir.History, caption string) {
 	c.Min.Y += footHeight
 
 	half := (c.Max.X - c.Min.X - gutter) / 2
-	drawPanel(draw.Crop(c, 0, -half-gutter, 0, 0), accuracyPanel(history))
-	drawPanel(draw.Crop(c, half+gutter, 0, 0, 0), lossPanel(history))
+	accuracy, loss := accuracyPanel(history), lossPanel(history)
+	rows := max(len(accuracy.legend(half)), len(loss.legend(half)))
+	drawPanel(draw.Crop(c, 0, -half-gutter, 0, 0), accuracy, rows)
+	drawPanel(draw.Crop(c, half+gutter, 0, 0, 0), loss, rows)
 }
 
 // panel is one of the two pictures.
 type panel struct {
-	title                string
-	training, validation series
-	best                 int                  // index into validation, -1 for none
-	format               func(float64) string // of a value in the legend
-	y                    axis
+	title                         string
+	training, validation, average series               // average: validation of the moving average
+	best                          point                // of the two kinds of validation
+	format                        func(float64) string // of a value in the legend
+	y                             axis
+}
+
+// point is a value of a line; ok is false where there is none.
+type point struct {
+	x, y float64
+	ok   bool
+}
+
+// averageOf are the scores of the moving average, NaN where there is none.
+func averageOf(e rundir.Epoch) rundir.Scores {
+	if e.EMA == nil {
+		return rundir.Scores{ValLoss: math.NaN(), ValAccuracy: math.NaN()}
+	}
+	return *e.EMA
+}
+
+// bestOf is the best value of all lines, of equals that of the first line.
+func bestOf(better func(a, b float64) bool, lines ...series) (best point) {
+	for _, s := range lines {
+		if i := s.extreme(better); i >= 0 && (!best.ok || better(s.y[i], best.y)) {
+			best = point{s.x[i], s.y[i], true}
+		}
+	}
+	return best
 }
 
 func accuracyPanel(history rundir.History) panel {
 	p := panel{
 		training:   newSeries(history, func(e rundir.Epoch) float64 { return 100 * e.Accuracy }),
 		validation: newSeries(history, func(e rundir.Epoch) float64 { return 100 * e.ValAccuracy }),
+		average:    newSeries(history, func(e rundir.Epoch) float64 { return 100 * averageOf(e).ValAccuracy }),
 	}
-	p.best = p.validation.extreme(func(a, b float64) bool { return a > b })
+	p.best = bestOf(func(a, b float64) bool { return a > b }, p.validation, p.average)
 	p.format = func(v float64) string { return fmt.Sprintf("%.2f %%", v) }
 	p.title = p.shown() + " Accuracy"
-	low, high := valueRange(p.training, p.validation)
+	low, high := valueRange(p.training, p.validation, p.average)
 	if len(history) == 1 {
 		low, high = low-10, high+10 // a difference must not look larger than it is
 	}
@@ -150,10 +181,11 @@ func lossPanel(history rundir.History) panel {
 	p := panel{
 		training:   newSeries(history, func(e rundir.Epoch) float64 { return e.Loss }),
 		validation: newSeries(history, func(e rundir.Epoch) float64 { return e.ValLoss }),
+		average:    newSeries(history, func(e rundir.Epoch) float64 { return averageOf(e).ValLoss }),
 	}
-	p.best = p.validation.extreme(func(a, b float64) bool { return a < b })
+	p.best = bestOf(func(a, b float64) bool { return a < b }, p.validation, p.average)
 	p.format = func(v float64) string { return fmt.Sprintf("%.3g", v) }
-	low, high := valueRange(p.training, p.validation)
+	low, high := valueRange(p.training, p.validation, p.average)
 	if len(history) == 1 {
 		low, high = max(min(low, 0), low-0.25*high), 1.25*high
 	}
@@ -173,13 +205,14 @@ func (p panel) shown() string {
 	return "Training and Validation"
 }
 
-func drawPanel(c draw.Canvas, p panel) {
-	p.training.style, p.validation.style = trainingStyle, validationStyle
+// drawPanel leaves room for so many rows of a legend.
+func drawPanel(c draw.Canvas, p panel, rows int) {
+	p.training.style, p.validation.style, p.average.style = trainingStyle, validationStyle, averageStyle
 	bold := textStyle(12.5, inkColor)
 	bold.Font.Weight = xfont.WeightBold
 	bold.YAlign = text.YTop
 	c.FillText(bold, vg.Point{X: c.Min.X, Y: c.Max.Y}, p.title)
-	drawLegend(c, p, c.Max.Y-headHeight+16)
+	drawLegend(c, p.legend(c.Max.X-c.Min.X), c.Max.Y-headHeight+16)
 
 	figure := plot.New()
 	first, last := slices.Min(p.training.x), slices.Max(p.training.x)
@@ -199,11 +232,11 @@ func drawPanel(c draw.Canvas, p panel) {
 	if p.training.empty() && p.validation.empty() {
 		figure.Add(notice("no finite values"))
 	}
-	figure.Add(p.training, p.validation)
-	if p.best >= 0 && first < last {
-		figure.Add(ring{p.validation.x[p.best], p.validation.y[p.best]})
+	figure.Add(p.training, p.validation, p.average)
+	if p.best.ok && first < last {
+		figure.Add(ring{p.best.x, p.best.y})
 	}
-	c.Max.Y -= headHeight
+	c.Max.Y -= headHeight + legendHeight*vg.Length(rows-1)
 	figure.Draw(c)
 }
 
@@ -235,38 +268,79 @@ func plainAxes(figure *plot.Plot) {
 	figure.Y.Tick.LineStyle.Width = 0
 }
 
-// drawLegend writes the legend in a row, outside of the data, which no corner of
-// a panel is sure to be free of.
-func drawLegend(c draw.Canvas, p panel, y vg.Length) {
-	const line, gap, space = vg.Length(22), vg.Length(5), vg.Length(15)
+// entry is a line of a panel in its legend, or the ring.
+type entry struct {
+	label string
+	style *lineStyle // nil: the ring
+}
+
+const legendLine, legendGap, legendSpace = vg.Length(22), vg.Length(5), vg.Length(15)
+
+func legendText() text.Style {
 	style := textStyle(10, softColor)
 	style.YAlign = text.YCenter
-	x := c.Min.X
-	write := func(label string) {
-		x += gap
-		c.FillText(style, vg.Point{X: x, Y: y + 0.8}, label) // lower-case letters level with the line
-		x += style.Width(label) + space
+	return style
+}
+
+func (e entry) width() vg.Length {
+	sign := 2 * ringRadius
+	if e.style != nil {
+		sign = legendLine
 	}
-	single := len(p.training.x) == 1 // then the values say more than two dots, and none is best
+	return sign + legendGap + legendText().Width(e.label)
+}
+
+// legend is what the legend says, in rows that fit a width.
+func (p panel) legend(width vg.Length) [][]entry {
+	single := len(p.training.x) == 1 // then the values say more than dots, and none is best
+	var all []entry
 	for _, s := range []struct {
 		label string
 		series
-	}{{"Training", p.training}, {"Validation", p.validation}} {
+		style lineStyle
+	}{{"Training", p.training, trainingStyle}, {"Validation", p.validation, validationStyle}, {"Moving average", p.average, averageStyle}} {
 		if s.empty() {
 			continue
 		}
 		if single {
 			s.label += " " + p.format(s.y[0])
 		}
-		c.StrokeLine2(s.style.line(1.8), x, y, x+line, y)
-		s.style.marker(&c, vg.Point{X: x + line/2, Y: y})
-		x += line
-		write(s.label)
+		all = append(all, entry{s.label, &s.style})
 	}
-	if p.best >= 0 && !single {
-		drawRing(&c, vg.Point{X: x + ringRadius, Y: y})
-		x += 2 * ringRadius
-		write(fmt.Sprintf("Best %s, epoch %d", p.format(p.validation.y[p.best]), int(p.validation.x[p.best])))
+	if p.best.ok && !single {
+		all = append(all, entry{fmt.Sprintf("Best %s, epoch %d", p.format(p.best.y), int(p.best.x)), nil})
+	}
+	rows, x := [][]entry{nil}, vg.Length(0)
+	for _, e := range all {
+		last := len(rows) - 1
+		if len(rows[last]) > 0 && x+e.width() > width {
+			rows, x = append(rows, nil), 0
+			last++
+		}
+		rows[last] = append(rows[last], e)
+		x += e.width() + legendSpace
+	}
+	return rows
+}
+
+// drawLegend writes the legend in rows, outside of the data, which no corner of
+// a panel is sure to be free of.
+func drawLegend(c draw.Canvas, rows [][]entry, y vg.Length) {
+	style := legendText()
+	for _, row := range rows {
+		x := c.Min.X
+		for _, e := range row {
+			if e.style == nil {
+				drawRing(&c, vg.Point{X: x + ringRadius, Y: y})
+			} else {
+				c.StrokeLine2(e.style.line(1.8), x, y, x+legendLine, y)
+				e.style.marker(&c, vg.Point{X: x + legendLine/2, Y: y})
+			}
+			label := x + e.width() - style.Width(e.label)
+			c.FillText(style, vg.Point{X: label, Y: y + 0.8}, e.label) // lower-case letters level with the line
+			x += e.width() + legendSpace
+		}
+		y -= legendHeight
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/vg"
 
 	"github.com/residual-ml/residual/rundir"
 )
@@ -137,6 +138,61 @@ func TestCurves(t *testing.T) {
 		}
 		if n := count(img, validationColor); (n > 0) != c.validation {
 			t.Errorf("%s: %d pixels of the validation line", c.name, n)
+		}
+	}
+}
+
+// A run with a moving average has its line too, in a legend that may take two rows,
+// and the better of both validations is ringed. Without one, nothing changes.
+func TestCurvesOfAverage(t *testing.T) {
+	h := run(5)
+	if _, svg, err := Curves(h, ""); err != nil || slices.Contains(svgTexts(t, svg), "Moving average") {
+		t.Errorf("a moving average that is not there, %v", err)
+	}
+	for i := range h {
+		h[i].EMA = &rundir.Scores{ValLoss: h[i].ValLoss + 0.1, ValAccuracy: h[i].ValAccuracy - 0.05}
+	}
+	h[3].EMA.ValAccuracy = 0.6789
+	for name, c := range map[string]struct {
+		history rundir.History
+		want    []string
+	}{
+		"five epochs": {h, []string{"Moving average", "Best 67.89 %, epoch 4", "Best 1.94, epoch 5"}},
+		"one epoch":   {h[:1], []string{"Moving average 28.00 %", "Validation 33.00 %"}},
+	} {
+		pngBytes, svg, err := Curves(c.history, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts := svgTexts(t, svg)
+		for _, want := range c.want {
+			if !slices.Contains(texts, want) {
+				t.Errorf("%s: no text %q in %q", name, want, texts)
+			}
+		}
+		img, err := png.Decode(bytes.NewReader(pngBytes))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := count(img, averageColor); n == 0 {
+			t.Errorf("%s: no pixel of the average's line", name)
+		}
+	}
+	p := accuracyPanel(h)
+	for _, width := range []vg.Length{10, 100, 200, 367, 1000} {
+		n := 0
+		for _, row := range p.legend(width) {
+			x := -legendSpace
+			for _, e := range row {
+				x += legendSpace + e.width()
+			}
+			if len(row) == 0 || x > width && len(row) > 1 {
+				t.Errorf("a row of %d entries is %v wide, of %v", len(row), x, width)
+			}
+			n += len(row)
+		}
+		if n != 4 {
+			t.Errorf("the legend has %d entries, want 4", n)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -128,7 +129,11 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"targets": distinctTargets,
 	"nan":     func(f float64) bool { return math.IsNaN(f) },
 	"tint":    tint, "wrongtint": wrongTint,
-	"first":    func(n int, p []evaluate.Pair) []evaluate.Pair { return p[:min(n, len(p))] },
+	"first": func(n int, p []evaluate.Pair) []evaluate.Pair { return p[:min(n, len(p))] },
+	"averages": func(h rundir.History) bool {
+		return slices.ContainsFunc(h, func(e rundir.Epoch) bool { return e.EMA != nil })
+	},
+	"average":  averageOf,
 	"accuracy": accuracyChart, "loss": lossChart, "rate": rateChart,
 	"reliability": reliabilityChart, "coverage": coverageChart,
 	"heat": heatChart, "network": networkChart,

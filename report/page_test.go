@@ -252,6 +252,23 @@ func TestPageContent(t *testing.T) {
 	} else if p.Cropped = true; !strings.Contains(write(t, p), cut) {
 		t.Errorf("%q is not there with cropping", cut)
 	}
+	averaged := samplePage(t, 3)
+	averaged.History[1].EMA = &rundir.Scores{ValLoss: 0.8765, ValAccuracy: 0.7654}
+	withAverage := write(t, averaged)
+	for text, n := range map[string]int{
+		"of the moving average</span>": 2, "<td class=\"n\">76.54 %</td>": 1, `class="mark average"`: 2, "Average’s accuracy": 1,
+		"That of the moving average of the weights goes from 76.54 %": 1,
+	} {
+		if got := strings.Count(withAverage, text); got != n || strings.Contains(page, text) {
+			t.Errorf("with a moving average %q is there %d times, want %d, and without one %v", text, got, n, strings.Contains(page, text))
+		}
+	}
+	if strings.Contains(withAverage, "NaN") {
+		t.Error("an epoch without average shows NaN")
+	}
+	if rows := strings.Count(withAverage, "<tr><th scope=\"row\" class=\"n\">"); rows < 2 {
+		t.Errorf("%d epochs in the table", rows)
+	}
 	if none := "There are no training images beside them"; strings.Contains(page, none) {
 		t.Errorf("%q beside such images", none)
 	} else if p.MissingNeighbours = "the <data> are gone"; !strings.Contains(write(t, p), none+": the &lt;data&gt; are gone.") {

@@ -22,6 +22,7 @@ type lineStyle struct {
 var (
 	trainingStyle   = lineStyle{trainingColor, draw.CircleGlyph{}, 3}
 	validationStyle = lineStyle{validationColor, draw.BoxGlyph{}, 2.7}
+	averageStyle    = lineStyle{averageColor, draw.PyramidGlyph{}, 3.2}
 )
 
 func (s lineStyle) line(width vg.Length) draw.LineStyle {

@@ -71,7 +71,7 @@ func (a axis) part(v float64) float64 {
 func px(v float64) string { return strconv.FormatFloat(math.Round(10*v)/10, 'f', -1, 64) }
 
 // line draws through points; values that are not finite interrupt it. With marks
-// each point is also shown, of a second line as squares.
+// each point is also shown, of a second line as squares, of a third as diamonds.
 func (c *chart) line(class string, x, y []float64, marks bool) {
 	var path strings.Builder
 	move := true
@@ -99,9 +99,12 @@ func (c *chart) line(class string, x, y []float64, marks bool) {
 		if !finite(y[i]) || len(x) > 25 && i%every != 0 {
 			continue
 		}
-		if class == "validation" {
+		switch class {
+		case "average":
+			fmt.Fprintf(&c.b, `<path class="mark %s" d="M%s %sl4.4 4.4l-4.4 4.4l-4.4 -4.4z"/>`, class, px(c.atX(x[i])), px(c.atY(y[i])-4.4))
+		case "validation":
 			fmt.Fprintf(&c.b, `<rect class="mark %s" x="%s" y="%s" width="6.4" height="6.4"/>`, class, px(c.atX(x[i])-3.2), px(c.atY(y[i])-3.2))
-		} else {
+		default:
 			fmt.Fprintf(&c.b, `<circle class="mark %s" cx="%s" cy="%s" r="3.4"/>`, class, px(c.atX(x[i])), px(c.atY(y[i])))
 		}
 	}
@@ -141,29 +144,33 @@ func describe(name string, y []float64, format func(float64) string) string {
 func accuracyChart(h rundir.History) template.HTML {
 	x, training := epochs(h, func(e rundir.Epoch) float64 { return 100 * e.Accuracy })
 	_, validation := epochs(h, func(e rundir.Epoch) float64 { return 100 * e.ValAccuracy })
-	low, high := valueRange(series{x: x, y: training}, series{x: x, y: validation})
+	_, average := epochs(h, func(e rundir.Epoch) float64 { return 100 * averageOf(e).ValAccuracy })
+	low, high := valueRange(series{x: x, y: training}, series{x: x, y: validation}, series{x: x, y: average})
 	format := func(v float64) string { return fmt.Sprintf("%.2f %%", v) }
-	c := newChart("accuracy", "Accuracy by epoch", describe("Training accuracy", training, format)+describe("Validation accuracy", validation, format),
+	c := newChart("accuracy", "Accuracy by epoch", describe("Training accuracy", training, format)+describe("Validation accuracy", validation, format)+describe("That of the moving average of the weights", average, format),
 		"epoch", epochAxis(h, 1), percentAxis(low, high))
 	c.line("training", x, training, true)
 	c.line("validation", x, validation, true)
+	c.line("average", x, average, true)
 	return c.done()
 }
 
 func lossChart(h rundir.History, steps []Step) template.HTML {
 	x, training := epochs(h, func(e rundir.Epoch) float64 { return e.Loss })
 	_, validation := epochs(h, func(e rundir.Epoch) float64 { return e.ValLoss })
+	_, average := epochs(h, func(e rundir.Epoch) float64 { return averageOf(e).ValLoss })
 	at, single := stepValues(steps, func(s Step) float64 { return s.Loss })
-	low, high := valueRange(series{x: x, y: training}, series{x: x, y: validation}, series{x: at, y: single})
+	low, high := valueRange(series{x: x, y: training}, series{x: x, y: validation}, series{x: x, y: average}, series{x: at, y: single})
 	from := 1.0
 	if len(steps) > 0 {
 		from = 0
 	}
-	c := newChart("loss", "Loss by epoch", describe("Training loss", training, number)+describe("Validation loss", validation, number),
+	c := newChart("loss", "Loss by epoch", describe("Training loss", training, number)+describe("Validation loss", validation, number)+describe("That of the moving average of the weights", average, number),
 		"epoch", epochAxis(h, from), lossAxis(low, high))
 	c.line("steps", at, single, false)
 	c.line("training", x, training, true)
 	c.line("validation", x, validation, true)
+	c.line("average", x, average, true)
 	return c.done()
 }
 

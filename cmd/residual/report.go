@@ -12,6 +12,7 @@ import (
 	"image/png"
 	"io"
 	"maps"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -772,9 +773,13 @@ func (r *reporting) figures() []report.Fact {
 		}
 		add("Calibration error", fmt.Sprintf("%.2f %%", 100*float64(s.Calibration.ECE)), detail)
 	}
-	if best := bestEpoch(p.History); best >= 0 {
+	if best, average := bestEpoch(p.History); best >= 0 {
 		e := p.History[best]
-		add("Best validation", fmt.Sprintf("%.2f %%", 100*e.ValAccuracy), fmt.Sprintf("accuracy, epoch %d of %d", e.Epoch, r.config.Epochs))
+		value, of := e.ValAccuracy, "accuracy"
+		if average {
+			value, of = e.EMA.ValAccuracy, "accuracy of the moving average"
+		}
+		add("Best validation", fmt.Sprintf("%.2f %%", 100*value), fmt.Sprintf("%s, epoch %d of %d", of, e.Epoch, r.config.Epochs))
 	}
 	add("Trainable parameters", groupDigits(p.Network.Trainable), fmt.Sprintf("%s multiply-accumulates per image", groupDigits(p.Network.MACs)))
 	if took := trainingSeconds(p.History); took > 0 {
@@ -783,15 +788,19 @@ func (r *reporting) figures() []report.Fact {
 	return facts
 }
 
-// bestEpoch is the index of the epoch with the best validation accuracy, -1 for none.
-func bestEpoch(h rundir.History) int {
-	best := -1
+// bestEpoch is the index of the epoch with the best validation accuracy, -1 for
+// none; average says that it is that of the moving average of the weights.
+func bestEpoch(h rundir.History) (best int, average bool) {
+	best, accuracy := -1, math.Inf(-1)
 	for i, e := range h {
-		if e.ValAccuracy == e.ValAccuracy && (best < 0 || e.ValAccuracy > h[best].ValAccuracy) {
-			best = i
+		if e.ValAccuracy > accuracy {
+			best, accuracy, average = i, e.ValAccuracy, false
+		}
+		if e.EMA != nil && e.EMA.ValAccuracy > accuracy {
+			best, accuracy, average = i, e.EMA.ValAccuracy, true
 		}
 	}
-	return best
+	return best, average
 }
 
 func trainingSeconds(h rundir.History) float64 {
