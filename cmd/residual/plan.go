@@ -87,13 +87,17 @@ func writePlan(w io.Writer, g *graph.Graph, precision, format string) error {
 		Engine    string            `json:"engine"`
 		Precision string            `json:"precision"`
 		Nodes     int               `json:"nodes"`
+		Prepare   []string          `json:"preparations"` // when weights have changed
 		Steps     []string          `json:"steps"`
 		Kernels   map[string]string `json:"kernels"`
 		Arena     int               `json:"arena_bytes"`
 		MACs      int64             `json:"macs"`
-	}{eng.Name(), precision, len(g.Nodes), p.Steps(), p.Kernels(), p.ArenaBytes(), macs}
+	}{eng.Name(), precision, len(g.Nodes), p.Preparations(), p.Steps(), p.Kernels(), p.ArenaBytes(), macs}
 	if format == "json" {
 		return writeJSON(w, plan)
+	}
+	for _, s := range plan.Prepare {
+		fmt.Fprintf(w, "new weights: %s\n", s)
 	}
 	for i, s := range plan.Steps {
 		fmt.Fprintf(w, "%4d  %s\n", i+1, s)

@@ -157,14 +157,12 @@ func (c *compiler) pairs(n *graph.Node) (s slot, channels int) {
 	return s, channels
 }
 
-// lowerPairs is lowerPass for src in pairs of cSrc channels.
-func (c *compiler) lowerPairs(n *graph.Node, m pixelMap, cSrc, cDst int, src, wei slot) error {
+// lowerPairs is lowerPass for src in pairs of cSrc channels, and dst in bfloat16.
+func (c *compiler) lowerPairs(n *graph.Node, name string, m pixelMap, cSrc, cDst int, src, wei, dst slot, end *epilogue) error {
 	t := c.k.BF16.ConvTileFor(cDst)
 	c.pairKernel(n)
-	return c.lowerHalf(n, func(dst slot) error {
-		v := &convPass{pair: t, rows: t.Rows, cols: t.Cols}
-		return c.addPass(v, label(n), m, n.Shape[0], cSrc/2, cDst, src, wei, dst)
-	})
+	v := &convPass{pair: t, rows: t.Rows, cols: t.Cols, end: end}
+	return c.addPass(v, name, m, n.Shape[0], cSrc/2, cDst, src, wei, dst)
 }
 
 // lowerHalf appends steps that compute a node's value in bfloat16, and one that
@@ -205,18 +203,26 @@ func (c *compiler) pairRows(n *graph.Node, weights *graph.Node, taps, ch, oc int
 	pairs, panels := (ch+1)/2, (oc+cols-1)/cols
 	const perTask = 32 // pairs
 	chunks := (pairs + perTask - 1) / perTask
-	return c.packed(n, weights, panels*taps*pairs*cols, taps*chunks, func(_ int, dst, w []float32, task int) {
+	c.needScratch(2 * perTask * cols)
+	return c.packed(n, weights, panels*taps*pairs*cols, taps*chunks, func(worker int, dst, w, scale []float32, task int) {
 		tap, first := task/chunks, task%chunks*perTask
 		whole := min(first+perTask, ch/2) - first // pairs of which both exist
 		for panel := range panels {
 			valid := min(cols, oc-panel*cols)
 			out := wordsOf(dst)[((panel*taps+tap)*pairs+first)*cols:]
-			in := w[(tap*ch+2*first)*oc+panel*cols:]
-			k.PackRows(out[:whole*cols], in, cols, valid, oc)
+			in, stride := w[(tap*ch+2*first)*oc+panel*cols:], oc
+			if scale != nil { // before weights are rounded
+				scaled := c.p.scratch[worker]
+				for r := range min(2*perTask, ch-2*first) {
+					c.k.Mul(scaled[r*cols:][:valid], in[r*oc:], scale[panel*cols:])
+				}
+				in, stride = scaled, cols
+			}
+			k.PackRows(out[:whole*cols], in, cols, valid, stride)
 			if first+whole < min(first+perTask, pairs) { // the last channel of an odd number
 				out = out[whole*cols:][:cols]
 				clear(out)
-				for j, v := range in[2*whole*oc:][:valid] {
+				for j, v := range in[2*whole*stride:][:valid] {
 					out[j] = uint32(kernel.ToBF16(v))
 				}
 			}
@@ -230,7 +236,7 @@ func (c *compiler) pairColumns(n *graph.Node, weights *graph.Node, taps, ch, oc 
 	k, cols := c.k, c.k.BF16.ConvTileFor(ch).Cols
 	pairs, panels := (oc+1)/2, (ch+cols-1)/cols
 	c.needScratch(cols * pairs)
-	return c.packed(n, weights, panels*taps*pairs*cols, panels*taps, func(worker int, dst, w []float32, task int) {
+	return c.packed(n, weights, panels*taps*pairs*cols, panels*taps, func(worker int, dst, w, _ []float32, task int) {
 		panel, tap := task/taps, task%taps
 		rows := min(cols, ch-panel*cols)
 		block := c.p.scratch[worker][:rows*pairs]

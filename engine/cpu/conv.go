@@ -158,15 +158,16 @@ type convPass struct {
 	groups         int        // of images, the last one may be smaller
 	tables         *tileTable // of all groups but the last
 	last           *tileTable
-	chunks, lastCh int     // tasks per group and panel chunk
-	tight          []int32 // offsets of the rows of a tile stored without gaps
+	chunks, lastCh int       // tasks per group and panel chunk
+	tight          []int32   // offsets of the rows of a tile stored without gaps
+	end            *epilogue // nil: sums are stored as they are
 }
 
 // lowerPass appends the steps of a convolution from src to dst through packed
 // weights.
-func (c *compiler) lowerPass(name string, m pixelMap, images, cSrc, cDst int, src, wei, dst slot) error {
+func (c *compiler) lowerPass(name string, m pixelMap, images, cSrc, cDst int, src, wei, dst slot, end *epilogue) error {
 	k := c.k.ConvTileFor(cDst)
-	return c.addPass(&convPass{tile: k, rows: k.Rows, cols: k.Cols}, name, m, images, cSrc, cDst, src, wei, dst)
+	return c.addPass(&convPass{tile: k, rows: k.Rows, cols: k.Cols, end: end}, name, m, images, cSrc, cDst, src, wei, dst)
 }
 
 // addPass appends the steps of a pass whose tile is known. cSrc counts the words
@@ -198,9 +199,9 @@ func (c *compiler) addPass(v *convPass, name string, m pixelMap, images, cSrc, c
 		v.tight = append(v.tight, int32(r*v.cols))
 	}
 	c.needScratch(v.rows * v.cols)
-	c.needChannels(cSrc)
+	c.needChannels(max(cSrc, cDst))
 	c.p.passes = append(c.p.passes, v)
-	c.step(name, v.tasks(), v.run, src, wei, dst)
+	c.step(name, v.tasks(), v.run, append(v.end.reads(), src, wei, dst)...)
 	return nil
 }
 
@@ -235,6 +236,10 @@ func (v *convPass) run(worker, task int) {
 		for tile := tile0; tile < min(tile0+v.tilesPerTask, t.tiles()); tile++ {
 			taps := t.taps[t.first[tile]:t.first[tile+1]]
 			at := t.dst[tile*rows:][:rows]
+			if v.end != nil {
+				v.runEnd(p.scratch[worker][:rows*cols], at, src, taps, w, offset, panel*cols, valid)
+				continue
+			}
 			if v.pair != nil {
 				k, words := v.pair, wordsOf(src)
 				out := halvesOf(dst)[offset+panel*cols:]
@@ -263,6 +268,28 @@ func (v *convPass) run(worker, task int) {
 	}
 }
 
+// runEnd computes a tile with an epilogue, from channel column, of which valid
+// exist. offset is that of the group of images in dst.
+func (v *convPass) runEnd(sums []float32, at []int32, src []float32, taps []int32, w []float32, offset, column, valid int) {
+	p, k := v.p, v.p.engine.kernels
+	bias := v.end.biasOf(p, column, column+valid)
+	if v.pair != nil {
+		v.pair.Sums(sums, v.tight, wordsOf(src), wordsOf(p.zero), taps, v.cSrc, wordsOf(w), false)
+		var add []uint16
+		if v.end.add != noSlot {
+			add = halvesOf(p.mem[v.end.add])[offset+column:]
+		}
+		k.BF16.Epilogue(halvesOf(p.mem[v.dst])[offset+column:], sums, v.tight, at, add, bias, v.end.before, v.end.after)
+		return
+	}
+	v.tile.Run(sums, v.tight, src, p.zero, taps, v.cSrc, w, false)
+	var add []float32
+	if v.end.add != noSlot {
+		add = p.mem[v.end.add][offset+column:]
+	}
+	k.Epilogue(p.mem[v.dst][offset+column:], sums, v.tight, at, add, bias, v.end.before, v.end.after)
+}
+
 // changing reports whether weights are new in each run.
 func (c *compiler) changing(weights *graph.Node) bool {
 	return weights.Op != graph.OpVariable || c.updated[weights.Name]
@@ -270,8 +297,9 @@ func (c *compiler) changing(weights *graph.Node) bool {
 
 // packed returns the slot of size weights, which pack fills in the given number of tasks. Packing
 // is repeated only when the weights have changed; weights that this graph does
-// not update keep their panels from run to run.
-func (c *compiler) packed(n *graph.Node, weights *graph.Node, size, tasks int, pack func(worker int, dst, w []float32, task int)) slot {
+// not update keep their panels from run to run. pack multiplies them by scale,
+// for each output channel, unless it is nil (fold.go).
+func (c *compiler) packed(n *graph.Node, weights *graph.Node, size, tasks int, pack func(worker int, dst, w, scale []float32, task int)) slot {
 	p := c.p
 	src := c.slotOf[weights.ID]
 	if c.half(src) {
@@ -280,24 +308,25 @@ func (c *compiler) packed(n *graph.Node, weights *graph.Node, size, tasks int, p
 	name := "pack " + label(n)
 	if c.changing(weights) {
 		dst := c.temp(size)
-		c.step(name, tasks, func(worker, task int) { pack(worker, p.mem[dst], p.mem[src], task) }, src, dst)
+		c.step(name, tasks, func(worker, task int) { pack(worker, p.mem[dst], p.mem[src], nil, task) }, src, dst)
 		return dst
 	}
 	dst := c.fixed(allocate(size))
-	var v *variable
-	for _, b := range p.bindings {
-		if b.slot == src {
-			v = b.variable
-		}
+	if f := c.foldOf(n); f != nil && f.scale != noSlot {
+		c.prepare(name, tasks, func(worker, task int) { pack(worker, p.mem[dst], p.mem[src], p.mem[f.scale], task) },
+			weights, f.norm.Inputs[1], f.norm.Inputs[4])
+		return dst
 	}
-	var version uint64 // of the weights in the panels; 0 is none
-	c.step(name, tasks, func(worker, task int) {
-		if version != v.version {
-			pack(worker, p.mem[dst], p.mem[src], task)
-		}
-	}, src)
-	c.step(name+" done", 1, func(_, _ int) { version = v.version })
+	c.prepare(name, tasks, func(worker, task int) { pack(worker, p.mem[dst], p.mem[src], nil, task) }, weights)
 	return dst
+}
+
+// scaleRows multiplies rows of the given length, whose first elements belong to
+// the channels of scale.
+func scaleRows(k *kernel.Kernels, rows []float32, length int, scale []float32) {
+	for ; len(rows) >= len(scale) && len(scale) > 0; rows = rows[min(length, len(rows)):] {
+		k.Mul(rows[:len(scale)], rows, scale)
+	}
 }
 
 // panelsSize is the size of a matrix of k rows and n columns in panels
@@ -311,12 +340,16 @@ func (c *compiler) panelsSize(k, n int) int {
 func (c *compiler) packedRows(n *graph.Node, weights *graph.Node, k, cols int) slot {
 	const perTask, together = 64, 8 // rows; together share the lines that are read while these are near
 	width := c.k.ConvTileFor(cols).Cols
-	return c.packed(n, weights, c.panelsSize(k, cols), (k+perTask-1)/perTask, func(_ int, dst, w []float32, task int) {
+	return c.packed(n, weights, c.panelsSize(k, cols), (k+perTask-1)/perTask, func(_ int, dst, w, scale []float32, task int) {
 		end := min((task+1)*perTask, k)
 		for row := task * perTask; row < end; row += together {
 			rows := min(together, end-row)
 			for panel := 0; panel*width < cols; panel++ {
-				packPanel(c.k, width, dst[(panel*k+row)*width:][:rows*width], w[row*cols:], cols, panel)
+				to := dst[(panel*k+row)*width:][:rows*width]
+				packPanel(c.k, width, to, w[row*cols:], cols, panel)
+				if scale != nil {
+					scaleRows(c.k, to, width, scale[panel*width:min((panel+1)*width, cols)])
+				}
 			}
 		}
 	})
@@ -340,7 +373,7 @@ func packPanel(k *kernel.Kernels, cols int, dst, w []float32, n, panel int) {
 func (c *compiler) packedColumns(n *graph.Node, weights *graph.Node, taps, cols, k int) slot {
 	width := c.k.ConvTileFor(cols).Cols
 	panels := (cols + width - 1) / width
-	return c.packed(n, weights, c.panelsSize(taps*k, cols), panels, func(_ int, dst, w []float32, panel int) {
+	return c.packed(n, weights, c.panelsSize(taps*k, cols), panels, func(_ int, dst, w, _ []float32, panel int) {
 		packColumns(c.k, dst[panel*taps*k*width:][:taps*k*width], w, taps, cols, k, width, panel)
 	})
 }
@@ -385,25 +418,31 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 		return err
 	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
+	out, f := n, c.foldOf(n)
+	if f != nil {
+		out = f.out
+	}
+	name, end := f.name(n), c.epilogueOf(f)
 	if c.p.engine.bf16 {
 		src, channels := c.pairs(x)
 		if c.winograd(w.Shape, x.Shape, n.Shape, n.Conv, c.changing(w)) {
 			wei := c.winogradPairRows(n, w, ch, oc)
-			return c.lowerHalf(n, func(dst slot) error {
-				return c.lowerWinograd(n, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, channels, oc, src, wei, dst)
+			return c.lowerHalf(out, func(dst slot) error {
+				return c.lowerWinograd(n, name, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, channels, oc, src, wei, dst, end)
 			})
 		}
 		m := forwardPixels(x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], kh, kw, n.Conv)
-		return c.lowerPairs(n, m, channels, oc, src, c.pairRows(n, w, kh*kw, ch, oc))
+		wei := c.pairRows(n, w, kh*kw, ch, oc)
+		return c.lowerHalf(out, func(dst slot) error { return c.lowerPairs(n, name, m, channels, oc, src, wei, dst, end) })
 	}
 	if c.winograd(w.Shape, x.Shape, n.Shape, n.Conv, c.changing(w)) {
 		wei := c.winogradRows(n, w, ch, oc)
-		return c.lowerWinograd(n, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], wei, c.value(n))
+		return c.lowerWinograd(n, name, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], wei, c.value(out), end)
 	}
 	m := forwardPixels(x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], kh, kw, n.Conv)
 	c.igemm(n)
 	wei := c.packedRows(n, w, kh*kw*ch, oc)
-	return c.lowerPass(label(n), m, n.Shape[0], ch, oc, c.slotOf[x.ID], wei, c.value(n))
+	return c.lowerPass(name, m, n.Shape[0], ch, oc, c.slotOf[x.ID], wei, c.value(out), end)
 }
 
 func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
@@ -417,20 +456,21 @@ func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
 		if c.winograd(w.Shape, n.Shape, dy.Shape, n.Conv, c.changing(w)) {
 			wei := c.winogradPairColumns(n, w, ch, oc)
 			return c.lowerHalf(n, func(dst slot) error {
-				return c.lowerWinograd(n, n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, channels, ch, src, wei, dst)
+				return c.lowerWinograd(n, label(n), n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, channels, ch, src, wei, dst, nil)
 			})
 		}
 		m := forwardPixels(n.Shape[1], n.Shape[2], dy.Shape[1], dy.Shape[2], kh, kw, n.Conv).inverse()
-		return c.lowerPairs(n, m, channels, ch, src, c.pairColumns(n, w, kh*kw, ch, oc))
+		wei := c.pairColumns(n, w, kh*kw, ch, oc)
+		return c.lowerHalf(n, func(dst slot) error { return c.lowerPairs(n, label(n), m, channels, ch, src, wei, dst, nil) })
 	}
 	if c.winograd(w.Shape, n.Shape, dy.Shape, n.Conv, c.changing(w)) {
 		wei := c.winogradColumns(n, w, ch, oc)
-		return c.lowerWinograd(n, n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], wei, c.value(n))
+		return c.lowerWinograd(n, label(n), n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], wei, c.value(n), nil)
 	}
 	m := forwardPixels(n.Shape[1], n.Shape[2], dy.Shape[1], dy.Shape[2], kh, kw, n.Conv).inverse()
 	c.igemm(n)
 	wei := c.packedColumns(n, w, kh*kw, ch, oc)
-	return c.lowerPass(label(n), m, n.Shape[0], oc, ch, c.slotOf[dy.ID], wei, c.value(n))
+	return c.lowerPass(label(n), m, n.Shape[0], oc, ch, c.slotOf[dy.ID], wei, c.value(n), nil)
 }
 
 // lowerMatMul turns op(a)·op(b) into a pass of one tap; a transposed a is
@@ -459,5 +499,5 @@ func (c *compiler) lowerMatMul(n *graph.Node) error {
 	}
 	c.igemm(n)
 	m := pixelMap{dst: 1, src: 1, taps: 1, at: []int32{0}}
-	return c.lowerPass(label(n), m, rows, k, cols, src, wei, c.value(n))
+	return c.lowerPass(label(n), m, rows, k, cols, src, wei, c.value(n), nil)
 }

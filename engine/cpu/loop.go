@@ -24,8 +24,11 @@ const (
 	sumLanes      = 16   // parallel sums of Sum and SumSquares
 )
 
-// loopNode reports whether a node can be an instruction of a loop.
-func loopNode(n *graph.Node) bool {
+// loopNode reports whether a node becomes an instruction of a loop.
+func (c *compiler) loopNode(n *graph.Node) bool {
+	if c.folded[n.ID] {
+		return false
+	}
 	switch n.Op {
 	case graph.OpBias, graph.OpBatchNorm, graph.OpBatchNormBackwardData, graph.OpBroadcast:
 		return true
@@ -68,14 +71,14 @@ func blockOperand(n *graph.Node, i int) bool {
 }
 
 // sameLoop reports whether n can take operand i, in, from a block of the same loop.
-func sameLoop(in, n *graph.Node, i int) bool {
-	return loopNode(n) && loopNode(in) && !reduction(in) && blockOperand(n, i) && in.Shape.Equal(domain(n))
+func (c *compiler) sameLoop(in, n *graph.Node, i int) bool {
+	return c.loopNode(n) && c.loopNode(in) && !reduction(in) && blockOperand(n, i) && in.Shape.Equal(domain(n))
 }
 
 // sameLoopOnly reports whether user reads n in no other way than sameLoop.
-func sameLoopOnly(n, user *graph.Node) bool {
+func (c *compiler) sameLoopOnly(n, user *graph.Node) bool {
 	for i, in := range user.Inputs {
-		if in == n && !sameLoop(n, user, i) {
+		if in == n && !c.sameLoop(n, user, i) {
 			return false
 		}
 	}
@@ -266,10 +269,10 @@ func (b *loopBuilder) emit(in loopInstr) { b.loop.instrs = append(b.loop.instrs,
 func (b *loopBuilder) result(n *graph.Node) place {
 	outside := b.c.kept[n.ID]
 	for _, u := range b.c.users[n.ID] {
-		if n.Op == graph.OpBroadcast && sameLoopOnly(n, u) {
+		if n.Op == graph.OpBroadcast && b.c.sameLoopOnly(n, u) {
 			continue // read as a scalar wherever it is
 		}
-		outside = outside || !b.group[u] || !sameLoopOnly(n, u)
+		outside = outside || !b.group[u] || !b.c.sameLoopOnly(n, u)
 	}
 	var at place
 	switch {

@@ -25,6 +25,8 @@ type compiler struct {
 	maps    []bool          // by node ID: its value is kept as bfloat16 (bf16.go)
 	wide    map[int]slot    // float32 copies of such values
 	paired  map[int]slot    // copies of values in bfloat16, by node ID
+	folds   []*fold         // by ID of a convolution (fold.go)
+	folded  []bool          // by node ID: it is in a fold
 
 	scratch, partials, channels int // largest needs so far
 }
@@ -61,6 +63,7 @@ func compile(e *Engine, g *graph.Graph, store *variables) (*Program, error) {
 		return nil, err
 	}
 	c.findMaps()
+	c.findFolds()
 	for _, u := range c.units() {
 		if err := c.lower(u); err != nil {
 			return nil, err
@@ -273,8 +276,8 @@ func (c *compiler) place() {
 	}
 }
 
-// unit is what is lowered together: one node, a batch's mean with its variance,
-// or a loop of fused nodes.
+// unit is what is lowered together: one node, a convolution with what is folded
+// into it, a batch's mean with its variance, or a loop of fused nodes.
 type unit struct {
 	nodes []*graph.Node // in graph order
 	loop  bool
@@ -287,13 +290,14 @@ type unit struct {
 // Each node has a level, such that along an edge from a to b the level grows, or
 // stays and a and b belong to the same loop. A loop is a set of nodes of one
 // domain (the shape it runs over) and one level that are connected, by edges or
-// by reading the same value. Levels make the groups free of cycles.
+// by reading the same value. Levels make the groups free of cycles, and leave
+// convolutions with what is folded into them so: only their last value is read.
 func (c *compiler) units() []*unit {
 	nodes := c.g.Nodes
 	level := make([]int, len(nodes))
 	for _, n := range nodes {
 		for i, in := range n.Inputs {
-			if sameLoop(in, n, i) {
+			if c.sameLoop(in, n, i) {
 				level[n.ID] = max(level[n.ID], level[in.ID])
 			} else {
 				level[n.ID] = max(level[n.ID], level[in.ID]+1)
@@ -307,12 +311,12 @@ func (c *compiler) units() []*unit {
 	// them, so that its value need not go through memory.
 	for i := len(nodes) - 1; i >= 0; i-- {
 		n := nodes[i]
-		if !loopNode(n) || reduction(n) || c.kept[i] || len(c.users[i]) == 0 {
+		if !c.loopNode(n) || reduction(n) || c.kept[i] || len(c.users[i]) == 0 {
 			continue
 		}
 		lowest := math.MaxInt
 		for _, u := range c.users[i] {
-			if !sameLoopOnly(n, u) {
+			if !c.sameLoopOnly(n, u) {
 				lowest = level[i]
 				break
 			}
@@ -343,11 +347,16 @@ func (c *compiler) units() []*unit {
 		if pair := varianceOf(n); pair != nil {
 			join(n.ID, pair.ID)
 		}
-		if !loopNode(n) {
+		if f := c.folds[n.ID]; f != nil {
+			for _, m := range f.nodes {
+				join(n.ID, m.ID)
+			}
+		}
+		if !c.loopNode(n) {
 			continue
 		}
 		for i, in := range n.Inputs {
-			if sameLoop(in, n, i) && level[in.ID] == level[n.ID] {
+			if c.sameLoop(in, n, i) && level[in.ID] == level[n.ID] {
 				join(in.ID, n.ID)
 			} else if in.Shape.Equal(domain(n)) {
 				r := reading{in.ID, level[n.ID]}
@@ -367,7 +376,7 @@ func (c *compiler) units() []*unit {
 		}
 		r := root(n.ID)
 		if byRoot[r] == nil {
-			byRoot[r] = &unit{loop: loopNode(n)}
+			byRoot[r] = &unit{loop: c.loopNode(n)}
 		}
 		byRoot[r].nodes = append(byRoot[r].nodes, n)
 	}
@@ -437,6 +446,9 @@ func (c *compiler) lower(u *unit) error {
 	for _, m := range u.nodes {
 		if _, ok := c.p.kernels[m.Op.String()]; !ok {
 			c.p.kernels[m.Op.String()] = "generic go"
+			if c.folded[m.ID] {
+				c.p.kernels[m.Op.String()] = "folded into convolutions"
+			}
 		}
 	}
 	if !readsHalf(n.Op) {

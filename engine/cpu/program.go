@@ -28,6 +28,8 @@ type Program struct {
 	graph  *graph.Graph
 	steps  []step
 
+	preparations []preparation // come first, when variables have changed
+
 	// mem holds every value of the current run: slices of the arena, constants
 	// and scratch, which stay, and inputs and variables, set when a run starts.
 	mem  [][]float32
@@ -89,16 +91,23 @@ func (p *Program) Run(ctx context.Context, inputs ...tensor.Tensor) (outputs []t
 			outputs, err = nil, fmt.Errorf("cpu: internal error: %w", failure)
 		}
 	}()
+	for i := range p.preparations {
+		r := &p.preparations[i]
+		if !r.due() {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		p.run(&r.step)
+		r.done()
+	}
 	for i := range p.steps {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		s := &p.steps[i]
-		if p.engine.trace != nil {
-			p.engine.trace.run(p, s)
-		} else {
-			p.engine.pool.For(s.tasks, s.body)
-		}
+		p.run(s)
 		if p.fail != nil {
 			return nil, fmt.Errorf("cpu: %s: %w", s.name, p.fail)
 		}
@@ -111,6 +120,14 @@ func (p *Program) Run(ctx context.Context, inputs ...tensor.Tensor) (outputs []t
 		}
 	}
 	return p.outputs, nil
+}
+
+func (p *Program) run(s *step) {
+	if p.engine.trace != nil {
+		p.engine.trace.run(p, s)
+	} else {
+		p.engine.pool.For(s.tasks, s.body)
+	}
 }
 
 func finite(v float32) bool {
@@ -161,6 +178,16 @@ func (p *Program) Steps() []string {
 	names := make([]string, len(p.steps))
 	for i, s := range p.steps {
 		names[i] = s.name
+	}
+	return names
+}
+
+// Preparations returns the names of the steps that come before all others in the
+// runs that find new weights.
+func (p *Program) Preparations() []string {
+	names := make([]string, len(p.preparations))
+	for i, r := range p.preparations {
+		names[i] = r.name
 	}
 	return names
 }

@@ -167,17 +167,18 @@ type winogradPass struct {
 	in, out        planes
 	taps           []int32 // the record of one tap over the rows of in
 	at             []int32 // offsets of rows of out
+	end            *epilogue
 }
 
 // lowerWinograd appends the steps of a convolution through transformed weights.
 // h, w and oh, ow are the pixels of source and destination. In mixed precision
 // source and destination are bfloat16.
-func (c *compiler) lowerWinograd(n *graph.Node, images, h, w, oh, ow, top, left, cSrc, cDst int, src, wei, dst slot) error {
+func (c *compiler) lowerWinograd(n *graph.Node, name string, images, h, w, oh, ow, top, left, cSrc, cDst int, src, wei, dst slot, end *epilogue) error {
 	const wantTiles, wantColumns = 52, 128
 	wantDepth, line, perWord := 128, 16, 1
 	v := &winogradPass{
 		p: c.p, src: src, wei: wei, dst: dst, cSrc: cSrc, cDst: cDst,
-		srcStep: h * w * cSrc, dstStep: oh * ow * cDst,
+		srcStep: h * w * cSrc, dstStep: oh * ow * cDst, end: end,
 	}
 	if c.p.engine.bf16 {
 		v.pair = c.k.BF16.ConvTileFor(cDst)
@@ -213,10 +214,10 @@ func (c *compiler) lowerWinograd(n *graph.Node, images, h, w, oh, ow, top, left,
 		v.at = append(v.at, int32(r*v.out.stride))
 	}
 	c.needScratch(16 * (v.in.size/perWord + v.out.size))
-	c.needChannels(cSrc)
+	c.needChannels(max(cSrc, cDst))
 	c.p.winograds = append(c.p.winograds, v)
 	c.winogradKernel(n)
-	c.step("winograd "+label(n), v.tasks(), v.run, src, wei, dst)
+	c.step("winograd "+name, v.tasks(), v.run, append(end.reads(), src, wei, dst)...)
 	return nil
 }
 
@@ -262,7 +263,17 @@ func (v *winogradPass) run(worker, task int) {
 				}
 			}
 		}
-		bf16.Output(halvesOf(p.mem[v.dst])[dstAt:], out, at, columns, v.out.stride, v.out.size)
+		dst := halvesOf(p.mem[v.dst])[dstAt:]
+		if v.end == nil {
+			bf16.Output(dst, out, at, columns, v.out.stride, v.out.size)
+			return
+		}
+		var add []uint16
+		if v.end.add != noSlot {
+			add = halvesOf(p.mem[v.end.add])[dstAt:]
+		}
+		bias := v.end.biasOf(p, panel0*v.cols, panel0*v.cols+columns)
+		bf16.OutputEpilogue(dst, out, at, v.out.stride, v.out.size, add, bias, v.end.before, v.end.after)
 		return
 	}
 	in := p.scratch[worker][:16*v.in.size]
@@ -280,7 +291,17 @@ func (v *winogradPass) run(worker, task int) {
 			}
 		}
 	}
-	f.Output(p.mem[v.dst][dstAt:], out, at, columns, v.out.stride, v.out.size)
+	dst := p.mem[v.dst][dstAt:]
+	if v.end == nil {
+		f.Output(dst, out, at, columns, v.out.stride, v.out.size)
+		return
+	}
+	var add []float32
+	if v.end.add != noSlot {
+		add = p.mem[v.end.add][dstAt:]
+	}
+	bias := v.end.biasOf(p, panel0*v.cols, panel0*v.cols+columns)
+	f.OutputEpilogue(dst, out, at, v.out.stride, v.out.size, add, bias, v.end.before, v.end.after)
 }
 
 // winogradRows packs transformed kernels [3,3,c,oc] in panels
@@ -289,10 +310,14 @@ func (v *winogradPass) run(worker, task int) {
 func (c *compiler) winogradRows(n *graph.Node, weights *graph.Node, ch, oc int) slot {
 	const perTask = 16
 	f, cols := &c.k.Winograd, c.k.ConvTileFor(oc).Cols
-	return c.packed(n, weights, c.panelsSize(16*ch, oc), (ch+perTask-1)/perTask, func(_ int, dst, w []float32, task int) {
+	return c.packed(n, weights, c.panelsSize(16*ch, oc), (ch+perTask-1)/perTask, func(_ int, dst, w, scale []float32, task int) {
 		for row := task * perTask; row < min((task+1)*perTask, ch); row++ {
 			for panel := 0; panel*cols < oc; panel++ {
-				f.Weights(dst[(panel*16*ch+row)*cols:], w[row*oc+panel*cols:], min(cols, oc-panel*cols), ch*oc, ch*cols)
+				to, valid := dst[(panel*16*ch+row)*cols:], min(cols, oc-panel*cols)
+				f.Weights(to, w[row*oc+panel*cols:], valid, ch*oc, ch*cols)
+				if scale != nil {
+					scaleRows(c.k, to[:15*ch*cols+valid], ch*cols, scale[panel*cols:][:valid])
+				}
 			}
 		}
 	})
@@ -309,7 +334,7 @@ func (c *compiler) winogradColumns(n *graph.Node, weights *graph.Node, ch, oc in
 	size := cols*width + 16 // of a plane in scratch
 	turned := [4]int{3, 1, 2, 0}
 	c.needScratch(16 * size)
-	return c.packed(n, weights, c.panelsSize(16*oc, ch), panels*chunks, func(worker int, dst, w []float32, task int) {
+	return c.packed(n, weights, c.panelsSize(16*oc, ch), panels*chunks, func(worker int, dst, w, _ []float32, task int) {
 		c0, o0 := task%panels*cols, task/panels*width
 		rows, wide := min(cols, ch-c0), min(width, oc-o0)
 		block := c.p.scratch[worker]
@@ -331,7 +356,7 @@ func (c *compiler) winogradPairRows(n *graph.Node, weights *graph.Node, ch, oc i
 	pairs, panels := (ch+1)/2, (oc+cols-1)/cols
 	size := perTask * cols // of a plane in scratch
 	c.needScratch(16 * size)
-	return c.packed(n, weights, panels*16*pairs*cols, (ch+perTask-1)/perTask, func(worker int, dst, w []float32, task int) {
+	return c.packed(n, weights, panels*16*pairs*cols, (ch+perTask-1)/perTask, func(worker int, dst, w, scale []float32, task int) {
 		c0 := task * perTask
 		rows := min(perTask, ch-c0)
 		block := c.p.scratch[worker][:16*size]
@@ -342,6 +367,9 @@ func (c *compiler) winogradPairRows(n *graph.Node, weights *graph.Node, ch, oc i
 			}
 			for plane := range 16 {
 				from := block[plane*size:][:size]
+				if scale != nil { // before weights are rounded
+					scaleRows(k, from[:rows*cols], cols, scale[panel*cols:][:valid])
+				}
 				if rows%2 == 1 {
 					clear(from[rows*cols:][:cols])
 				}
@@ -361,7 +389,7 @@ func (c *compiler) winogradPairColumns(n *graph.Node, weights *graph.Node, ch, o
 	size := cols*width + 16 // of a plane in scratch
 	turned := [4]int{3, 1, 2, 0}
 	c.needScratch(16*size + cols*width/2)
-	return c.packed(n, weights, panels*16*pairs*cols, panels*chunks, func(worker int, dst, w []float32, task int) {
+	return c.packed(n, weights, panels*16*pairs*cols, panels*chunks, func(worker int, dst, w, _ []float32, task int) {
 		c0, o0 := task%panels*cols, task/panels*width
 		rows, wide := min(cols, ch-c0), min(width, oc-o0)
 		block := c.p.scratch[worker][:16*size]

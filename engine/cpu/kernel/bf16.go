@@ -22,6 +22,9 @@ type BF16 struct {
 	Input    func(dst, src, zero []uint16, patches []int32, c, stride, plane int)
 	Gradient func(dst, src, zero []uint16, patches []int32, c, stride, plane int)
 	Output   func(dst []uint16, src []float32, at []int32, c, stride, plane int)
+
+	OutputEpilogue func(dst []uint16, src []float32, at []int32, stride, plane int, add []uint16, bias []float32, before, after float32)
+	Epilogue       func(dst []uint16, src []float32, from, at []int32, add []uint16, bias []float32, before, after float32)
 }
 
 // PairTile is ConvTile for pairs. Run rounds the sums to bfloat16, Sums leaves
@@ -270,4 +273,7 @@ var bf16Generic = BF16{
 	Input:      winogradInputBF16Generic,
 	Gradient:   winogradGradientBF16Generic,
 	Output:     winogradOutputBF16Generic,
+
+	OutputEpilogue: winogradOutputEpilogueBF16Generic,
+	Epilogue:       epilogueBF16Generic,
 }

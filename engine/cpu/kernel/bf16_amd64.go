@@ -60,6 +60,21 @@ func winogradGradientBF16(dst, src, zero []uint16, patches []int32, c, stride, p
 //go:noescape
 func winogradOutputBF16(dst []uint16, src []float32, at []int32, c, stride, plane int)
 
+//go:noescape
+func winogradOutputEpilogueBF16(dst []uint16, src []float32, at []int32, stride, plane int, add []uint16, bias []float32, before, after float32)
+
+func winogradOutputEpilogueVectorBF16(dst []uint16, src []float32, at []int32, stride, plane int, add []uint16, bias []float32, before, after float32) {
+	winogradOutputEpilogueBF16(dst, src, at, stride, plane, add, bias, before, after)
+	if done := len(bias) &^ 15; done < len(bias) {
+		winogradOutputEpilogueBF16Generic(dst[done:], src[done:], at, stride, plane, add[min(done, len(add)):], bias[done:], before, after)
+	}
+}
+
+// epilogueBF16AVX512 is epilogueBF16Generic.
+//
+//go:noescape
+func epilogueBF16AVX512(dst []uint16, src []float32, from, at []int32, add []uint16, bias []float32, before, after float32)
+
 func winogradInputVectorBF16(dst, src, zero []uint16, patches []int32, c, stride, plane int) {
 	winogradInputBF16(dst, src, zero, patches, c, stride, plane)
 	if done := c &^ 15; done < c {
@@ -117,4 +132,7 @@ var bf16AVX512 = BF16{
 	Input:      winogradInputVectorBF16,
 	Gradient:   winogradGradientVectorBF16,
 	Output:     winogradOutputVectorBF16,
+
+	OutputEpilogue: winogradOutputEpilogueVectorBF16,
+	Epilogue:       epilogueBF16AVX512,
 }

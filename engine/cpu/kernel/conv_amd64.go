@@ -33,6 +33,22 @@ func outerTile13x16AVX512(dst, src, dy []float32, pixels []int32)
 //go:noescape
 func outerTile8x16AVX512(dst, src, dy []float32, pixels []int32)
 
+// epilogueAVX2 is epilogueGeneric on the first eight·n channels, epilogueAVX512 on
+// all.
+//
+//go:noescape
+func epilogueAVX2(dst, src []float32, from, at []int32, add, bias []float32, before, after float32)
+
+//go:noescape
+func epilogueAVX512(dst, src []float32, from, at []int32, add, bias []float32, before, after float32)
+
+func epilogueVector(dst, src []float32, from, at []int32, add, bias []float32, before, after float32) {
+	epilogueAVX2(dst, src, from, at, add, bias, before, after)
+	if done := len(bias) &^ 7; done < len(bias) {
+		epilogueGeneric(dst[done:], src[done:], from, at, add[min(done, len(add)):], bias[done:], before, after)
+	}
+}
+
 // pack16AVX2 and its like are packGeneric for the widths of a tile.
 //
 //go:noescape

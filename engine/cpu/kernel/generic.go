@@ -8,6 +8,7 @@ var generic = Kernels{
 	Transpose:  transposeGeneric,
 	Winograd:   winogradGeneric,
 	BF16:       bf16Generic,
+	Epilogue:   epilogueGeneric,
 
 	Add:      addGeneric,
 	Sub:      subGeneric,
@@ -29,6 +30,9 @@ var winogradGeneric = Winograd{
 	Input:    winogradInputGeneric,
 	Gradient: winogradGradientGeneric,
 	Output:   winogradOutputGeneric,
-	Weights:  winogradWeightsGeneric,
-	Sums:     winogradSumsGeneric,
+
+	OutputEpilogue: winogradOutputEpilogueGeneric,
+
+	Weights: winogradWeightsGeneric,
+	Sums:    winogradSumsGeneric,
 }

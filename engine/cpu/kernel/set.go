@@ -59,6 +59,7 @@ type Kernels struct {
 	Transpose  func(dst, src []float32, rows, cols, dstStride, srcStride int)
 	Winograd   Winograd
 	BF16       BF16
+	Epilogue   func(dst, src []float32, from, at []int32, add, bias []float32, before, after float32)
 
 	// Elementwise: dst[i] = f(a[i], b[i]) for i < len(dst).
 	Add, Sub, Mul, Div func(dst, a, b []float32)

@@ -32,6 +32,7 @@ var avx2 = Kernels{
 	Transpose:  transposeAVX2,
 	Winograd:   winogradAVX2,
 	BF16:       bf16Generic,
+	Epilogue:   epilogueVector,
 
 	Add:      addAVX2,
 	Sub:      subAVX2,
@@ -58,6 +59,7 @@ var avx512 = func() Kernels {
 	k.OuterTiles = []OuterTile{{13, 32, outerTile13x32AVX512}, {13, 16, outerTile13x16AVX512}, {8, 16, outerTile8x16AVX512}}
 	k.Pack = packAVX512
 	k.Winograd = winogradAVX512
+	k.Epilogue = epilogueAVX512
 	return k
 }()
 

@@ -26,7 +26,10 @@ type Winograd struct {
 	Gradient func(dst, src, zero []float32, patches []int32, c, stride, plane int)
 	Output   func(dst, src []float32, at []int32, c, stride, plane int)
 	Weights  func(dst, src []float32, n, tap, plane int)
-	Sums     func(dst, src []float32, n, tap, plane int)
+
+	OutputEpilogue func(dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32)
+
+	Sums func(dst, src []float32, n, tap, plane int)
 }
 
 // winogradInputGeneric transforms patches of c channels: with d the 4×4 values at

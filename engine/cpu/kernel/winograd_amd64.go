@@ -15,6 +15,9 @@ func winogradGradientAVX2(dst, src, zero []float32, patches []int32, c, stride, 
 func winogradOutputAVX2(dst, src []float32, at []int32, c, stride, plane int)
 
 //go:noescape
+func winogradOutputEpilogueAVX2(dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32)
+
+//go:noescape
 func winogradWeightsAVX2(dst, src []float32, n, tap, plane int)
 
 //go:noescape
@@ -30,6 +33,9 @@ func winogradGradientAVX512(dst, src, zero []float32, patches []int32, c, stride
 func winogradOutputAVX512(dst, src []float32, at []int32, c, stride, plane int)
 
 //go:noescape
+func winogradOutputEpilogueAVX512(dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32)
+
+//go:noescape
 func winogradWeightsAVX512(dst, src []float32, n, tap, plane int)
 
 //go:noescape
@@ -39,16 +45,22 @@ var winogradAVX2 = winogradGeneric.after(8, Winograd{
 	Input:    winogradInputAVX2,
 	Gradient: winogradGradientAVX2,
 	Output:   winogradOutputAVX2,
-	Weights:  winogradWeightsAVX2,
-	Sums:     winogradSumsAVX2,
+
+	OutputEpilogue: winogradOutputEpilogueAVX2,
+
+	Weights: winogradWeightsAVX2,
+	Sums:    winogradSumsAVX2,
 })
 
 var winogradAVX512 = winogradAVX2.after(16, Winograd{
 	Input:    winogradInputAVX512,
 	Gradient: winogradGradientAVX512,
 	Output:   winogradOutputAVX512,
-	Weights:  winogradWeightsAVX512,
-	Sums:     winogradSumsAVX512,
+
+	OutputEpilogue: winogradOutputEpilogueAVX512,
+
+	Weights: winogradWeightsAVX512,
+	Sums:    winogradSumsAVX512,
 })
 
 // after returns transforms that run first on whole vectors of the given number
@@ -78,6 +90,12 @@ func (rest Winograd) after(lanes int, first Winograd) Winograd {
 			first.Output(dst, src, at, c, stride, plane)
 			if done := c / lanes * lanes; done < c {
 				rest.Output(dst[done:], src[done:], at, c-done, stride, plane)
+			}
+		},
+		OutputEpilogue: func(dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32) {
+			first.OutputEpilogue(dst, src, at, stride, plane, add, bias, before, after)
+			if done := len(bias) / lanes * lanes; done < len(bias) {
+				rest.OutputEpilogue(dst[done:], src[done:], at, stride, plane, add[min(done, len(add)):], bias[done:], before, after)
 			}
 		},
 		Weights: kernels(first.Weights, rest.Weights),

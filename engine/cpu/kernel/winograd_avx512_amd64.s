@@ -198,6 +198,63 @@ done:
 	VMOVUPS Z9, (q)(AX*1) \
 	noQ:
 
+// BIASCOLUMN is OUTPUTCOLUMN of a column whose second element gets the bias, Z12.
+#define BIASCOLUMN(m0, m1, m2, m3, s0, s1) \
+	VMOVUPS m1, Z8      \
+	VADDPS  Z12, Z8, Z8 \
+	VMOVUPS m2, Z9      \
+	VADDPS  m0, Z8, s0  \
+	VSUBPS  Z9, Z8, s1  \
+	VADDPS  Z9, s0, s0  \
+	VSUBPS  m3, s1, s1
+
+// LOWERROW is a row times A, not less than Z10.
+#define LOWERROW(s0, s1, s2, s3) \
+	VADDPS s1, s0, Z8  \
+	VSUBPS s2, s1, Z9  \
+	VADDPS s2, Z8, Z8  \
+	VSUBPS s3, Z9, Z9  \
+	VMAXPS Z8, Z10, Z8 \
+	VMAXPS Z9, Z10, Z9
+
+// ENDROW stores a row of LOWERROW at p and q, unless they are 0.
+#define ENDROW(p, q, noP, noQ) \
+	TESTQ   p, p          \
+	JZ      noP           \
+	VMOVUPS Z8, (p)(AX*1) \
+	noP:                  \
+	TESTQ   q, q          \
+	JZ      noQ           \
+	VMOVUPS Z9, (q)(AX*1) \
+	noQ:
+
+// ADDROW adds what lies CX from p and q, and stores no less than Z11.
+#define ADDROW(p, q, noP, noQ) \
+	TESTQ   p, p              \
+	JZ      noP               \
+	VADDPS  (p)(CX*1), Z8, Z8 \
+	VMAXPS  Z8, Z11, Z8       \
+	VMOVUPS Z8, (p)(AX*1)     \
+	noP:                      \
+	TESTQ   q, q              \
+	JZ      noQ               \
+	VADDPS  (q)(CX*1), Z9, Z9 \
+	VMAXPS  Z9, Z11, Z9       \
+	VMOVUPS Z9, (q)(AX*1)     \
+	noQ:
+
+// ENDCOLUMNS computes both rows before LOWERROW, with the bias at CX.
+#define ENDCOLUMNS \
+	VMOVUPS (CX)(AX*1), Z12                                               \
+	LEAQ    (R8)(AX*1), CX                                                \
+	LEAQ    (CX)(R9*4), DX                                                \
+	LEAQ    (DX)(R9*4), DI                                                \
+	LEAQ    (DI)(R9*4), R11                                               \
+	OUTPUTCOLUMN((CX), (DX), (DI), (R11), Z0, Z4)                         \
+	BIASCOLUMN((CX)(R9*1), (DX)(R9*1), (DI)(R9*1), (R11)(R9*1), Z1, Z5)   \
+	OUTPUTCOLUMN((CX)(R9*2), (DX)(R9*2), (DI)(R9*2), (R11)(R9*2), Z2, Z6) \
+	OUTPUTCOLUMN((CX)(R10*1), (DX)(R10*1), (DI)(R10*1), (R11)(R10*1), Z3, Z7)
+
 // func winogradOutputAVX512(dst, src []float32, at []int32, c, stride, plane int)
 // SI offsets of a tile, BX tiles left, R8 src, R12..R15 destinations or 0; CX, DX,
 // DI, R11 are the four rows of planes.
@@ -243,6 +300,77 @@ channels:
 	LEAQ (R8)(CX*4), R8
 	ADDQ $16, SI
 	DECQ BX
+	JMP  tile
+
+done:
+	VZEROUPPER
+	RET
+
+// func winogradOutputEpilogueAVX512(dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32)
+// Registers as above, but BX is the distance from dst to add; the stack holds the
+// end of the channels and the tiles left. Z10 and Z11 are before and after.
+TEXT ·winogradOutputEpilogueAVX512(SB), NOSPLIT, $16-144
+	MOVQ src_base+24(FP), R8
+	MOVQ at_base+48(FP), SI
+	MOVQ at_len+56(FP), CX
+	MOVQ bias_len+120(FP), R11
+	MOVQ plane+80(FP), R9
+	MOVQ add_base+88(FP), BX
+	SUBQ dst_base+0(FP), BX
+	SHRQ $2, CX
+	MOVQ CX, 8(SP)
+	SHLQ $2, R9
+	LEAQ (R9)(R9*2), R10
+	ANDQ $~15, R11
+	JZ   done
+	SHLQ $2, R11
+	MOVQ R11, (SP)
+	VBROADCASTSS before+136(FP), Z10
+	VBROADCASTSS after+140(FP), Z11
+	CMPQ add_len+96(FP), $0
+	JNE  tile
+	VMAXPS Z11, Z10, Z10
+
+tile:
+	DECQ 8(SP)
+	JLT  done
+	MOVQ dst_base+0(FP), DX
+	XORQ AX, AX
+	POINTER(0, AX, R12)
+	POINTER(1, AX, R13)
+	POINTER(2, AX, R14)
+	POINTER(3, AX, R15)
+	CMPQ add_len+96(FP), $0
+	JNE  adding
+
+channels:
+	MOVQ bias_base+112(FP), CX
+	ENDCOLUMNS
+	LOWERROW(Z0, Z1, Z2, Z3)
+	ENDROW(R12, R13, no0, no1)
+	LOWERROW(Z4, Z5, Z6, Z7)
+	ENDROW(R14, R15, no2, no3)
+	ADDQ $64, AX
+	CMPQ AX, (SP)
+	JLT  channels
+	JMP  next
+
+adding:
+	MOVQ bias_base+112(FP), CX
+	ENDCOLUMNS
+	LEAQ (AX)(BX*1), CX
+	LOWERROW(Z0, Z1, Z2, Z3)
+	ADDROW(R12, R13, no4, no5)
+	LOWERROW(Z4, Z5, Z6, Z7)
+	ADDROW(R14, R15, no6, no7)
+	ADDQ $64, AX
+	CMPQ AX, (SP)
+	JLT  adding
+
+next:
+	MOVQ stride+72(FP), CX
+	LEAQ (R8)(CX*4), R8
+	ADDQ $16, SI
 	JMP  tile
 
 done:

@@ -128,14 +128,7 @@ func TestWinogradOutput(t *testing.T) {
 		src, _ := guarded(t, 16*plane, c%4)
 		f.fill(src)
 		dst, check := guarded(t, 4*tiles*(c+1), 2)
-		var at []int32
-		for i, p := range f.rng.Perm(4 * tiles) {
-			if i%7 == 3 || i >= 8 && i < 12 { // some, and a whole tile
-				at = append(at, NoPixel)
-			} else {
-				at = append(at, int32(p*(c+1)))
-			}
-		}
+		at := someTiles(f.rng, tiles, c)
 		w.Output(dst, src, at, c, stride, plane)
 		check()
 		written, stored := 0, 0

@@ -1,0 +1,108 @@
+package kernel
+
+// Epilogues finish sums where they are written: a bias for each channel, ReLU
+// before or after the addition of another value, or neither. bias has the length
+// of the channels c; before and after are lower bounds, 0 for ReLU and -Inf for
+// none. A NaN stays one.
+
+// epilogueGeneric finishes rows of sums: for o = at[r] unless it is NoPixel, and
+// j < c
+//
+//	dst[o+j] = max(after, max(before, src[from[r]+j] + bias[j]) + add[o+j])
+//
+// Without add, of length 0, nothing is added. dst may be add.
+func epilogueGeneric(dst, src []float32, from, at []int32, add, bias []float32, before, after float32) {
+	for r, o := range at {
+		if o == NoPixel {
+			continue
+		}
+		to, sums := dst[o:][:len(bias)], src[from[r]:][:len(bias)]
+		if len(add) == 0 {
+			for j, b := range bias {
+				to[j] = lower(after, lower(before, sums[j]+b))
+			}
+			continue
+		}
+		more := add[o:][:len(bias)]
+		for j, b := range bias {
+			to[j] = lower(after, lower(before, sums[j]+b)+more[j])
+		}
+	}
+}
+
+// lower is the greater of v and its lower bound, and v when it is NaN.
+func lower(bound, v float32) float32 {
+	if bound > v {
+		return bound
+	}
+	return v
+}
+
+// epilogueBF16Generic is epilogueGeneric with dst and add in bfloat16.
+func epilogueBF16Generic(dst []uint16, src []float32, from, at []int32, add []uint16, bias []float32, before, after float32) {
+	for r, o := range at {
+		if o == NoPixel {
+			continue
+		}
+		to, sums := dst[o:][:len(bias)], src[from[r]:][:len(bias)]
+		for j, b := range bias {
+			v := lower(before, sums[j]+b)
+			if len(add) > 0 {
+				v += FromBF16(add[int(o)+j])
+			}
+			to[j] = ToBF16(lower(after, v))
+		}
+	}
+}
+
+// winogradOutputEpilogueGeneric is winogradOutputGeneric with an epilogue. Vector
+// versions add the bias to element (1,1) of the products, whose factor in all four
+// results is 1.
+func winogradOutputEpilogueGeneric(dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32) {
+	one := [4]int32{0, 1, 2, 3}
+	var in [16]float32
+	var out [4]float32
+	for t := 0; t < len(at)/4; t++ {
+		for k := range bias {
+			for i := range in {
+				in[i] = src[i*plane+t*stride+k]
+			}
+			winogradOutputGeneric(out[:], in[:], one[:], 1, 1, 1)
+			for i, o := range at[t*4:][:4] {
+				if o == NoPixel {
+					continue
+				}
+				v := lower(before, out[i]+bias[k])
+				if len(add) > 0 {
+					v += add[int(o)+k]
+				}
+				dst[int(o)+k] = lower(after, v)
+			}
+		}
+	}
+}
+
+// winogradOutputEpilogueBF16Generic is the same with dst and add in bfloat16.
+func winogradOutputEpilogueBF16Generic(dst []uint16, src []float32, at []int32, stride, plane int, add []uint16, bias []float32, before, after float32) {
+	one := [4]int32{0, 1, 2, 3}
+	var in [16]float32
+	var out [4]float32
+	for t := 0; t < len(at)/4; t++ {
+		for k := range bias {
+			for i := range in {
+				in[i] = src[i*plane+t*stride+k]
+			}
+			winogradOutputGeneric(out[:], in[:], one[:], 1, 1, 1)
+			for i, o := range at[t*4:][:4] {
+				if o == NoPixel {
+					continue
+				}
+				v := lower(before, out[i]+bias[k])
+				if len(add) > 0 {
+					v += FromBF16(add[int(o)+k])
+				}
+				dst[int(o)+k] = ToBF16(lower(after, v))
+			}
+		}
+	}
+}
