@@ -25,7 +25,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer eng.Close()
-	classifier, err := classify.Open("runs/2026-11-23-resnet20-shapes", eng)
+	classifier, err := classify.Open("runs/2026-11-23-resnet18-shapes", eng)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -69,7 +69,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		Short: "train, judge and use residual image classifiers",
 		Long: `residual trains residual image classifiers (ResNets) on this machine's CPU, and
 evaluates and uses them. It is one static binary: no Python, nothing to install.`,
-		Example: `  residual train                       # ResNet on generated pictures: at once, offline
+		Example: `  residual train                       # ResNet-18 on generated pictures: at once, offline
   residual train cifar10               # the tutorial: ResNet-18, Adam, batch 32, 5 epochs
   residual train ./photos              # a folder: photos/<class>/*.jpg
   residual summary resnet18

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -98,7 +99,7 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.recipe, "recipe", "tutorial", "named set of defaults: "+strings.Join(train.RecipeNames(), ", ")+" (with --init: finetune)")
 	f.StringVar(&o.init, "init", "", "begin with the weights of this run; network, size and normalisation are its own, the dense layer is new for other classes")
 	section(f, "Recipe")
-	f.StringVar(&o.model, "model", "", "network: "+strings.Join(model.Names(), ", ")+" (default: resnet20 for shapes, else resnet18)")
+	f.StringVar(&o.model, "model", "", "network: "+strings.Join(model.Names(), ", ")+" (default: the recipe's; resnet18 with tutorial)")
 	choiceFlag(f, &o.convention, "convention", "whose padding, batch norm and initial weights", "recipe", "keras", "torch")
 	o.networkOptions.addFlags(f)
 	o.networkOptions.addTrainingFlags(f)
@@ -437,16 +438,7 @@ func (o *trainOptions) resolveFreeze(recipe train.Recipe, rate float64) *train.F
 }
 
 func (o *trainOptions) network(recipe train.Recipe, height, width, channels, classes int) (model.Config, error) {
-	name := o.model
-	if name == "" {
-		name = recipe.Model
-	}
-	if name == "" {
-		name = "resnet18"
-		if o.data == "shapes" {
-			name = "resnet20"
-		}
-	}
+	name := cmp.Or(o.model, recipe.Model, "resnet18")
 	convention := recipe.Convention
 	if o.convention != "recipe" {
 		convention = model.Convention(o.convention)

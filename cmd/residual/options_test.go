@@ -1,12 +1,67 @@
 package main
 
 import (
-	"io"
+	"context"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"github.com/residual-ml/residual/dataset"
+	"github.com/residual-ml/residual/train"
 )
+
+// Without arguments, train trains the tutorial's network; where that would take
+// hours it says what would not.
+func TestDefaultNetwork(t *testing.T) {
+	for _, c := range []struct {
+		args          []string
+		engine, model string
+		advised       bool
+	}{
+		{nil, "cpu/avx2", "resnet18", false},
+		{nil, "cpu/generic", "resnet18", true},
+		{[]string{"--seed=1", "--epochs=2"}, "cpu/generic", "resnet18", true},
+		{[]string{"--model=resnet18"}, "cpu/generic", "resnet18", false},
+		{[]string{"--model=resnet20"}, "cpu/generic", "resnet20", false},
+		{[]string{"--blocks=1", "--filters=4"}, "cpu/generic", "resnet18-blocks1-filters4", false},
+		{[]string{"--recipe=fast"}, "cpu/generic", "resnet20", false},
+	} {
+		var o trainOptions
+		cfg := resolved(t, &o, c.args)
+		if cfg.Model.Name != c.model {
+			t.Errorf("%v: network %s, want %s", c.args, cfg.Model.Name, c.model)
+		}
+		if advice := slowWithout(c.engine, cfg, o.model); (advice != "") != c.advised {
+			t.Errorf("%v on %s: advice %q, want one: %v", c.args, c.engine, advice, c.advised)
+		}
+	}
+}
+
+var shapes = sync.OnceValues(func() (*dataset.Data, error) {
+	return dataset.Open(context.Background(), "shapes", dataset.Options{})
+})
+
+// resolved is the configuration that options of train make, on shapes.
+func resolved(t *testing.T, o *trainOptions, args []string) train.Config {
+	t.Helper()
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	o.addFlags(flags)
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	o.set = flags.Changed
+	data, err := shapes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := o.resolve(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
 
 // A recipe promises what it is known to reach only when it is left as it is.
 func TestExpectationOfRecipe(t *testing.T) {
@@ -21,21 +76,7 @@ func TestExpectationOfRecipe(t *testing.T) {
 		{[]string{"--model=resnet32"}, false},
 		{[]string{"--recipe=fast"}, false},
 	} {
-		var o trainOptions
-		flags := pflag.NewFlagSet("", pflag.ContinueOnError)
-		o.addFlags(flags)
-		if err := flags.Parse(c.args); err != nil {
-			t.Fatal(err)
-		}
-		o.set = flags.Changed
-		data, err := o.dataOptions.open(t.Context(), 0, io.Discard)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg, err := o.resolve(data)
-		if err != nil {
-			t.Fatal(err)
-		}
+		cfg := resolved(t, new(trainOptions), c.args)
 		if got := cfg.Expected != nil; got != c.want {
 			t.Errorf("%v: expectation %v, want one: %v", c.args, cfg.Expected, c.want)
 		}
