@@ -316,8 +316,8 @@ type Count struct {
 // Network says which network a file is about.
 type Network struct {
 	Convention string  `json:"convention"` // "keras" or "torch": padding, batch norm
-	Block      string  `json:"block"`      // "basic", "bottleneck" or "pooled" (ResNet-9)
-	Stem       string  `json:"stem"`       // "small" (3×3), "large" (7×7 stride 2 and max-pool) or "deep" (three 3×3)
+	Block      string  `json:"block"`      // "basic", "bottleneck", "pooled" (ResNet-9) or "single" (airbench)
+	Stem       string  `json:"stem"`       // "small" (3×3), "large" (7×7 stride 2 and max-pool), "deep" (three 3×3) or "whiten"
 	Shortcut   string  `json:"shortcut"`   // "projection" or "pad" (option A)
 	Blocks     []int   `json:"blocks"`     // per stage
 	Filters    int     `json:"filters"`    // of the first stage
@@ -332,6 +332,12 @@ type Network struct {
 	PreAct      bool `json:"preact"`
 	AvgDown     bool `json:"avg_down"`
 	SE          bool `json:"se"`
+
+	Whiten     int     `json:"whiten"` // side of the kernel of the stem "whiten"
+	Widen      []int   `json:"widen"`  // filters of each stage by those of the first; null: doubled
+	FixedGamma bool    `json:"fixed_gamma"`
+	NormRate   float64 `json:"norm_rate"`   // 0: the convention's
+	LogitScale float64 `json:"logit_scale"` // 0: that of the blocks
 }
 
 // Images returns the images of a step of the file's network, [N,H,W,3].
@@ -473,6 +479,9 @@ var commands = []struct{ prefix, command string }{
 	{"torch_schedules", "python golden/torch_loop.py"},
 	{"torch_resnetd", "python golden/torch_variants.py"},
 	{"torch_resnet9", "python golden/torch_variants.py"},
+	{"torch_resnet8w", "python golden/torch_variants.py"},
+	{"torch_lookahead", "python golden/airbench.py"},
+	{"torch_whitening", "python golden/airbench.py"},
 	{"torch_preact", "python golden/torch_variants.py"},
 	{"torch_wrn", "python golden/torch_variants.py"},
 	{"torch_counts", "python golden/torch_variants.py"},

@@ -2,9 +2,10 @@
 
     python golden/torch_variants.py            writes torch_counts.json and one file for each variant
 
-resnetd and preact are timm's classes with few blocks; wrn and resnet9 are written
-here after their reference code: szagoruyko/wide-residual-networks
-(pytorch/resnet.py) and davidcpage/cifar10-fast (dawn.py).
+resnetd and preact are timm's classes with few blocks; wrn, resnet9 and resnet8w are
+written here after their reference code: szagoruyko/wide-residual-networks
+(pytorch/resnet.py), davidcpage/cifar10-fast (dawn.py) and KellerJordan/cifar10-airbench
+(airbench94.py, with the shortcut of airbench96.py and ReLU).
 """
 
 import re
@@ -92,6 +93,36 @@ class ResNet9(nn.Module):
         return self.fc(F.max_pool2d(x, 4).flatten(1)) * 0.125
 
 
+class ResNet8W(nn.Module):
+    """A whitening convolution whose kernel is not trained, and stages of a convolution,
+    a max-pool and a residual unit of one convolution; γ is not trained either."""
+
+    def __init__(self, width=64):
+        super().__init__()
+        self.whiten = nn.Conv2d(3, 24, 2)
+        self.whiten.weight.requires_grad_(False)
+        c = 24
+        for s, oc in enumerate([width, 4 * width, 4 * width]):
+            layer = nn.Module()
+            layer.conv = nn.Conv2d(c, oc, 3, 1, 1, bias=False)
+            layer.bn = nn.BatchNorm2d(oc, momentum=0.4)
+            layer.residual = nn.Module()
+            layer.residual.conv = nn.Conv2d(oc, oc, 3, 1, 1, bias=False)
+            layer.residual.bn = nn.BatchNorm2d(oc, momentum=0.4)
+            for bn in (layer.bn, layer.residual.bn):
+                bn.weight.requires_grad_(False)
+            setattr(self, f"layer{s + 1}", layer)
+            c = oc
+        self.fc = nn.Linear(c, 10, bias=False)
+
+    def forward(self, x):
+        x = F.relu(self.whiten(x))
+        for layer in (self.layer1, self.layer2, self.layer3):
+            x = F.relu(layer.bn(F.max_pool2d(layer.conv(x), 2)))
+            x = F.relu(layer.residual.bn(layer.residual.conv(x)) + x)
+        return self.fc(F.max_pool2d(x, x.shape[-1]).flatten(1)) / 9
+
+
 def preact(layers, channels, stem=None, **more):
     """timm's pre-activation network with batch norm; stem replaces its 7×7."""
     model = ResNetV2(layers=layers, channels=channels, conv_layer=create_conv2d, norm_layer=BatchNormAct2d, **more)
@@ -132,6 +163,12 @@ NETWORKS = {  # file → model, network, images, first batch (chosen by margins.
         {**SMALL, "block": "pooled", "blocks": [1, 0, 1], "filters": 16, "classes": 10},
         4, 124, 32,
     ),
+    "resnet8w": (
+        lambda: ResNet8W(8),
+        {**SMALL, "block": "single", "stem": "whiten", "whiten": 2, "blocks": [1, 1, 1], "filters": 8, "widen": [1, 4, 4], "classes": 10,
+         "fixed_gamma": True, "norm_rate": 0.4, "logit_scale": 1 / 9},
+        4, 126, 32,
+    ),
 }
 
 
@@ -149,7 +186,7 @@ def once(name):
     logits = model.train()(x)
     loss = F.cross_entropy(logits, y)
     loss.backward()
-    gradients = {our_name(k): p.grad.numpy() for k, p in model.named_parameters()}
+    gradients = {our_name(k): p.grad.numpy() for k, p in model.named_parameters() if p.requires_grad}
     formula.write(
         f"torch_{name}",
         {
@@ -179,7 +216,7 @@ def counts(model, size):
             m.register_forward_hook(count)
     with torch.no_grad():
         model.eval()(torch.zeros(1, 3, size, size))
-    return {"size": size, "parameters": sum(p.numel() for p in model.parameters()), "macs": macs}
+    return {"size": size, "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad), "macs": macs}
 
 
 def count_all():
@@ -193,6 +230,7 @@ def count_all():
         "wrn-16-4": (lambda: WRN(16, 4), 32, 10),
         "wrn-28-10": (lambda: WRN(28, 10), 32, 10),
         "resnet9": (ResNet9, 32, 10),
+        "resnet8w": (ResNet8W, 32, 10),
         "preactresnet164": (
             lambda: preact([18, 18, 18], (64, 128, 256), stem_chs=16, num_classes=10, stem=nn.Conv2d(3, 16, 3, 1, 1, bias=False)), 32, 10),
     }

@@ -3,6 +3,7 @@ package graph
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/residual-ml/residual/tensor"
 )
@@ -158,6 +159,19 @@ func (b *Builder) Update(variable, value *Node) {
 		b.updated[variable] = true
 		b.updates = append(b.updates, Update{variable, value})
 	}
+}
+
+// Amend replaces the value that an Update was given for variable, by one that may be
+// computed from it; a variable without one gets it.
+func (b *Builder) Amend(variable, value *Node) {
+	if b.err != nil || !b.updated[variable] {
+		b.Update(variable, value)
+		return
+	}
+	before := slices.IndexFunc(b.updates, func(u Update) bool { return u.Variable == variable })
+	b.updates = slices.Delete(b.updates, before, before+1)
+	delete(b.updated, variable)
+	b.Update(variable, value)
 }
 
 // Updated is the value that variable has after a run: the new one where an Update

@@ -102,9 +102,10 @@ const (
 	Parameter Role = iota // trained by the optimizer
 	Statistic             // moving mean or variance of batch normalisation
 	State                 // the optimizer's own, such as moments
+	Fixed                 // part of the network, set before training and left as it is
 )
 
-func (r Role) String() string { return [...]string{"parameter", "statistic", "state"}[r] }
+func (r Role) String() string { return [...]string{"parameter", "statistic", "state", "fixed"}[r] }
 
 // VariableAttrs belong to OpVariable.
 type VariableAttrs struct {
@@ -113,6 +114,8 @@ type VariableAttrs struct {
 	// Decay says that weight decay applies: true for kernels, false for biases
 	// and batch normalisation.
 	Decay bool
+	// Shift says that this is the β of a batch normalisation.
+	Shift bool
 }
 
 // Init is how a variable starts. Package model draws the numbers.
@@ -124,7 +127,7 @@ type Init struct {
 // InitKind is a distribution of initial values.
 type InitKind uint8
 
-// The initialisations that the two conventions use.
+// The initialisations that networks use.
 const (
 	Zeros InitKind = iota
 	Ones
@@ -137,6 +140,13 @@ const (
 	// LeCunUniform is uniform in ±1/√FanIn, PyTorch's default for dense kernels
 	// and their biases.
 	LeCunUniform
+	// Dirac lets the first C filters of a convolution pass one of its C channels
+	// each, as they are; filters beyond C are LeCunUniform (airbench's partial
+	// identity, https://arxiv.org/abs/2404.00498, section 3.3).
+	Dirac
+	// Whitening is computed from pictures: see model.Whitening. Until then it is
+	// LeCunUniform.
+	Whitening
 )
 
 // Variable returns the variable of that full name, or nil.

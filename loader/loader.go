@@ -85,6 +85,11 @@ func New(data dataset.Dataset, o Options) (*Loader, error) {
 	return &Loader{data, o}, nil
 }
 
+// Plain is a loader of the same pictures in their own order, without augmentation.
+func (l *Loader) Plain() *Loader {
+	return &Loader{l.data, Options{BatchSize: l.options.BatchSize, Preprocess: l.options.Preprocess, Workers: l.options.Workers}}
+}
+
 // Len is the number of images in an epoch.
 func (l *Loader) Len() int { return l.data.Len() }
 

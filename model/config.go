@@ -37,10 +37,16 @@ type Block string
 // Pooled is the unit of Page's ResNet-9 (cifar10-fast, dawn.py): a stage is one
 // 3×3 convolution that doubles the filters, a 2×2 max-pool, and then residual
 // units x + ReLU(bn(conv(ReLU(bn(conv(x)))))), of which a stage may have none.
+//
+// Single is the unit of airbench's networks (Jordan 2024,
+// https://arxiv.org/abs/2404.00498, section 3.1): a stage is a 3×3
+// convolution, a 2×2 max-pool, batch norm and ReLU, on a quarter of Pooled's pixels,
+// and then residual units ReLU(bn(conv(x)) + x) of a single convolution.
 const (
 	Basic      Block = "basic"
 	Bottleneck Block = "bottleneck"
 	Pooled     Block = "pooled"
+	Single     Block = "single"
 )
 
 // Stem is what comes before the first stage.
@@ -51,10 +57,15 @@ type Stem string
 // 32×32 images the two differ 15-fold in cost. DeepStem is the large one with
 // three 3×3 convolutions, the first with stride 2, in place of the 7×7 (ResNet-C
 // and -D of He et al. 2018, https://arxiv.org/abs/1812.01187, figure 2).
+//
+// WhitenStem is a small convolution with a bias whose kernel is not trained but
+// computed from training pictures, so that its outputs are uncorrelated and of like
+// size (Page 2019; Jordan 2024, section 3.2; see Whitening).
 const (
-	SmallStem Stem = "small"
-	LargeStem Stem = "large"
-	DeepStem  Stem = "deep"
+	SmallStem  Stem = "small"
+	LargeStem  Stem = "large"
+	DeepStem   Stem = "deep"
+	WhitenStem Stem = "whiten"
 )
 
 // Shortcut is what carries x past a block that changes its shape.
@@ -109,6 +120,14 @@ type Config struct {
 	AvgDown     bool    `json:"avg_down,omitempty"`     // projections average where they would stride (ResNet-D)
 	SE          bool    `json:"se,omitempty"`           // squeeze-excitation in every block (Hu et al. 2018)
 	DropPath    float64 `json:"drop_path,omitempty"`    // probability that training leaves the last block out; see DropPathRates
+
+	// What the CIFAR-10 speed records vary.
+	Widen      []int   `json:"widen,omitempty"`       // filters of each stage by those of the first, where they do not double; of single blocks
+	Whiten     int     `json:"whiten,omitempty"`      // side of the whitening stem's kernel
+	Dirac      bool    `json:"dirac,omitempty"`       // convolutions begin by passing their channels on; see graph.Dirac
+	FixedGamma bool    `json:"fixed_gamma,omitempty"` // batch normalisation's γ stays 1
+	NormRate   float64 `json:"norm_rate,omitempty"`   // share of a batch's statistics that enters the moving ones; 0: the convention's
+	LogitScale float64 `json:"logit_scale,omitempty"` // factor on the logits of pooled and single networks; 0: 1/8
 }
 
 // StemText says in words which stem a network has, as this decides its cost.
@@ -118,6 +137,8 @@ func (c Config) StemText() string {
 		return "7×7 stem with max-pool"
 	case DeepStem:
 		return "deep stem with max-pool"
+	case WhitenStem:
+		return fmt.Sprintf("%d×%[1]d whitening stem", c.Whiten)
 	}
 	return "3×3 stem"
 }
@@ -192,6 +213,7 @@ var families = []family{
 	{"wrn-16-4", Basic, Projection, []int{2, 2, 2}, 64, "Zagoruyko, Komodakis 2016, https://arxiv.org/abs/1605.07146, table 4", wide},
 	{"wrn-28-10", Basic, Projection, []int{4, 4, 4}, 160, "Zagoruyko, Komodakis 2016, table 4", wide},
 	{"resnet9", Pooled, Projection, []int{1, 0, 1}, 64, "Page 2018, https://github.com/davidcpage/cifar10-fast, dawn.py", nil},
+	{"resnet8w", Single, Projection, []int{1, 1, 1}, 64, "Jordan 2024, https://github.com/KellerJordan/cifar10-airbench, airbench94.py with the shortcuts of airbench96.py and ReLU for GELU", single},
 	{"resnet18d", Basic, Projection, []int{2, 2, 2, 2}, 64, "He et al. 2018, figure 2; timm's resnet18d", resnetD},
 	{"resnet50d", Bottleneck, Projection, []int{3, 4, 6, 3}, 64, "He et al. 2018, figure 2; timm's resnet50d", resnetD},
 	{"seresnet18", Basic, Projection, []int{2, 2, 2, 2}, 64, "Hu et al. 2018, https://arxiv.org/abs/1709.01507; timm's seresnet18", squeeze},
@@ -201,6 +223,10 @@ var families = []family{
 func preAct(c *Config)  { c.PreAct = true }
 func wide(c *Config)    { c.PreAct, c.StemFilters = true, 16 }
 func squeeze(c *Config) { c.SE = true }
+func single(c *Config) {
+	c.Stem, c.Whiten, c.Widen = WhitenStem, 2, []int{1, 4, 4}
+	c.Dirac, c.FixedGamma, c.NormRate, c.LogitScale = true, true, 0.4, 1.0/9
+}
 func resnetD(c *Config) {
 	c.AvgDown = true
 	if c.Stem == LargeStem {
@@ -228,13 +254,27 @@ func Named(name string, convention Convention, height, width, channels, classes 
 	f := families[i]
 	c := Config{Name: name, Convention: convention, Height: height, Width: width, Channels: channels, Classes: classes,
 		Stem: SmallStem, Block: f.block, Shortcut: f.shortcut, Blocks: slices.Clone(f.blocks), Filters: f.filters}
-	if max(height, width) > 64 && f.block != Pooled {
+	if max(height, width) > 64 && f.block != Pooled && f.block != Single {
 		c.Stem = LargeStem
 	}
 	if f.variant != nil {
 		f.variant(&c)
 	}
 	return c, c.Check()
+}
+
+// Widening is the field Widen of a network whose stages have so many filters.
+func Widening(filters []int) []int {
+	doubled := true
+	factors := make([]int, len(filters))
+	for stage, n := range filters {
+		doubled = doubled && n == filters[0]<<stage
+		factors[stage] = n / max(1, filters[0])
+	}
+	if doubled {
+		return nil
+	}
+	return factors
 }
 
 // BatchNormEpsilon is the ε of batch normalisation, 0 where the network has none.
@@ -258,10 +298,10 @@ func (c Config) Check() error {
 	switch {
 	case c.Convention != Keras && c.Convention != Torch:
 		return fail("convention", c.Convention, "keras or torch")
-	case c.Stem != SmallStem && c.Stem != LargeStem && c.Stem != DeepStem:
-		return fail("stem", c.Stem, "small, large or deep")
-	case c.Block != Basic && c.Block != Bottleneck && c.Block != Pooled:
-		return fail("block", c.Block, "basic, bottleneck or pooled")
+	case c.Stem != SmallStem && c.Stem != LargeStem && c.Stem != DeepStem && c.Stem != WhitenStem:
+		return fail("stem", c.Stem, "small, large, deep or whiten")
+	case c.Block != Basic && c.Block != Bottleneck && c.Block != Pooled && c.Block != Single:
+		return fail("block", c.Block, "basic, bottleneck, pooled or single")
 	case c.Shortcut != Projection && c.Shortcut != PadShortcut:
 		return fail("shortcut", c.Shortcut, "projection or pad")
 	case c.StrideFirst && c.Block != Bottleneck:
@@ -280,11 +320,35 @@ func (c Config) Check() error {
 		return fail("block", c.Block, "basic or bottleneck with another stem or shortcut, or with pre-activation")
 	case c.Block == Pooled && c.ZeroGamma: // ReLU after γ = 0 has no gradient, ever
 		return fail("zero γ", c.ZeroGamma, "blocks without a ReLU before their sum")
+	case c.Block == Single && (c.PreAct || c.AvgDown || c.Shortcut != Projection):
+		return fail("block", c.Block, "basic or bottleneck with another shortcut or with pre-activation")
+	case c.Block == Single && c.Stem != SmallStem && c.Stem != WhitenStem:
+		return fail("stem", c.Stem, "small or whiten with single blocks")
+	case c.Block != Single && c.Stem == WhitenStem:
+		return fail("stem", c.Stem, "another one without single blocks")
+	case c.Stem == WhitenStem && (c.Whiten < 1 || c.Whiten > 5):
+		return fail("whiten", c.Whiten, "1 to 5, the side of the stem's kernel")
+	case c.Stem != WhitenStem && c.Whiten != 0:
+		return fail("whiten", c.Whiten, "0 without a whitening stem")
+	case c.Stem == WhitenStem && c.StemFilters != 0:
+		return fail("stem filters", c.StemFilters, "0 with a whitening stem, which has two for each number of its kernel")
+	case c.Widen != nil && c.Block != Single:
+		return fail("widen", c.Widen, "nothing without single blocks")
+	case c.Widen != nil && (len(c.Widen) != len(c.Blocks) || slices.Min(c.Widen) < 1 || slices.Max(c.Widen) > 1<<8):
+		return fail("widen", c.Widen, fmt.Sprintf("a factor from 1 to 256 for each of %d stages", len(c.Blocks)))
+	case c.FixedGamma && (c.Norm == NoNorm || c.ZeroGamma):
+		return fail("fixed γ", c.FixedGamma, "batch normalisation whose γ begins with 1")
+	case !(c.NormRate >= 0 && c.NormRate <= 1) || c.NormRate != 0 && c.Norm == NoNorm:
+		return fail("norm rate", c.NormRate, "0 (the convention's) to 1, with batch normalisation")
+	case c.LogitScale != 0 && c.Block != Pooled && c.Block != Single:
+		return fail("logit scale", c.LogitScale, "0 without pooled or single blocks")
+	case !(c.LogitScale >= 0 && c.LogitScale <= 1<<10):
+		return fail("logit scale", c.LogitScale, "a positive number, or 0 for 1/8")
 	case c.Shortcut == PadShortcut && c.AvgDown:
 		return fail("shortcut", c.Shortcut, "projection, which alone can average")
 	case len(c.Blocks) == 0 || slices.Min(c.Blocks) < 0:
 		return fail("blocks", c.Blocks, "a number of blocks for every stage")
-	case c.Block != Pooled && slices.Min(c.Blocks) < 1:
+	case c.Block != Pooled && c.Block != Single && slices.Min(c.Blocks) < 1:
 		return fail("blocks", c.Blocks, "at least one block in every stage")
 	case len(c.Blocks) > 8 || slices.Max(c.Blocks) > 1000:
 		return fail("blocks", c.Blocks, "at most 8 stages of 1000 blocks")

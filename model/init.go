@@ -31,9 +31,22 @@ func Initial(v *graph.Node, seed uint64) tensor.Tensor {
 	case graph.HeNormalFanOut:
 		deviation := math.Sqrt(2 / float64(init.FanOut))
 		fill(func(s *random.Source) float64 { return deviation * s.Normal() })
-	case graph.LeCunUniform:
+	case graph.LeCunUniform, graph.Dirac, graph.Whitening:
 		limit := 1 / math.Sqrt(float64(init.FanIn))
 		fill(func(s *random.Source) float64 { return s.Range(-limit, limit) })
+	}
+	if init.Kind == graph.Dirac { // [KH,KW,C,OC]
+		kh, kw, c, oc := v.Shape[0], v.Shape[1], v.Shape[2], v.Shape[3]
+		for at := range values {
+			channel, filter := at/oc%c, at%oc
+			switch {
+			case filter >= c:
+			case filter == channel && at/oc/c == kh/2*kw+kw/2:
+				values[at] = 1
+			default:
+				values[at] = 0
+			}
+		}
 	}
 	return t
 }

@@ -31,8 +31,8 @@ func TestCounts(t *testing.T) {
 	for name, c := range golden.Load(t, "torch_counts").Counts {
 		counts[name] = append(counts[name], count{c.Size, c.Classes, c.Parameters, c.MACs})
 	}
-	if len(counts) < 19 {
-		t.Errorf("%d networks are counted, want 19", len(counts))
+	if len(counts) < 20 {
+		t.Errorf("%d networks are counted, want 20", len(counts))
 	}
 	for name, wants := range counts {
 		for _, want := range wants {

@@ -32,8 +32,11 @@ func (c Config) Build(b *graph.Builder, images *graph.Node, training bool) Netwo
 	if training {
 		n.dropRates = c.DropPathRates()
 	}
-	if c.Block == Pooled {
+	switch c.Block {
+	case Pooled:
 		return n.pooled(images)
+	case Single:
+		return n.single(images)
 	}
 
 	x := n.stem(images)
@@ -228,13 +231,72 @@ func (n *network) pooled(x *graph.Node) Network {
 		}
 		net.Stages = append(net.Stages, x)
 	}
+	return n.maxHead(x, net)
+}
+
+// maxHead is what follows the last stage of a pooled or single network.
+func (n *network) maxHead(x *graph.Node, net Network) Network {
 	n.Layer("pool") // a square picture becomes one pixel, of which the mean is itself
 	size := min(x.Shape[1], x.Shape[2])
 	net.Features = n.GlobalAvgPool(n.MaxPool(x, graph.PoolAttrs{Size: size, Stride: size}))
 	net.Logits, net.Kernel = n.dense(net.Features, "fc", n.Classes)
 	n.Layer("classifier")
-	net.Logits = n.Scale(net.Logits, 0.125)
+	net.Logits = n.Scale(net.Logits, cmp.Or(n.LogitScale, 0.125))
 	return net
+}
+
+// single is airbench's network with a shortcut past the second convolution of
+// each stage: the stem, and stages of a convolution, a 2×2 max-pool, batch norm,
+// ReLU and residual units (layer1.conv, layer1.bn, layer1.residual.conv, …). The
+// end is that of pooled networks.
+func (n *network) single(x *graph.Node) Network {
+	if n.Stem == WhitenStem {
+		x = n.whiten(x)
+	} else {
+		x = n.stem(x)
+	}
+	net := Network{Stem: x}
+	width := n.Filters
+	for stage, blocks := range n.Blocks {
+		switch {
+		case n.Widen != nil:
+			width = n.Filters * n.Widen[stage]
+		case stage > 0:
+			width *= 2
+		}
+		name := fmt.Sprintf("layer%d", stage+1)
+		x = n.conv(x, name+".conv", width, 3, 1)
+		n.Layer(name + ".pool")
+		x = n.MaxPool(x, graph.PoolAttrs{Size: 2, Stride: 2})
+		x = n.batchNorm(x, name+".bn")
+		x = n.relu(x, name+".relu")
+		for i := range blocks {
+			name := name + ".residual"
+			if i > 0 {
+				name += fmt.Sprint(i + 1)
+			}
+			y := n.conv(x, name+".conv", width, 3, 1)
+			y = n.batchNorm(y, name+".bn")
+			y = n.sum(y, x, name)
+			x = n.relu(y, name+".relu")
+		}
+		net.Stages = append(net.Stages, x)
+	}
+	return n.maxHead(x, net)
+}
+
+// whiten is the whitening stem and a ReLU: [N,H,W,C] → [N,H',W',2·k²·C] with
+// H' = H-k+1, without padding, as zeros are no pixels of a picture. Its kernel is
+// Whitening's.
+func (n *network) whiten(x *graph.Node) *graph.Node {
+	n.Layer("whiten")
+	k, channels := n.Whiten, x.Shape[3]
+	width := 2 * k * k * channels
+	init := graph.Init{Kind: graph.Whitening, FanIn: k * k * channels, FanOut: k * k * width}
+	w := n.Variable("whiten.weight", graph.VariableAttrs{Role: graph.Fixed, Init: init}, k, k, channels, width)
+	x = n.Conv(x, w, graph.ConvAttrs{Stride: 1})
+	x = n.Bias(x, n.Variable("whiten.bias", graph.VariableAttrs{}, width))
+	return n.relu(x, "whiten.relu")
 }
 
 // sum ends a block's branch y and adds the shortcut: squeeze-excitation first,
@@ -334,6 +396,9 @@ func (n *network) conv(x *graph.Node, name string, width, kernel, stride int) *g
 	if n.Convention == Keras {
 		init.Kind = graph.GlorotUniform
 	}
+	if n.Dirac {
+		init.Kind = graph.Dirac
+	}
 	w := n.Variable(name+".weight", graph.VariableAttrs{Init: init, Decay: true}, kernel, kernel, channels, width)
 	y := n.Conv(x, w, graph.ConvAttrs{Stride: stride, Pad: n.padding(x, kernel, stride)})
 	if !n.ConvBias {
@@ -364,11 +429,17 @@ func (n *network) batchNorm(x *graph.Node, name string) *graph.Node {
 	if n.Convention == Keras {
 		rate, unbiased = 0.01, false
 	}
+	rate = cmp.Or(n.NormRate, rate)
 	channels := x.Shape[len(x.Shape)-1]
 	variable := func(suffix string, role graph.Role, init graph.InitKind) *graph.Node {
-		return n.Variable(name+suffix, graph.VariableAttrs{Role: role, Init: graph.Init{Kind: init}}, channels)
+		attrs := graph.VariableAttrs{Role: role, Init: graph.Init{Kind: init}, Shift: suffix == ".bias"}
+		return n.Variable(name+suffix, attrs, channels)
 	}
-	scale := variable(".weight", graph.Parameter, graph.Ones)
+	gamma := graph.Parameter
+	if n.FixedGamma {
+		gamma = graph.Fixed
+	}
+	scale := variable(".weight", gamma, graph.Ones)
 	shift := variable(".bias", graph.Parameter, graph.Zeros)
 	movingMean := variable(".running_mean", graph.Statistic, graph.Zeros)
 	movingVariance := variable(".running_var", graph.Statistic, graph.Ones)
@@ -403,7 +474,7 @@ func (n *network) dense(x *graph.Node, name string, classes int) (y, kernel *gra
 		kernelInit.Kind, biasInit.Kind = graph.GlorotUniform, graph.Zeros
 	}
 	kernel = n.Variable(name+".weight", graph.VariableAttrs{Init: kernelInit, Decay: true}, channels, classes)
-	if n.Block == Pooled && name == "fc" {
+	if (n.Block == Pooled || n.Block == Single) && name == "fc" {
 		return n.MatMul(x, kernel, graph.MatMulAttrs{}), kernel
 	}
 	bias := n.Variable(name+".bias", graph.VariableAttrs{Init: biasInit}, classes)

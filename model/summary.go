@@ -224,7 +224,7 @@ func (s Summary) groups() []group {
 func (g group) sum(c Config) Layer {
 	sum := Layer{Name: g.name, Type: "BasicBlock", Output: g.layers[len(g.layers)-1].Output}
 	switch {
-	case c.Block == Pooled:
+	case c.Block == Pooled || c.Block == Single:
 		sum.Type = "Residual"
 	case c.PreAct && c.Block == Bottleneck:
 		sum.Type = "PreActBottleneck"

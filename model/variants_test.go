@@ -181,6 +181,18 @@ func TestVariantsRefused(t *testing.T) {
 		"batch normalisation, whose": func(c *Config) { c.Norm, c.ZeroGamma = NoNorm, true },
 		"at least one block":         func(c *Config) { c.Blocks = []int{1, 0} },
 		"a number of blocks":         func(c *Config) { c.Block, c.Blocks = Pooled, []int{1, -1} },
+		"block is single":            func(c *Config) { c.Block, c.PreAct = Single, true },
+		"small or whiten":            func(c *Config) { c.Block, c.Stem = Single, LargeStem },
+		"without single blocks":      func(c *Config) { c.Stem, c.Whiten = WhitenStem, 2 },
+		"whiten is 0":                func(c *Config) { c.Block, c.Stem = Single, WhitenStem },
+		"whiten is 2":                func(c *Config) { c.Whiten = 2 },
+		"two for each number":        func(c *Config) { c.Block, c.Stem, c.Whiten, c.StemFilters = Single, WhitenStem, 2, 8 },
+		"widen is [1 4]":             func(c *Config) { c.Widen = []int{1, 4} },
+		"a factor from 1":            func(c *Config) { c.Block, c.Blocks, c.Widen = Single, []int{1}, []int{1, 4} },
+		"γ begins with 1":            func(c *Config) { c.FixedGamma, c.ZeroGamma = true, true },
+		"norm rate is 2":             func(c *Config) { c.NormRate = 2 },
+		"logit scale is 2":           func(c *Config) { c.LogitScale = 2 },
+		"logit scale is -1":          func(c *Config) { c.Block, c.LogitScale = Pooled, -1 },
 	} {
 		c := variant(change)
 		if err := c.Check(); err == nil || !strings.Contains(err.Error(), want) {
@@ -200,7 +212,7 @@ func TestVariantsRefused(t *testing.T) {
 // Photographs get the stem for photographs, and the network's own kind of it.
 func TestStems(t *testing.T) {
 	for name, want := range map[string][2]Stem{ // at 32 and at 224 pixels
-		"resnet18": {SmallStem, LargeStem}, "resnet50d": {SmallStem, DeepStem}, "resnet9": {SmallStem, SmallStem}, "wrn-28-10": {SmallStem, LargeStem},
+		"resnet18": {SmallStem, LargeStem}, "resnet50d": {SmallStem, DeepStem}, "resnet9": {SmallStem, SmallStem}, "resnet8w": {WhitenStem, WhitenStem}, "wrn-28-10": {SmallStem, LargeStem},
 	} {
 		for i, size := range []int{32, 224} {
 			c, err := Named(name, Torch, size, size, 3, 10)

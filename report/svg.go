@@ -299,9 +299,10 @@ func networkChart(s model.Summary) template.HTML {
 	y := 30.0
 	text("rowname", 0, y-12, "start", "stem")
 	text("shape", width, y-12, "end", fmt.Sprintf("%d×%d×%d → %s", c.Height, c.Width, c.Channels, outputOf(s, "layer1", true)))
-	first := map[model.Stem]string{model.SmallStem: "3×3", model.LargeStem: "7×7, stride 2", model.DeepStem: "3×3 3×3 3×3, stride 2"}[c.Stem]
+	first := map[model.Stem]string{model.SmallStem: "3×3", model.LargeStem: "7×7, stride 2", model.DeepStem: "3×3 3×3 3×3, stride 2", model.WhitenStem: fmt.Sprintf("%d×%[1]d whitening", c.Whiten)}[c.Stem]
+	pooled := c.Block == model.Pooled || c.Block == model.Single
 	box("", 0, y, 150, first)
-	if c.Stem != model.SmallStem {
+	if c.Stem == model.LargeStem || c.Stem == model.DeepStem {
 		arrow(150, 170, y+blockHeight/2)
 		box("", 170, y, 150, "3×3 max-pool, stride 2")
 	}
@@ -314,7 +315,7 @@ func networkChart(s model.Summary) template.HTML {
 		const most = 5
 		shown, left := min(blocks, most), 0.0
 		w := min(96, (width-gap*float64(most-1))/most)
-		if c.Block == model.Pooled { // a convolution and a pool before the blocks
+		if pooled { // a convolution and a pool before the blocks
 			const before = 126
 			box("", 0, y, before, "3×3, 2×2 max-pool")
 			left, w = before+gap, (width-before-gap*most)/most
@@ -326,6 +327,8 @@ func networkChart(s model.Summary) template.HTML {
 				label = "1×1 3×3 1×1"
 			} else if c.Block == model.Pooled {
 				label = "3×3 ×2"
+			} else if c.Block == model.Single {
+				label = "3×3"
 			}
 			skipped := blocks > most && i == most-2
 			if skipped {
@@ -340,7 +343,7 @@ func networkChart(s model.Summary) template.HTML {
 			}
 			class := "identity"
 			grows := stage > 0 || c.Block == model.Bottleneck || c.StemFilters != 0 && c.StemFilters != c.Filters
-			if i == 0 && grows && c.Block != model.Pooled { // the shape changes
+			if i == 0 && grows && !pooled { // the shape changes
 				class = string(c.Shortcut)
 			}
 			fmt.Fprintf(&b, `<path class="shortcut %s" d="M%s %sC%s %s %s %s %s %s"/>`, class, px(x+6), px(y), px(x+14), px(y-17), px(x+w-14), px(y-17), px(x+w-6), px(y))
@@ -349,7 +352,7 @@ func networkChart(s model.Summary) template.HTML {
 	down(y + blockHeight + 4)
 	y += rowHeight - 20
 	pool := "global average pool"
-	if c.Block == model.Pooled {
+	if pooled {
 		pool = "global max-pool"
 	}
 	box("", 0, y, 140, pool)
