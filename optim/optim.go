@@ -27,6 +27,12 @@ type Config struct {
 	// PyTorch's optimizers do when they are given all parameters; without it,
 	// only on kernels.
 	DecayAll bool `json:"decay_all,omitempty"`
+	// ShiftRate multiplies the learning rate of batch normalisation's β, whose weight
+	// decay it leaves as strong as that of the rest; 0 is 1 (airbench's bias_scaler,
+	// Jordan 2024, https://arxiv.org/abs/2404.00498, section 3.4).
+	ShiftRate float64 `json:"shift_rate,omitempty"`
+	// Lookahead lets weights return to slow ones every few steps.
+	Lookahead Lookahead `json:"lookahead,omitzero"`
 }
 
 // Groups divides parameters into groups whose learning rates are the run's
@@ -34,7 +40,24 @@ type Config struct {
 // parameter groups). The zero Groups is one group with the factor 1.
 type Groups struct {
 	Scales []float64               // the factors
-	Of     func(p *graph.Node) int // index into Scales
+	Decays []float64               // factors of the weight decay besides; nil: 1
+	Of     func(p *graph.Node) int // index into both
+}
+
+// decay is the factor of a group's weight decay.
+func (g Groups) decay(group int) float64 {
+	if g.Decays == nil {
+		return 1
+	}
+	return g.Decays[group]
+}
+
+// decayOf is the factor of a parameter's weight decay.
+func (g Groups) decayOf(p *graph.Node) float64 {
+	if len(g.Scales) == 0 {
+		return 1
+	}
+	return g.decay(g.Of(p))
 }
 
 func (g Groups) scales() []float64 {
@@ -92,6 +115,7 @@ func (c Config) Check() error {
 		{"beta1", c.Beta1, c.Beta1 >= 0 && c.Beta1 < 1, "0 ≤ beta1 < 1"},
 		{"beta2", c.Beta2, c.Beta2 >= 0 && c.Beta2 < 1, "0 ≤ beta2 < 1"},
 		{"epsilon", c.Epsilon, c.Name == "sgd" || c.Epsilon > 0, "a positive number"},
+		{"rate of batch norm's β", c.ShiftRate, c.ShiftRate >= 0 && !math.IsInf(c.ShiftRate, 0), "a positive factor, or 0 for none"},
 	} {
 		if !p.ok {
 			return fmt.Errorf("optimizer %s: %s is %v, want %s", c.Name, p.what, p.value, p.want)
@@ -105,7 +129,7 @@ func (c Config) Check() error {
 	case c.Name == "adam" && c.WeightDecay != 0:
 		return hint.Wrap(fmt.Errorf("optimizer adam: has no weight decay"), "use: --optimizer adamw")
 	}
-	return nil
+	return c.Lookahead.Check()
 }
 
 // Apply appends the updates of the parameters to b. It declares the scalar
@@ -130,13 +154,13 @@ func (c Config) Scalars(step int64, rate float64, groups Groups) []float64 {
 	correction1 := 1 - math.Pow(c.Beta1, float64(step))
 	correction2 := 1 - math.Pow(c.Beta2, float64(step))
 	var values []float64
-	for _, scale := range groups.scales() {
+	for group, scale := range groups.scales() {
 		rate := rate * scale
 		switch c.Name {
 		case "adam":
 			values = append(values, rate*math.Sqrt(correction2)/correction1)
 		case "adamw":
-			values = append(values, 1-rate*c.WeightDecay, rate/correction1, 1/math.Sqrt(correction2))
+			values = append(values, 1-rate*c.WeightDecay*groups.decay(group), rate/correction1, 1/math.Sqrt(correction2))
 		default:
 			values = append(values, rate)
 		}
@@ -163,7 +187,7 @@ func (c Config) sgd(b *graph.Builder, parameters, gradients []*graph.Node, group
 	for i, p := range parameters {
 		g := gradients[i]
 		if c.decays(p) {
-			g = b.Add(g, b.Scale(p, c.WeightDecay))
+			g = b.Add(g, b.Scale(p, c.WeightDecay*groups.decayOf(p)))
 		}
 		if c.Momentum != 0 {
 			buf := state(b, "sgd.momentum/", p)

@@ -126,6 +126,88 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// Groups with a decay of their own: a parameter whose rate is 8 times the run's and
+// whose decay an eighth shrinks as fast as one with neither.
+func TestGroupsDecay(t *testing.T) {
+	for _, c := range []Config{
+		{Name: "sgd", WeightDecay: 0.25, DecayAll: true},
+		{Name: "adamw", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: 0.25, DecayAll: true},
+	} {
+		groups := Groups{Scales: []float64{1, 8}, Decays: []float64{1, 0.125}, Of: func(p *graph.Node) int { return strings.Index("kb", p.Name[:1]) }}
+		b := graph.NewBuilder()
+		kernel, bias := b.Variable("kernel", graph.VariableAttrs{}, 1), b.Variable("bias", graph.VariableAttrs{}, 1)
+		zero := b.Input("gradient", graph.Real, 1)
+		c.Apply(b, []*graph.Node{kernel, bias}, []*graph.Node{zero, zero}, groups)
+		built, err := b.Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		eng := ref.New()
+		vars := eng.NewVariables()
+		program, err := eng.Compile(built, vars)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inputs := []tensor.Tensor{tensor.Of([]float64{0}, 1)}
+		for _, s := range c.Scalars(1, 0.5, groups) {
+			inputs = append(inputs, tensor.Of([]float64{s}))
+		}
+		for _, name := range []string{"kernel", "bias"} {
+			if err := vars.Set(name, tensor.Of([]float64{4}, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := program.Run(t.Context(), inputs...); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"kernel", "bias"} {
+			if got, err := vars.Get(name); err != nil || got.Float64s()[0] != 4*(1-0.5*0.25) {
+				t.Errorf("%s: %s is %v, want 3.5; %v", c.Name, name, got.Float64s(), err)
+			}
+		}
+	}
+}
+
+// The steps at which slow and fast weights meet, in a run of 2 epochs of 6 steps.
+// The numbers of keep are worked out by hand.
+func TestLookaheadScalars(t *testing.T) {
+	l := Lookahead{Every: 4, Keep: 0.6, Power: 2, Start: 0.25}
+	if err := l.Check(); err != nil {
+		t.Fatal(err)
+	}
+	apart, start, back := []float64{1, 0, 1, 0}, []float64{0, 1, 1, 0}, []float64{1, 0, 0, 1}
+	want := [][]float64{apart, apart, apart, start, apart, back, apart, {0.6 * 4 / 9, 1 - 0.6*4/9, 0, 1}, apart, apart, apart, {0.6, 0.4, 0, 1}}
+	begun := false
+	for k := range 12 {
+		var got []float64
+		got, begun = l.Scalars(begun, k+1, float64(k+1)/12, 1.0/12, k%6 == 5)
+		for i := range got {
+			if math.Abs(got[i]-want[k][i]) > 1e-15 {
+				t.Errorf("step %d: %v, want %v", k+1, got, want[k])
+			}
+		}
+		if begun != (k >= 3) {
+			t.Errorf("after step %d begun is %v", k+1, begun)
+		}
+	}
+	if got, begun := l.Scalars(false, 6, 0.5, 1.0/12, true); begun || got[2] != 1 || got[3] != 0 {
+		t.Errorf("an epoch ends before the first meeting: %v, %v", got, begun)
+	}
+	for want, l := range map[string]Lookahead{
+		"every -1 steps":     {Every: -1},
+		"steps alone":        {Keep: 0.5},
+		"keeps 1 of":         {Every: 5, Keep: 1},
+		"keeps NaN":          {Every: 5, Keep: math.NaN()},
+		"the power -1":       {Every: 5, Power: -1},
+		"starts after 1 of":  {Every: 5, Start: 1},
+		"starts after NaN o": {Every: 5, Start: math.NaN()},
+	} {
+		if err := (Config{Name: "sgd", LearningRate: 1, Lookahead: l}).Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: error %v, want one with %q", l, err, want)
+		}
+	}
+}
+
 func TestSchedule(t *testing.T) {
 	for _, c := range []struct {
 		s          Schedule

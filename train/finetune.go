@@ -70,17 +70,38 @@ func (c Config) frozenEpochs() int {
 
 // groups are the learning rates of the parts of the network: geometrically from
 // the run's divided by LRMult in the stem to the run's in the head, as fastai's
-// slice(lr/mult, lr).
+// slice(lr/mult, lr); and in each part, of all but batch normalisation's β and,
+// with ShiftRate, of these.
 func (c Config) groups() optim.Groups {
-	if c.LRMult <= 1 {
-		return optim.Groups{}
+	var scales []float64
+	depth := func(*graph.Node) int { return 0 }
+	if c.LRMult > 1 {
+		n := c.Model.Depths()
+		scales = make([]float64, n)
+		for i := range scales {
+			scales[i] = math.Pow(c.LRMult, float64(i)/float64(n-1)-1)
+		}
+		depth = func(p *graph.Node) int { return c.Model.Depth(p.Name) }
 	}
-	n := c.Model.Depths()
-	scales := make([]float64, n)
-	for i := range scales {
-		scales[i] = math.Pow(c.LRMult, float64(i)/float64(n-1)-1)
+	shift := c.Optimizer.ShiftRate
+	if shift == 0 || shift == 1 {
+		return optim.Groups{Scales: scales, Of: depth}
 	}
-	return optim.Groups{Scales: scales, Of: func(p *graph.Node) int { return c.Model.Depth(p.Name) }}
+	if scales == nil {
+		scales = []float64{1}
+	}
+	n := len(scales)
+	decays := make([]float64, 2*n)
+	for i := range n {
+		scales = append(scales, shift*scales[i])
+		decays[i], decays[n+i] = 1, 1/shift
+	}
+	return optim.Groups{Scales: scales, Decays: decays, Of: func(p *graph.Node) int {
+		if p.Variable.Shift {
+			return n + depth(p)
+		}
+		return depth(p)
+	}}
 }
 
 // mode is what a pass through the network is for.

@@ -99,7 +99,7 @@ func compareLoop(t *testing.T, eng engine.Engine, c Config, f *golden.File, size
 			before += n
 			if last {
 				rate := c.Optimizer.LearningRate * c.Schedule.Factor(float64(step-1)/10, 0.1)
-				scalars = append(scalars, c.updateScalars(step, step, rate)...)
+				scalars = append(scalars, c.updateScalars(step, step, rate, nil)...)
 			}
 			for _, s := range scalars {
 				inputs = append(inputs, tensor.Of([]float64{s}))
@@ -132,6 +132,78 @@ func compareLoop(t *testing.T, eng engine.Engine, c Config, f *golden.File, size
 		}
 		t.Logf("largest error of the average: %.2g", golden.CheckDigests(t, "average", got, want, variablesLimit))
 	}
+}
+
+// Updates with lookahead and a rate of its own for batch normalisation's β, over
+// two epochs, with the first meeting within the first of them.
+func TestGoldenLookahead(t *testing.T) {
+	f := golden.Load(t, "torch_lookahead")
+	c := goldenConfig(f.Network)
+	o, l := f.Optimizer, f.Values["lookahead"]
+	c.LabelSmoothing = 0.2
+	c.Optimizer = optim.Config{Name: o.Name, LearningRate: o.LearningRate, Momentum: o.Momentum, Nesterov: o.Nesterov, WeightDecay: o.WeightDecay,
+		DecayAll: true, ShiftRate: f.Values["shift_rate"][0], Lookahead: optim.Lookahead{Every: int(l[0]), Keep: l[1], Power: l[2], Start: l[3]}}
+	if err := c.Optimizer.Check(); err != nil {
+		t.Fatal(err)
+	}
+	compare := func(t *testing.T, eng engine.Engine, lossLimit, variablesLimit float64) {
+		vars := eng.NewVariables()
+		g, err := StepGraph(c, c.BatchSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range g.Variables {
+			value := tensor.New(tensor.Float64, v.Shape...)
+			if !strings.Contains(v.Name, "/") {
+				value = goldenWeight(v)
+			}
+			if err := vars.Set(v.Name, value); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p, err := eng.Compile(g, vars)
+		if err != nil {
+			t.Fatal(err)
+		}
+		epoch, begun := int(f.Values["steps_per_epoch"][0]), false
+		var losses []float64
+		for k := range o.Steps {
+			inputs := goldenBatch(f.Network, k)
+			var meeting []float64
+			meeting, begun = c.Optimizer.Lookahead.Scalars(begun, k+1, float64(k+1)/float64(o.Steps), 1/float64(o.Steps), (k+1)%epoch == 0)
+			for _, s := range c.updateScalars(k+1, k+1, o.LearningRate, meeting) {
+				inputs = append(inputs, tensor.Of([]float64{s}))
+			}
+			out, err := p.Run(context.Background(), inPrecisionOf(eng, inputs)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			losses = append(losses, scalar(out[0]))
+		}
+		t.Logf("largest error of the losses: %.2g", golden.CheckValues(t, "losses", losses, f.Values["losses"], lossLimit))
+		if variablesLimit == 0 {
+			return
+		}
+		checkVariables(t, f, g, vars, variablesLimit)
+		got := map[string][]float64{}
+		for name := range f.Digests["slow"] {
+			value, err := vars.Get(optim.SlowPrefix + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[name] = float64s(model.ToFile(value))
+		}
+		t.Logf("largest error of the slow weights: %.2g", golden.CheckDigests(t, "slow", got, f.Digests["slow"], variablesLimit))
+	}
+	t.Run("ref", func(t *testing.T) { compare(t, ref.New(), 1e-10, 1e-10) })
+	t.Run("cpu", func(t *testing.T) {
+		eng, err := cpu.New(cpu.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer eng.Close()
+		compare(t, eng, 3e-4, 0)
+	})
 }
 
 func TestGoldenSchedules(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 // StepGraph is one whole training step on one batch: forward pass, loss,
 // gradients, update.
 //
-//	inputs:  those of lossNodes, the optimizer's scalars, those of the moving average
+//	inputs:  those of lossNodes, the scalars of the optimizer, of lookahead, of the moving average
 //	outputs: loss (scalar, with penalty), logits [N,K], Σ of all gradients' squares (scalar)
 //
 // The updates are withheld when the loss or a gradient is not finite.
@@ -59,6 +59,9 @@ func stepGraph(c Config, batch int, kind stepKind) (*graph.Graph, error) {
 	b.Guard(b.Add(loss, b.Scale(squares, 0))) // 0·∞ is NaN
 	if kind.update {
 		c.Optimizer.Apply(b, parameters, c.clip(b, gradients, squares), c.groups())
+		if kind.mode == training {
+			c.Optimizer.Lookahead.Apply(b, slices.Concat(parameters, b.Variables(graph.Statistic)))
+		}
 		c.average(b)
 	}
 	return b.Build(loss, logits, squares)
@@ -73,10 +76,10 @@ func (c Config) accumulateScalars(before, n, all int) []float64 {
 	return []float64{float64(min(1, before)), float64(n) / float64(all)}
 }
 
-// updateScalars are those of optimizer and moving average, which count their
-// updates from 1.
-func (c Config) updateScalars(optimizerStep, averageStep int, rate float64) []float64 {
-	scalars := c.Optimizer.Scalars(int64(optimizerStep), rate, c.groups())
+// updateScalars are those of optimizer, lookahead and moving average; the first and
+// the last count their updates from 1.
+func (c Config) updateScalars(optimizerStep, averageStep int, rate float64, lookahead []float64) []float64 {
+	scalars := append(c.Optimizer.Scalars(int64(optimizerStep), rate, c.groups()), lookahead...)
 	if c.EMA > 0 {
 		keep := c.averageKeep(averageStep)
 		scalars = append(scalars, keep, 1-keep)
@@ -121,7 +124,7 @@ const averagePrefix = "ema/"
 //	average = keep·average + (1-keep)·new value
 //
 // Statistics are averaged too, as torchvision does, since they fit the averaged
-// weights no better than those of one step.
+// weights no better than those of one step. What is fixed is copied.
 func (c Config) average(b *graph.Builder) {
 	if c.EMA == 0 {
 		return
@@ -130,6 +133,10 @@ func (c Config) average(b *graph.Builder) {
 	for _, v := range slices.Concat(b.Variables(graph.Parameter), b.Variables(graph.Statistic)) {
 		mean := b.Variable(averagePrefix+v.Name, graph.VariableAttrs{Role: graph.State}, v.Shape...)
 		b.Update(mean, b.Add(b.Mul(mean, keep), b.Mul(b.Updated(v), take)))
+	}
+	for _, v := range b.Variables(graph.Fixed) {
+		same := b.Variable(averagePrefix+v.Name, graph.VariableAttrs{Role: graph.State}, v.Shape...)
+		b.Update(same, b.Scale(v, 1))
 	}
 }
 

@@ -69,6 +69,8 @@ type position struct {
 	ValidatedAt int `json:"validated_at,omitempty"`
 	// Thawed is the number of updates made when the frozen epochs were over.
 	Thawed int `json:"thawed,omitempty"`
+	// Slow says that lookahead has its slow weights.
+	Slow bool `json:"slow,omitempty"`
 	// Planned is the number of batches in the whole run when a time budget
 	// allows fewer than all epochs; 0: all.
 	Planned int `json:"planned,omitempty"`
@@ -122,7 +124,7 @@ func (t *Trainer) initialize() error {
 		}
 	}
 	if t.config.Init == nil {
-		return nil
+		return t.whiten()
 	}
 	weights, err := t.config.Init.load(t.run)
 	if err != nil {
@@ -134,6 +136,40 @@ func (t *Trainer) initialize() error {
 		return fmt.Errorf("the weights to begin with, of %s: %w", t.config.Init.Run, err)
 	}
 	return nil
+}
+
+// whitenFrom is how many pictures, and patches of them, the kernel of a whitening
+// stem is computed from at most: airbench's 5,000 of CIFAR-10 with their 31² patches.
+const whitenFrom, whitenPatches = 5000, 5000 * 31 * 31
+
+// whiten computes the kernel of a whitening stem, from training pictures that are
+// evenly spread over the data set, as validation would see them.
+func (t *Trainer) whiten() error {
+	m := t.config.Model
+	if m.Whiten == 0 {
+		return nil
+	}
+	w := model.NewWhitening(m.Whiten, m.Channels)
+	n := max(1, min(whitenFrom, t.fit.Len(), whitenPatches/max(1, w.Patches(m.Height, m.Width))))
+	const together = 100
+	for first := 0; first < n; first += together {
+		positions := make([]int, min(together, n-first))
+		for i := range positions {
+			positions[i] = (first + i) * t.fit.Len() / n
+		}
+		b, err := t.fit.Plain().At(context.Background(), 0, positions)
+		if err == nil {
+			err = w.Add(b.Images)
+		}
+		if err != nil {
+			return fmt.Errorf("the whitening stem's kernel: %w", err)
+		}
+	}
+	kernel, err := w.Kernel()
+	if err != nil {
+		return err
+	}
+	return t.vars.Set("whiten.weight", kernel)
 }
 
 // clearState sets the optimizer's state to what it is before the first step; the
@@ -287,7 +323,7 @@ func (t *Trainer) epoch(ctx context.Context) error {
 	t.history = append(t.history, row)
 	best := t.at.Watch.see(t.config, row, t.val != nil)
 	t.at = position{Epoch: t.at.Epoch + 1, GlobalStep: t.at.GlobalStep,
-		Skipped: t.at.Skipped, Watch: t.at.Watch, Planned: t.at.Planned, Thawed: t.at.Thawed, Elapsed: t.at.Elapsed}
+		Skipped: t.at.Skipped, Watch: t.at.Watch, Planned: t.at.Planned, Thawed: t.at.Thawed, Slow: t.at.Slow, Elapsed: t.at.Elapsed}
 	if t.run != nil {
 		if err := t.keepGoing(t.run.AppendEpoch(row)); err != nil {
 			return err
@@ -337,10 +373,7 @@ func (t *Trainer) rate() float64 {
 	if t.fixedRate > 0 {
 		return t.fixedRate
 	}
-	total := t.at.Planned
-	if total == 0 {
-		total = t.config.Epochs * t.fit.Steps()
-	}
+	total := t.total()
 	done := t.at.Epoch*t.fit.Steps() + t.at.Step
 	base, schedule := t.config.Optimizer.LearningRate, t.config.Schedule
 	frozen := min(t.config.frozenEpochs()*t.fit.Steps(), total)
@@ -352,6 +385,9 @@ func (t *Trainer) rate() float64 {
 	factor := schedule.Factor(float64(done)/float64(total), 1/float64(total))
 	return base * factor * t.at.Watch.rateFactor()
 }
+
+// total is the number of batches of the whole run.
+func (t *Trainer) total() int { return cmp.Or(t.at.Planned, t.config.Epochs*t.fit.Steps()) }
 
 // update is what the batches of one update have come to so far. A position lies
 // between two updates: what is in here is never saved.
@@ -393,7 +429,8 @@ func (t *Trainer) step(u *update, b loader.Batch, batch int) error {
 		}
 	}
 	rate := t.rate()
-	out, err := p.Run(context.Background(), t.stepInputs(u, b, rate, last)...)
+	inputs, slow := t.stepInputs(u, b, rate, last)
+	out, err := p.Run(context.Background(), inputs...)
 	if err != nil {
 		return fmt.Errorf("step %d: %w", t.at.GlobalStep+1, err)
 	}
@@ -420,7 +457,7 @@ func (t *Trainer) step(u *update, b loader.Batch, batch int) error {
 	loss = u.loss.Value()
 	t.at.Loss.Add(loss, images)
 	t.at.Accuracy.Add(u.correct/images, images)
-	t.at.Step = u.end
+	t.at.Step, t.at.Slow = u.end, slow
 	t.at.GlobalStep++
 	t.at.Rate = rate
 	seconds := t.clock.stepped(u.images)
@@ -456,19 +493,25 @@ func correctOf(b loader.Batch, logits []float32, classes int) (float64, error) {
 	return b.Share*float64(first) + (1-b.Share)*float64(second), err
 }
 
-// stepInputs are the inputs of a step's graph. The optimizer counts updates from
-// 1, and from 1 again when it began anew.
-func (t *Trainer) stepInputs(u *update, b loader.Batch, rate float64, last bool) []tensor.Tensor {
-	inputs := lossInputs(t.config, b)
+// stepInputs are the inputs of a step's graph, and what position.Slow is after it.
+// The optimizer counts updates from 1, and from 1 again when it began anew.
+func (t *Trainer) stepInputs(u *update, b loader.Batch, rate float64, last bool) (inputs []tensor.Tensor, slow bool) {
+	inputs, slow = lossInputs(t.config, b), t.at.Slow
 	scalars := t.config.accumulateScalars(u.images, len(b.Indices), u.of)
 	if last {
 		next := t.at.GlobalStep + 1
-		scalars = append(scalars, t.config.updateScalars(next-t.at.Thawed, next, rate)...)
+		var lookahead []float64
+		if t.config.modeOf(t.at.Epoch) == training {
+			steps, total := t.fit.Steps(), float64(t.total())
+			lookahead, slow = t.config.Optimizer.Lookahead.Scalars(slow, next,
+				float64(t.at.Epoch*steps+u.end)/total, float64(u.end-t.at.Step)/total, u.end == t.stepsOfEpoch())
+		}
+		scalars = append(scalars, t.config.updateScalars(next-t.at.Thawed, next, rate, lookahead)...)
 	}
 	for _, s := range scalars {
 		inputs = append(inputs, tensor.Scalar(float32(s)))
 	}
-	return inputs
+	return inputs, slow
 }
 
 // statistics are copies of the moving statistics.

@@ -261,7 +261,104 @@ func TestResumeIsExact(t *testing.T) {
 			resumeIsExact(t, c)
 		})
 	}
+	t.Run("whitening stem, lookahead, rate of β, averaged, two batches accumulated", func(t *testing.T) {
+		c := whitenConfig()
+		c.EMA, c.Accumulate, c.SaveEvery = 0.9, 2, 2
+		resumeIsExact(t, c)
+	})
 	t.Run("fine-tuned, with frozen epochs and rates by depth", func(t *testing.T) { resumeIsExact(t, finetuneConfig(t)) })
+}
+
+// whitenConfig is a network with a whitening stem and fixed γ, trained as the speed
+// records do.
+func whitenConfig() Config {
+	c := testConfig()
+	c.Model.Block, c.Model.Stem, c.Model.Whiten, c.Model.Widen = model.Single, model.WhitenStem, 2, []int{1, 3}
+	c.Model.Dirac, c.Model.FixedGamma, c.Model.NormRate, c.Model.LogitScale = true, true, 0.4, 0.5
+	c.Augment = loader.Augment{Translate: 1, AlternatingFlip: true}
+	c.Optimizer = optim.Config{Name: "sgd", LearningRate: 0.05, Momentum: 0.85, Nesterov: true, WeightDecay: 1e-3, DecayAll: true,
+		ShiftRate: 4, Lookahead: optim.Lookahead{Every: 2, Keep: 0.5, Power: 1, Start: 0.2}}
+	c.L2, c.LabelSmoothing = 0, 0.2
+	return c
+}
+
+// The stem's kernel comes from the training pictures, whatever the seed, and neither
+// it nor γ ever changes; after each epoch the weights are the slow ones; such a run is
+// evaluated from its directory alone, moving average and all.
+func TestWhiteningStem(t *testing.T) {
+	c := whitenConfig()
+	c.EMA = 0.9
+	other := c
+	other.Seed = 99
+	kernel := weights(t, newTrainer(t, c, nil, nil).Variables())["whiten.weight"]
+	if again := weights(t, newTrainer(t, other, nil, nil).Variables())["whiten.weight"]; len(kernel) != 4*8 || !slices.Equal(kernel, again) {
+		t.Errorf("the kernel is %v with one seed, %v with another", kernel, again)
+	}
+	w := model.NewWhitening(2, 1)
+	all, err := loader.New(stripes(72), loader.Options{BatchSize: 72, Preprocess: c.Preprocess})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for b, err := range all.Batches(t.Context(), 0, 0) {
+		if err := errors.Join(err, w.Add(b.Images)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := w.Kernel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, x := range want.Float32s() {
+		if math.Float32bits(x) != kernel[i] {
+			t.Fatalf("number %d of the kernel is %v, want %v of all pictures without augmentation", i, math.Float32frombits(kernel[i]), x)
+		}
+	}
+
+	run := newRun(t, c)
+	trainer := newTrainer(t, c, run, nil)
+	if err := trainer.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	after := weights(t, trainer.Variables())
+	fixed, slow := 0, 0
+	for name, value := range after {
+		if name == "whiten.weight" || strings.HasSuffix(name, "bn.weight") && !strings.Contains(name, "/") {
+			fixed++
+			before := kernel
+			if name != "whiten.weight" {
+				before = slices.Repeat([]uint32{math.Float32bits(1)}, len(value))
+			}
+			if !slices.Equal(value, before) || !slices.Equal(after[averagePrefix+name], before) {
+				t.Errorf("%s has changed", name)
+			}
+		}
+		if copied, ok := strings.CutPrefix(name, optim.SlowPrefix); ok {
+			slow++
+			if !slices.Equal(value, after[copied]) {
+				t.Errorf("%s is not its slow copy after the last epoch", copied)
+			}
+		}
+	}
+	if fixed != 1+2*2 || slow != 1+2*2*(1+1+2)+1 {
+		t.Errorf("%d fixed variables, %d slow copies", fixed, slow)
+	}
+	for _, which := range []string{"last:raw", "last:ema"} {
+		eng := newEngine(t)
+		vars := eng.NewVariables()
+		if _, err := LoadWeights(run, which, c, vars); err != nil {
+			t.Fatal(err)
+		}
+		e := NewEvaluator(c, eng, vars)
+		defer e.Close()
+		got, err := e.Run(t.Context(), trainer.val, nil)
+		want := trainer.History()[2].ValLoss
+		if which == "last:ema" {
+			want = trainer.History()[2].EMA.ValLoss
+		}
+		if err != nil || got.Loss != want {
+			t.Errorf("%s: loss %v, want %v; %v", which, got.Loss, want, err)
+		}
+	}
 }
 
 func resumeIsExact(t *testing.T, c Config) {
@@ -450,6 +547,8 @@ func TestConfigCheck(t *testing.T) {
 		"and value -1":          func(c *Config) { c.ClipValue = -1 },
 		"ema is 1":              func(c *Config) { c.EMA = 1 },
 		"filters is 0":          func(c *Config) { c.Model.Filters = 0 },
+		"lookahead is every -1": func(c *Config) { c.Optimizer.Lookahead.Every = -1 },
+		"rate of batch norm's":  func(c *Config) { c.Optimizer.ShiftRate = -1 },
 	} {
 		c := good
 		broken(&c)
