@@ -70,6 +70,17 @@ func TestRecognise(t *testing.T) {
 			cases = append(cases, c)
 		}
 	}
+	for _, name := range []string{"resnet9", "resnet8w"} {
+		c := network(t, name, 32, 3, 10)
+		c.Dirac, c.FixedGamma, c.NormRate = false, false, 0 // of training alone
+		more := c
+		more.Filters, more.Blocks, more.Name = 6, []int{2, 1, 3}, Name(c)
+		if more.Block == model.Single {
+			more.Widen, more.Stem, more.Whiten, more.StemFilters = []int{1, 3, 2}, model.SmallStem, 0, 5
+		}
+		more.Name = Name(more)
+		cases = append(cases, c, more)
+	}
 	if !testing.Short() {
 		cases = append(cases, network(t, "resnet18", 32, 3, 10), network(t, "resnet50", 224, 3, 1000), network(t, "resnet110", 32, 3, 100), network(t, "wrn-28-10", 32, 3, 10))
 	}

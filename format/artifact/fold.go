@@ -14,6 +14,9 @@ import (
 //
 //	s = γ/√(variance + ε),  kernel·s,  bias = (bias - mean)·s + β
 //
+// past a max-pool too where every s is positive, as the maximum of s·x + b is then
+// s times the maximum of x, plus b.
+//
 // m stays as it is, and the golden vectors hold for both.
 func (m *Model) Folded() (*Model, error) {
 	if m.Config.Norm == model.NoNorm {
@@ -29,11 +32,20 @@ func (m *Model) Folded() (*Model, error) {
 	}
 	c := m.Config
 	c.Norm, c.ConvBias, c.Epsilon = model.NoNorm, true, 0
+	c.FixedGamma, c.NormRate = false, 0
 	for _, n := range g.Nodes {
 		if n.Op != graph.OpBatchNorm {
 			continue
 		}
 		conv := n.Inputs[0]
+		if conv.Op == graph.OpMaxPool {
+			for channel, s := range tensors[n.Name+".weight"].Convert(tensor.Float64).Float64s() {
+				if !(s > 0) {
+					return nil, fmt.Errorf("layer %s follows a max-pool and has γ %v in channel %d, so that it cannot be folded", n.Name, s, channel)
+				}
+			}
+			conv = conv.Inputs[0]
+		}
 		if conv.Op == graph.OpBias {
 			conv = conv.Inputs[0]
 		}

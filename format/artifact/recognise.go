@@ -16,7 +16,7 @@ import (
 )
 
 // ours are the names that networks of package model have, torchvision's.
-var ours = regexp.MustCompile(`^(conv1|conv1\.\d|bn1|norm|fc|layer\d+\.\d+\.(conv\d|bn\d|downsample\.[012]|se\.fc[12]))\.(weight|bias|running_mean|running_var|num_batches_tracked)$`)
+var ours = regexp.MustCompile(`^(conv1|conv1\.\d|bn1|norm|fc|layer\d+\.\d+\.(conv\d|bn\d|downsample\.[012]|se\.fc[12])|whiten|(prep|layer\d+(\.residual\d*(\.res[12])?)?)\.(conv|bn)|layer\d+\.residual\d*\.se\.fc[12])\.(weight|bias|running_mean|running_var|num_batches_tracked)$`)
 
 // schemes are other names of the same tensors. Each is tried on all names, and
 // the one that makes most of them ours is taken.
@@ -74,7 +74,7 @@ func renamed(name string, by []rename) string {
 }
 
 // biased are biases of convolutions, not of a batch normalisation.
-var biased = regexp.MustCompile(`(conv\d|conv1\.[036]|downsample\.0)\.bias$`)
+var biased = regexp.MustCompile(`(conv\d?|conv1\.[036]|downsample\.0)\.bias$`)
 
 // dense are names of the last layer that are read as fc where there is no fc.
 var dense = regexp.MustCompile(`^(?:\w+\.)?(?:fc|linear|classifier|head|head\.fc|(?:fc|classifier|head)\.\d)\.(weight|bias)$`)
@@ -198,7 +198,7 @@ func (r *recogniser) names(file []safetensors.Named) error {
 // commonPrefix is what stands before the first convolution's name, such as
 // "module.", where most names begin with it.
 func commonPrefix(file []safetensors.Named) string {
-	stems := []string{"conv1.weight", "conv1.0.weight", "embedder.embedder.convolution.weight", "stem.conv.weight", "conv0.weight"}
+	stems := []string{"conv1.weight", "conv1.0.weight", "embedder.embedder.convolution.weight", "stem.conv.weight", "conv0.weight", "whiten.weight", "prep.conv.weight"}
 	shortest := ""
 	for _, n := range file {
 		for _, stem := range stems {
@@ -218,6 +218,9 @@ func commonPrefix(file []safetensors.Named) string {
 
 // config reads the network off shapes.
 func (r *recogniser) config() (model.Config, error) {
+	if _, ok := r.tensors["layer1.conv.weight"]; ok {
+		return r.pooledConfig()
+	}
 	c := model.Config{Convention: model.Torch, Block: model.Basic, Shortcut: model.Projection}
 	first, last := "conv1", "conv1" // convolutions of the stem
 	if _, ok := r.tensors["conv1.0.weight"]; ok {
@@ -288,28 +291,8 @@ func (r *recogniser) config() (model.Config, error) {
 		r.tensors["fc.bias"] = tensor.New(tensor.Float32, c.Classes)
 	}
 
-	norms := 0
-	for name := range r.tensors {
-		if biased.MatchString(name) {
-			c.ConvBias = true
-		}
-		if strings.HasSuffix(name, ".running_mean") {
-			norms++
-		}
-	}
-	if norms == 0 {
-		c.Norm = model.NoNorm
-		r.note("there is no batch normalisation: it is folded into the convolutions")
-	}
-	if c.ConvBias {
-		r.note("convolutions have biases")
-	}
-
-	c.Name = Name(c)
-	if err := Sized(c).Check(); err != nil {
-		return c, err
-	}
-	if err := r.shapes(c); err != nil {
+	r.common(&c)
+	if err := r.check(&c); err != nil {
 		return c, err
 	}
 	shortcut := "projection shortcuts (option B)"
@@ -329,6 +312,109 @@ func (r *recogniser) config() (model.Config, error) {
 	r.note("%s: %s blocks %s, %d filters in the first stage, %s, %s%s, %d channels in, %d classes",
 		c.Name, c.Block, strings.ReplaceAll(strings.Trim(fmt.Sprint(c.Blocks), "[]"), " ", ","), c.Filters, shortcut, c.StemText(), more, c.Channels, c.Classes)
 	return c, nil
+}
+
+// pooledConfig reads a network of pooled or single blocks off shapes.
+func (r *recogniser) pooledConfig() (model.Config, error) {
+	c := model.Config{Convention: model.Torch, Block: model.Single, Shortcut: model.Projection, Stem: model.SmallStem}
+	first := "conv1"
+	if _, ok := r.tensors["prep.conv.weight"]; ok {
+		c.Block, first = model.Pooled, "prep.conv"
+	} else if _, ok := r.tensors["whiten.weight"]; ok {
+		c.Stem, first = model.WhitenStem, "whiten"
+	}
+	stem, err := r.kernel(first)
+	if err != nil {
+		return c, err
+	}
+	c.Channels = stem[1]
+	if c.Stem == model.WhitenStem {
+		c.Whiten = stem[2]
+	}
+	var widths []int
+	for stage := 1; ; stage++ {
+		name := fmt.Sprintf("layer%d", stage)
+		if _, ok := r.tensors[name+".conv.weight"]; !ok {
+			break
+		}
+		conv, err := r.kernel(name + ".conv")
+		if err != nil {
+			return c, err
+		}
+		widths = append(widths, conv[0])
+		blocks := 0
+		for {
+			unit := name + ".residual"
+			if blocks > 0 {
+				unit += strconv.Itoa(blocks + 1)
+			}
+			_, one := r.tensors[unit+".conv.weight"]
+			_, two := r.tensors[unit+".res1.conv.weight"]
+			if !one && !two || one != (c.Block == model.Single) {
+				break
+			}
+			blocks++
+			_, c.SE = r.tensors[unit+".se.fc1.weight"]
+		}
+		c.Blocks = append(c.Blocks, blocks)
+	}
+	c.Filters = widths[0]
+	if c.Block == model.Pooled {
+		c.Filters /= 2
+	}
+	if c.Stem == model.SmallStem && stem[0] != c.Filters {
+		c.StemFilters = stem[0]
+	}
+	if c.Block == model.Single {
+		c.Widen = model.Widening(widths)
+	}
+	fc, ok := r.tensors["fc.weight"]
+	if !ok || len(fc.Shape()) != 2 {
+		return c, fmt.Errorf("no dense layer: there is no tensor fc.weight of two axes")
+	}
+	c.Classes = fc.Shape()[0]
+	scale := "1/8, as in ResNet-9"
+	if c.Block == model.Single {
+		c.LogitScale, scale = 1.0/9, "1/9, as in airbench"
+	}
+	r.note("the factor on the logits, which changes no prediction but how sure it is, is taken to be %s", scale)
+	r.common(&c)
+	if err := r.check(&c); err != nil {
+		return c, err
+	}
+	r.note("%s: %s blocks %s, %d filters in the first stage, %s, %d channels in, %d classes",
+		c.Name, c.Block, strings.ReplaceAll(strings.Trim(fmt.Sprint(c.Blocks), "[]"), " ", ","), c.Filters, c.StemText(), c.Channels, c.Classes)
+	return c, nil
+}
+
+// common finds batch normalisation and biases.
+func (r *recogniser) common(c *model.Config) {
+	norms := 0
+	for name := range r.tensors {
+		if biased.MatchString(name) {
+			c.ConvBias = true
+		}
+		if strings.HasSuffix(name, ".running_mean") {
+			norms++
+		}
+	}
+	if norms == 0 {
+		c.Norm = model.NoNorm
+		r.note("there is no batch normalisation: it is folded into the convolutions")
+	}
+	if c.ConvBias {
+		r.note("convolutions have biases")
+	}
+
+}
+
+// check names the network and compares shapes.
+func (r *recogniser) check(c *model.Config) error {
+	c.Name = Name(*c)
+	if err := Sized(*c).Check(); err != nil {
+		return err
+	}
+	return r.shapes(*c)
 }
 
 // kernel is the shape [OC,C,KH,KW] of a convolution, whose kernel is square.
@@ -369,6 +455,7 @@ func Name(c model.Config) string {
 			like := c // but for what does not make another network of it
 			like.Name, like.Height, like.Width, like.Stem = f.Name, f.Height, f.Width, f.Stem
 			like.Norm, like.ConvBias, like.Epsilon, like.ZeroGamma, like.DropPath = f.Norm, f.ConvBias, f.Epsilon, f.ZeroGamma, f.DropPath
+			like.Dirac, like.FixedGamma, like.NormRate = f.Dirac, f.FixedGamma, f.NormRate
 			if reflect.DeepEqual(like, f) {
 				return name
 			}

@@ -90,6 +90,8 @@ type facts struct {
 	normAfterSum  bool
 	options       bool  // option A
 	pools         []int // additions after each 2×2 max-pool, as ResNet-9 has them
+	pooled        []int // and its channels
+	later         bool  // a convolution but the first has a bias
 }
 
 // propose reads off the network what can be read off directly, and lists the
@@ -116,7 +118,9 @@ func propose(s *Network, expected *model.Config) ([]model.Config, error) {
 			if len(f.stem) < 3 {
 				f.stem = append(f.stem, l.Weight.Shape[0])
 			}
-			base.ConvBias = base.ConvBias || l.Bias.Present() && !l.Bias.zero()
+			bias := l.Bias.Present() && !l.Bias.zero()
+			base.ConvBias = base.ConvBias || bias
+			f.later = f.later || bias && f.convolutions > 1
 		case BatchNorm:
 			if !f.norm {
 				base.Epsilon = l.Epsilon
@@ -125,7 +129,7 @@ func propose(s *Network, expected *model.Config) ([]model.Config, error) {
 			f.normAfterSum = f.normAfterSum || l.Inputs[0].Kind == Add
 		case MaxPool:
 			if l.Size == 2 && l.Stride == 2 {
-				f.pools = append(f.pools, 0)
+				f.pools, f.pooled = append(f.pools, 0), append(f.pooled, l.Shape[2])
 			}
 		case Sigmoid:
 			base.SE = true
@@ -150,7 +154,7 @@ func propose(s *Network, expected *model.Config) ([]model.Config, error) {
 	for _, n := range f.units {
 		sums += n
 	}
-	if f.convolutions < 2*sums {
+	if f.convolutions < 2*sums && (len(f.pools) == 0 || f.convolutions < sums+len(f.pools)) {
 		return nil, fmt.Errorf("no residual network: %d convolutions for %d shortcuts, want two or three for each", f.convolutions, sums)
 	}
 	if !f.norm {
@@ -178,7 +182,19 @@ func propose(s *Network, expected *model.Config) ([]model.Config, error) {
 		proposals = append(proposals, *expected)
 	}
 	if len(f.pools) > 0 {
-		add(f.pooled(base))
+		scale := 0.125
+		if s.Output.Kind == Rescale && len(s.Output.Gain) == 1 {
+			scale = s.Output.Gain[0]
+		}
+		for _, c := range append(f.singles(base), f.pooledBlocks(base)) {
+			switch { // as a file's float32 has it
+			case sameEpsilon(scale, 1.0/9):
+				c.LogitScale = 1.0 / 9
+			case !sameEpsilon(scale, 0.125):
+				c.LogitScale = decimal(scale)
+			}
+			add(c)
+		}
 	}
 	base.Stem = model.SmallStem
 	stemFilters := f.stem[0]
@@ -218,14 +234,34 @@ func propose(s *Network, expected *model.Config) ([]model.Config, error) {
 	return proposals, nil
 }
 
-// pooled is a ResNet-9: a stage begins with a convolution and a 2×2 max-pool. The
-// last pool, over all that is left, may be one of 2×2 too.
-func (f facts) pooled(c model.Config) model.Config {
-	c.Block, c.Shortcut, c.Stem = model.Pooled, model.Projection, model.SmallStem
-	c.Blocks = f.pools
-	if n := len(c.Blocks); n > 1 && c.Blocks[n-1] == 0 {
-		c.Blocks = c.Blocks[:n-1]
+// stagesOfPools are the additions in each stage that begins with a convolution and a 2×2
+// max-pool. The last pool, over all that is left, may be one of 2×2 too.
+func (f facts) stagesOfPools() []int {
+	if n := len(f.pools); n > 1 && f.pools[n-1] == 0 {
+		return f.pools[:n-1]
 	}
+	return f.pools
+}
+
+// singles are networks of airbench's kind, with a whitening stem or a trained one.
+func (f facts) singles(c model.Config) []model.Config {
+	c.Block, c.Shortcut, c.Stem = model.Single, model.Projection, model.SmallStem
+	c.Blocks = f.stagesOfPools()
+	widths := f.pooled[:len(c.Blocks)]
+	c.Filters = widths[0]
+	c.Widen = model.Widening(widths)
+	whitened := c
+	whitened.Stem, whitened.Whiten, whitened.ConvBias = model.WhitenStem, f.first.Weight.Shape[2], f.later
+	if f.stem[0] != c.Filters {
+		c.StemFilters = f.stem[0]
+	}
+	return []model.Config{whitened, c}
+}
+
+// pooledBlocks is a ResNet-9.
+func (f facts) pooledBlocks(c model.Config) model.Config {
+	c.Block, c.Shortcut, c.Stem = model.Pooled, model.Projection, model.SmallStem
+	c.Blocks = f.stagesOfPools()
 	c.Filters = f.stem[min(1, len(f.stem)-1)] / 2
 	if f.stem[0] != c.Filters {
 		c.StemFilters = f.stem[0]

@@ -1,6 +1,7 @@
 package torch
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -77,6 +78,7 @@ func Module(c model.Config) (string, error) {
 	if c.Convention == model.Keras {
 		w.rate = 0.01
 	}
+	w.rate = cmp.Or(c.NormRate, w.rate)
 	for _, v := range g.Variables {
 		if layer, ok := strings.CutSuffix(v.Name, ".bias"); ok {
 			w.biased[layer] = true

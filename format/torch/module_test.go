@@ -1,6 +1,7 @@
 package torch
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -32,7 +33,8 @@ func TestModule(t *testing.T) {
 					t.Errorf("%s: no layer %s", name, layer)
 				}
 			}
-			if keras := strings.Contains(text, "eps=0.001, momentum=0.01"); keras != (convention == model.Keras) {
+			momentum := cmp.Or(c.NormRate, 0.01) // of PyTorch, whose default is 0.1
+			if keras := strings.Contains(text, fmt.Sprintf("eps=0.001, momentum=%v)", momentum)); keras != (convention == model.Keras) {
 				t.Errorf("%s, %s: keras's ε is %v", name, convention, keras)
 			}
 			if uneven := strings.Contains(text, "(0, 1, 0, 1)"); strings.HasPrefix(name, "resnet1") && uneven != (convention == model.Keras) {
