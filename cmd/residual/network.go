@@ -17,6 +17,10 @@ type networkOptions struct {
 	stem                           string
 	preact, zeroGamma, avgDown, se bool
 	dropPath                       float64
+	widen                          []int
+	whiten                         int
+	dirac, fixedGamma              bool
+	normRate, logitScale           float64
 
 	flags *pflag.FlagSet
 }
@@ -25,17 +29,23 @@ func (o *networkOptions) addFlags(f *pflag.FlagSet) {
 	o.flags = f
 	f.IntSliceVar(&o.blocks, "blocks", nil, "blocks per stage, such as 2,2,2,2")
 	f.IntVar(&o.filters, "filters", 0, "filters of the first stage, doubled in each that follows")
-	choiceFlag(f, &o.stem, "stem", "3x3 (small), 7x7 with max-pool (large), or three 3x3 with max-pool (deep); auto: small up to 64 pixels",
-		"auto", string(model.SmallStem), string(model.LargeStem), string(model.DeepStem))
+	f.IntSliceVar(&o.widen, "widen", nil, "filters of each stage by those of the first, such as 1,4,4, of networks like resnet8w")
+	choiceFlag(f, &o.stem, "stem", "3x3 (small), 7x7 with max-pool (large), three 3x3 with max-pool (deep), or a kernel computed from training pictures (whiten, of networks like resnet8w); auto: small up to 64 pixels",
+		"auto", string(model.SmallStem), string(model.LargeStem), string(model.DeepStem), string(model.WhitenStem))
+	f.IntVar(&o.whiten, "whiten", 0, "side of the whitening stem's kernel")
 	f.BoolVar(&o.preact, "preact", false, "batch norm and ReLU before each convolution, not after")
 	f.BoolVar(&o.zeroGamma, "zero-gamma", false, "let every block begin as its shortcut: the last batch norm's γ starts at 0")
 	f.BoolVar(&o.avgDown, "avg-down", false, "shortcuts average 2x2 pixels where they would stride (ResNet-D)")
 	f.BoolVar(&o.se, "se", false, "squeeze-excitation in every block")
+	f.BoolVar(&o.fixedGamma, "fixed-gamma", false, "batch norm's γ stays 1")
+	f.Float64Var(&o.logitScale, "logit-scale", 0, "factor on the logits of resnet9 and resnet8w")
 }
 
 // addTrainingFlags adds what matters in training alone.
 func (o *networkOptions) addTrainingFlags(f *pflag.FlagSet) {
 	f.Float64Var(&o.dropPath, "drop-path", 0, "probability of leaving the last block out of a step, image by image; falls to 0 for the first")
+	f.BoolVar(&o.dirac, "dirac", false, "let convolutions begin by passing their channels on")
+	f.Float64Var(&o.normRate, "norm-rate", 0, "share of a batch's statistics that enters batch norm's moving ones (PyTorch's momentum)")
 }
 
 // apply changes a network of the literature, and its name when it is no longer
@@ -49,8 +59,22 @@ func (o *networkOptions) apply(m model.Config) (model.Config, error) {
 		m.Filters = o.filters
 		m.Name += fmt.Sprintf("-filters%d", o.filters)
 	}
+	if len(o.widen) > 0 && !slices.Equal(o.widen, m.Widen) {
+		m.Widen = o.widen
+		m.Name += "-widen" + strings.Trim(strings.ReplaceAll(fmt.Sprint(o.widen), " ", "."), "[]")
+	}
 	if o.stem != "auto" {
 		m.Stem = model.Stem(o.stem)
+		switch {
+		case m.Stem != model.WhitenStem:
+			m.Whiten = 0
+		case m.Whiten == 0:
+			m.Whiten = 2
+		}
+	}
+	if o.flags.Changed("whiten") && o.whiten != m.Whiten {
+		m.Whiten = o.whiten
+		m.Name += fmt.Sprintf("-whiten%d", o.whiten)
 	}
 	for _, variant := range []struct {
 		flag  string
@@ -64,6 +88,10 @@ func (o *networkOptions) apply(m model.Config) (model.Config, error) {
 	}
 	overrideInto(o.flags.Changed, "zero-gamma", &m.ZeroGamma, o.zeroGamma)
 	overrideInto(o.flags.Changed, "drop-path", &m.DropPath, o.dropPath)
+	overrideInto(o.flags.Changed, "dirac", &m.Dirac, o.dirac)
+	overrideInto(o.flags.Changed, "fixed-gamma", &m.FixedGamma, o.fixedGamma)
+	overrideInto(o.flags.Changed, "norm-rate", &m.NormRate, o.normRate)
+	overrideInto(o.flags.Changed, "logit-scale", &m.LogitScale, o.logitScale)
 	return m, m.Check()
 }
 

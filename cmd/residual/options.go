@@ -68,6 +68,8 @@ type trainOptions struct {
 	accumulate             int
 	clipNorm, clipValue    float64
 	ema                    float64
+	shiftRate              float64
+	lookahead              optim.Lookahead
 	schedule               string
 	warmup, start, floor   float64
 	milestones             []float64
@@ -124,6 +126,11 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	f.Float64Var(&o.clipNorm, "clip-norm", 0, "bound the norm of all gradients together")
 	f.Float64Var(&o.clipValue, "clip-value", 0, "bound every element of the gradients")
 	f.Float64Var(&o.ema, "ema", 0, "keep, validate and save a moving average of the weights with this decay, such as 0.999")
+	f.Float64Var(&o.shiftRate, "shift-rate", 0, "multiply the learning rate of batch norm's β by this, at the same weight decay")
+	f.IntVar(&o.lookahead.Every, "lookahead", 0, "let the weights meet slow ones every so many steps; 0: never")
+	f.Float64Var(&o.lookahead.Keep, "lookahead-keep", 0.5, "share of the slow weights that stays then, at the end of the run")
+	f.Float64Var(&o.lookahead.Power, "lookahead-power", 0, "before, that times (share of the run)^this")
+	f.Float64Var(&o.lookahead.Start, "lookahead-start", 0, "share of the run before the first time")
 	f.Float64Var(&o.l2, "l2", 0, "penalty on the dense layer's kernel, part of the loss")
 	f.Float64Var(&o.labelSmoothing, "label-smoothing", 0, "share of the target spread over all classes")
 	choiceFlag(f, &o.classWeights, "class-weights", "weight the loss by class; balanced: n/(classes·count)", "none", "balanced")
@@ -315,6 +322,8 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	overrideInto(o.set, "nesterov", &c.Optimizer.Nesterov, o.nesterov)
 	overrideInto(o.set, "weight-decay", &c.Optimizer.WeightDecay, o.weightDecay)
 	overrideInto(o.set, "decay-all", &c.Optimizer.DecayAll, o.decayAll)
+	overrideInto(o.set, "shift-rate", &c.Optimizer.ShiftRate, o.shiftRate)
+	c.Optimizer.Lookahead = o.resolveLookahead(c.Optimizer.Lookahead)
 	overrideInto(o.set, "label-smoothing", &c.LabelSmoothing, o.labelSmoothing)
 	overrideInto(o.set, "lr-mult", &c.LRMult, o.lrMult)
 	overrideInto(o.set, "accumulate", &c.Accumulate, o.accumulate)
@@ -372,7 +381,7 @@ func (o *trainOptions) resolveNetwork(c *train.Config, recipe train.Recipe, data
 		if c.Init, source, err = train.NewInit(o.init, data.Classes); err != nil {
 			return err
 		}
-		for _, flag := range []string{"model", "convention", "stem", "blocks", "filters", "preact", "avg-down", "se", "zero-gamma"} {
+		for _, flag := range []string{"model", "convention", "stem", "blocks", "filters", "widen", "whiten", "preact", "avg-down", "se", "zero-gamma", "fixed-gamma", "dirac", "logit-scale"} {
 			if o.set(flag) {
 				return usageError{fmt.Errorf("--%s cannot be chosen with --init: the weights of %s are those of %s", flag, o.init, source.Model.Name)}
 			}
@@ -380,6 +389,7 @@ func (o *trainOptions) resolveNetwork(c *train.Config, recipe train.Recipe, data
 		c.Model, c.Preprocess = source.Model, o.pictureOptions.override(source.Preprocess)
 		c.Model.Classes = len(data.Classes)
 		overrideInto(o.set, "drop-path", &c.Model.DropPath, o.dropPath)
+		overrideInto(o.set, "norm-rate", &c.Model.NormRate, o.normRate)
 		c.Model.Height, c.Model.Width = c.Preprocess.Height, c.Preprocess.Width
 		return nil
 	}
@@ -419,6 +429,21 @@ func (o *trainOptions) resolveSchedule(s optim.Schedule) optim.Schedule {
 	overrideInto(o.set, "milestones", &s.Milestones, o.milestones)
 	overrideInto(o.set, "gamma", &s.Gamma, o.gamma)
 	return s
+}
+
+// resolveLookahead is the recipe's lookahead, or the paper's, changed by the flags.
+func (o *trainOptions) resolveLookahead(l optim.Lookahead) optim.Lookahead {
+	if o.set("lookahead") && o.lookahead.Every == 0 {
+		return optim.Lookahead{}
+	}
+	if l.Every == 0 && o.set("lookahead") {
+		l.Keep = o.lookahead.Keep
+	}
+	overrideInto(o.set, "lookahead", &l.Every, o.lookahead.Every)
+	overrideInto(o.set, "lookahead-keep", &l.Keep, o.lookahead.Keep)
+	overrideInto(o.set, "lookahead-power", &l.Power, o.lookahead.Power)
+	overrideInto(o.set, "lookahead-start", &l.Start, o.lookahead.Start)
+	return l
 }
 
 // resolveFreeze is the phase that trains the dense layer alone. Its learning rate
