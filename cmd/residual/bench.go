@@ -41,9 +41,6 @@ instructions for it, in bfloat16. Figures are medians.`,
   residual bench --batch-size 128 --format json`,
 		Args: argsBetween(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			o.model = "resnet18"
 			if len(args) > 0 {
 				o.model = args[0]

@@ -42,9 +42,6 @@ in both runs.`,
   residual compare runs/OLD runs/NEW --tta flip --format json`,
 		Args: argsBetween(2, 3),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			if len(args) == 3 {
 				o.data = args[2]
 			}

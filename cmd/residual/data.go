@@ -22,37 +22,41 @@ func newData() *cobra.Command {
 	return c
 }
 
-func newDataGet() *cobra.Command {
+// dataCommand completes a command about one data set, which it opens. One that
+// does not download has a choice of formats.
+func dataCommand(c *cobra.Command, download bool, tell func(w io.Writer, data *dataset.Data, format string) error) *cobra.Command {
 	var o dataOptions
-	c := &cobra.Command{
-		Use:     "get NAME",
-		Short:   "download a data set, unless it is there, and check it",
-		Example: "  residual data get cifar10\n  residual data get fashion-mnist --data-dir /data",
-		Args:    argsBetween(1, 1),
-		RunE: func(c *cobra.Command, args []string) error {
-			return describeData(c, &o, args[0], "text")
-		},
+	format := "text"
+	c.Args = argsBetween(1, 1)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		o.data, o.noDownload = args[0], o.noDownload || !download
+		data, err := o.open(c.Context(), 0, c.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		return tell(c.OutOrStdout(), data, format)
+	}
+	if !download {
+		choiceFlag(c.Flags(), &format, "format", "", "text", "json")
 	}
 	o.addFlags(c.Flags())
 	return c
 }
 
+func newDataGet() *cobra.Command {
+	return dataCommand(&cobra.Command{
+		Use:     "get NAME",
+		Short:   "download a data set, unless it is there, and check it",
+		Example: "  residual data get cifar10\n  residual data get fashion-mnist --data-dir /data",
+	}, true, describeData)
+}
+
 func newDataInfo() *cobra.Command {
-	var o dataOptions
-	var format string
-	c := &cobra.Command{
+	return dataCommand(&cobra.Command{
 		Use:     "info DATA",
 		Short:   "counts, classes, origin and hash of a data set that is there",
 		Example: "  residual data info shapes\n  residual data info ./photos --format json",
-		Args:    argsBetween(1, 1),
-		RunE: func(c *cobra.Command, args []string) error {
-			o.noDownload = true
-			return describeData(c, &o, args[0], format)
-		},
-	}
-	choiceFlag(c.Flags(), &format, "format", "", "text", "json")
-	o.addFlags(c.Flags())
-	return c
+	}, false, describeData)
 }
 
 // dataInfo is what "residual data info" tells.
@@ -66,15 +70,7 @@ type dataInfo struct {
 	Origin   dataset.Origin   `json:"origin"`
 }
 
-func describeData(c *cobra.Command, o *dataOptions, name, format string) error {
-	if err := layerOptions(c, ""); err != nil {
-		return err
-	}
-	o.data = name
-	data, err := o.open(c.Context(), 0, c.ErrOrStderr())
-	if err != nil {
-		return err
-	}
+func describeData(w io.Writer, data *dataset.Data, format string) error {
 	info := dataInfo{data.Name, data.Classes, data.Height, data.Width, data.Channels, map[string][]int{}, data.Origin}
 	for split, d := range map[string]dataset.Dataset{"train": data.Train, "validation": data.Validation, "test": data.Test} {
 		if d == nil {
@@ -87,9 +83,9 @@ func describeData(c *cobra.Command, o *dataOptions, name, format string) error {
 		info.PerClass[split] = counts
 	}
 	if format == "json" {
-		return writeJSON(c.OutOrStdout(), info)
+		return writeJSON(w, info)
 	}
-	return info.writeText(c.OutOrStdout())
+	return info.writeText(w)
 }
 
 func (d dataInfo) writeText(w io.Writer) error {
@@ -128,9 +124,7 @@ func (d dataInfo) writeText(w io.Writer) error {
 }
 
 func newDataVerify() *cobra.Command {
-	var o dataOptions
-	var format string
-	c := &cobra.Command{
+	return dataCommand(&cobra.Command{
 		Use:   "verify DATA",
 		Short: "read every picture and find duplicates by content",
 		Long: `Read every picture of a data set, compare its files with the published sums where
@@ -138,25 +132,10 @@ there are any, and find pictures that occur twice. The exit status is 1 when a
 picture is in two splits, because then a validation or test score is not what it
 seems to be.`,
 		Example: "  residual data verify cifar10\n  residual data verify ./photos --format json",
-		Args:    argsBetween(1, 1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
-			o.data, o.noDownload = args[0], true
-			return verifyData(c, &o, format)
-		},
-	}
-	choiceFlag(c.Flags(), &format, "format", "", "text", "json")
-	o.addFlags(c.Flags())
-	return c
+	}, false, verifyData)
 }
 
-func verifyData(c *cobra.Command, o *dataOptions, format string) error {
-	data, err := o.open(c.Context(), 0, c.ErrOrStderr())
-	if err != nil {
-		return err
-	}
+func verifyData(w io.Writer, data *dataset.Data, format string) error {
 	groups, err := data.Duplicates()
 	if err != nil {
 		return err
@@ -170,7 +149,6 @@ func verifyData(c *cobra.Command, o *dataOptions, format string) error {
 			conflicts++
 		}
 	}
-	w := c.OutOrStdout()
 	if format == "json" {
 		err = writeJSON(w, struct {
 			Name       string            `json:"name"`

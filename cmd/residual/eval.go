@@ -100,9 +100,6 @@ split, and keeps it. fit fits it anew, off leaves probabilities as they are.`,
   residual eval runs/RUN cifar10 --split train --format json`,
 		Args: argsBetween(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			if len(args) == 2 {
 				o.data = args[1]
 			}

@@ -56,9 +56,6 @@ evaluations/ in the run directory; --neighbours 0 does without.`,
   residual explain runs/RUN test:17 --method layercam --class dog -o why`,
 		Args: argsBetween(2, -1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			o.given = func(flag string) bool { return c.Flags().Changed(flag) }
 			return runExplain(c.Context(), o, args[0], args[1:], c.OutOrStdout(), c.ErrOrStderr())
 		},

@@ -51,9 +51,6 @@ not have, such as any of the Keras convention, gets a Python module that builds 
   residual export runs/RUN --format hf -o resnet18-flowers`,
 		Args: argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			if o.name == "" && o.out == "" {
 				return usageError{errors.New("want --format or -o")}
 			}
@@ -101,9 +98,6 @@ in one: what was recognised and assumed is told.`,
   residual convert model.keras folder --format hf`,
 		Args: argsBetween(2, 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			if _, err := format.ForOutput(args[1], o.name); err != nil {
 				return usageError{err}
 			}

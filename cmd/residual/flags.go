@@ -15,10 +15,37 @@ import (
 )
 
 // notOptions are flags that neither environment nor configuration file sets.
-var notOptions = []string{"help", "config", "resume"}
+var notOptions = []string{"help", "version", "config", "resume"}
 
 // maxOptions is far more bytes than all options need.
 const maxOptions = 1 << 20
+
+// configFlag is the flag of commands that read options from a file.
+const configFlag = "config"
+
+// layer is layerOptions for a command with its configuration file, where it has
+// one. It runs before every command.
+func layer(c *cobra.Command, _ []string) error {
+	file := ""
+	if f := c.Flags().Lookup(configFlag); f != nil {
+		if f.Value.String() == "" {
+			_ = f.Value.Set(os.Getenv("RESIDUAL_CONFIG")) // a string takes any
+		}
+		file = f.Value.String()
+	}
+	return layerOptions(c, file)
+}
+
+// layeredKey marks flags that were not given on the command line.
+const layeredKey = "layered"
+
+// typed reports whether a flag was given on the command line itself.
+func typed(flags *pflag.FlagSet) func(flag string) bool {
+	return func(flag string) bool {
+		f := flags.Lookup(flag)
+		return f != nil && f.Changed && f.Annotations[layeredKey] == nil
+	}
+}
 
 // layerOptions fills the flags that the command line left alone: from the
 // environment (--batch-size is RESIDUAL_BATCH_SIZE), else from the configuration
@@ -64,6 +91,7 @@ func layerOptions(c *cobra.Command, configFile string) error {
 		if err := c.Flags().Set(f.Name, value); err != nil {
 			first = fmt.Errorf("%s: %w", from, err)
 		}
+		_ = c.Flags().SetAnnotation(f.Name, layeredKey, []string{from}) // it exists
 	})
 	return first
 }

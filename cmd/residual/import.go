@@ -91,9 +91,6 @@ it, or assumed, and told too. Golden vectors in the file are verified.`,
   residual import resnet18.onnx --class-map classes.txt`,
 		Args: argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			return runImport(c.Context(), o, args[0], c.OutOrStdout())
 		},
 	}

@@ -26,9 +26,6 @@ reads. Nothing needs to be recognised: it works for networks of other kinds too.
   residual inspect model.safetensors --format json`,
 		Args: argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			l, err := inspect(args[0])
 			if err != nil {
 				return err

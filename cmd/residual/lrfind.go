@@ -15,7 +15,6 @@ import (
 
 	"github.com/residual-ml/residual/internal/atomicfile"
 	"github.com/residual-ml/residual/internal/hint"
-	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/report"
 	"github.com/residual-ml/residual/train"
 )
@@ -53,13 +52,7 @@ with --freeze-epochs 0, that of everything.`,
 			if len(args) > 0 {
 				o.data = args[0]
 			}
-			if o.config == "" {
-				o.config = os.Getenv("RESIDUAL_CONFIG")
-			}
-			if err := layerOptions(c, o.config); err != nil {
-				return err
-			}
-			o.set = func(flag string) bool { return c.Flags().Changed(flag) }
+			o.set = c.Flags().Changed
 			return runLRFind(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
@@ -100,7 +93,7 @@ func runLRFind(ctx context.Context, o lrFindOptions, stdout, stderr io.Writer) (
 	if err != nil {
 		return err
 	}
-	fit, _, err := splits(data, &cfg)
+	images, err := loadersOf(data, &cfg)
 	if err != nil {
 		return err
 	}
@@ -109,12 +102,8 @@ func runLRFind(ctx context.Context, o lrFindOptions, stdout, stderr io.Writer) (
 		return err
 	}
 	defer eng.Close()
-	images, err := loader.New(fit, fitOptions(cfg))
-	if err != nil {
-		return err
-	}
 	done := 0
-	trainer, err := train.New(cfg, eng, images, nil, nil, func(e train.Event) {
+	trainer, err := train.New(cfg, eng, images.fit, nil, nil, func(e train.Event) {
 		if s, ok := e.(train.Stepped); ok && show.mode == "bar" {
 			done++
 			show.bar("finding a rate", done, o.steps, fmt.Sprintf("loss %.4f", s.Loss))

@@ -75,11 +75,13 @@ evaluates and uses them. It is one static binary: no Python, nothing to install.
   residual summary resnet18
   residual eval runs/RUN
   residual predict runs/RUN cat.jpg`,
-		Version:       version(),
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		Version: version(),
+		// Options are filled in from the environment and files before a command begins.
+		PersistentPreRunE: layer,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		Args:              cobra.NoArgs,
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)

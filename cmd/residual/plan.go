@@ -26,9 +26,6 @@ func newPlan() *cobra.Command {
   residual plan resnet18 --se --blocks 1,1 --inference`,
 		Args: argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			m, err := network.build(args[0])
 			if err != nil {
 				return err

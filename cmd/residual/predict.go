@@ -52,9 +52,6 @@ fitted a temperature for these weights and views (--tta).`,
   find / -name '*.jpg' | residual predict runs/RUN --files-from - --format jsonl`,
 		Args: argsBetween(1, -1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			if len(args) < 2 && o.filesFrom == "" {
 				return argsBetween(2, -1)(c, args)
 			}

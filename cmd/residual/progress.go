@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/residual-ml/residual/dataset"
 	"github.com/residual-ml/residual/rundir"
 	"github.com/residual-ml/residual/train"
 )
@@ -323,9 +322,9 @@ func (h noticeHandler) Handle(_ context.Context, r slog.Record) error {
 }
 
 // countsOf says how many images train and validate.
-func countsOf(fit, val dataset.Dataset) string {
-	if val == nil {
-		return fmt.Sprintf("%d training images", fit.Len())
+func countsOf(l loaders) string {
+	if l.val == nil {
+		return fmt.Sprintf("%d training images", l.fit.Len())
 	}
-	return fmt.Sprintf("%d training, %d validation images", fit.Len(), val.Len())
+	return fmt.Sprintf("%d training, %d validation images", l.fit.Len(), l.val.Len())
 }

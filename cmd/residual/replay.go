@@ -19,9 +19,6 @@ Replay computes it again and names the first layer that is not finite.`,
 		Example: "  residual replay runs/RUN/capsule-step-00000123.safetensors",
 		Args:    argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			eng, err := openEngine(engineName, 0)
 			if err != nil {
 				return err

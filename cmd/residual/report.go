@@ -58,9 +58,6 @@ keeps them under evaluations/ in the run directory, as residual explain does.`,
   residual report runs/RUN -o report.html --pictures 48`,
 		Args: argsBetween(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			if len(args) == 2 {
 				o.data = args[1]
 			}

@@ -23,9 +23,6 @@ set, whatever the number of threads.`,
 		Example: "  residual reproduce runs/RUN",
 		Args:    argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			o.set = func(flag string) bool { return c.Flags().Changed(flag) }
 			o.repeat = args[0]
 			return reproduce(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr())

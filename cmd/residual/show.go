@@ -44,9 +44,6 @@ or CutMix it mixes others, because its batches are others.`,
   residual data show ./photos --resize letterbox --recipe finetune`,
 		Args: argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			o.data = args[0]
 			return runShow(c.Context(), &o, c.OutOrStdout(), c.ErrOrStderr())
 		},

@@ -31,9 +31,6 @@ resnet18, RUN a run directory. For a name, the options give the images and class
   residual summary runs/RUN --format json`,
 		Args: argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			var m model.Config
 			var err error
 			if slices.Contains(model.Names(), args[0]) {

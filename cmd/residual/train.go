@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
+	"github.com/residual-ml/residual/dataset"
 	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/loader"
@@ -53,16 +53,7 @@ command again with --resume.`,
 			if len(args) > 0 {
 				o.data = args[0]
 			}
-			if o.config == "" {
-				o.config = os.Getenv("RESIDUAL_CONFIG")
-			}
-			typed := map[string]bool{}
-			c.Flags().Visit(func(f *pflag.Flag) { typed[f.Name] = true })
-			o.typed = func(flag string) bool { return typed[flag] }
-			if err := layerOptions(c, o.config); err != nil {
-				return err
-			}
-			o.set = func(flag string) bool { return c.Flags().Changed(flag) }
+			o.typed, o.set = typed(c.Flags()), c.Flags().Changed
 			if o.resume == "" && o.typed("resume") { // an unset variable, mostly
 				return hint.Wrap(usageError{errors.New("--resume is empty, want a run directory")}, "a new run is: residual train")
 			}
@@ -117,33 +108,20 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 			return err
 		}
 	}
-	fit, val, err := splits(data, &cfg)
+	images, err := loadersOf(data, &cfg)
 	if err != nil {
 		return err
 	}
-
 	eng, err := openPrecise(cfg.Engine, cfg.Precision, o.threads)
 	if err != nil {
 		return err
 	}
 	defer eng.Close()
-	fitLoader, err := loader.New(fit, fitOptions(cfg))
-	if err != nil {
-		return err
-	}
-	var valLoader *loader.Loader
-	if val != nil {
-		valLoader, err = loader.New(val, loader.Options{BatchSize: cfg.BatchSize, Preprocess: cfg.Preprocess})
-		if err != nil {
-			return err
-		}
-	}
-
 	if slow := slowWithout(eng.Name(), cfg, o.model); slow != "" {
 		show.notice(slow)
 	}
 	if o.dryRun {
-		return dryRun(ctx, cfg, eng, fitLoader, valLoader, stdout)
+		return dryRun(ctx, cfg, eng, images.fit, images.val, stdout)
 	}
 	if o.repeat != "" { // before there is a directory of its own
 		if cfg.Init != nil { // which that run has kept
@@ -176,7 +154,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 		}
 	}
 	show.notice(fmt.Sprintf("%s on %s (%s), validated on its %s; recipe %s, %s, run directory %s",
-		cfg.Model.Name, data.Name, countsOf(fit, val), validationOf(cfg), cfg.Recipe, eng.Name()+" "+cfg.Precision, run.Path()))
+		cfg.Model.Name, data.Name, countsOf(images), validationOf(cfg), cfg.Recipe, eng.Name()+" "+cfg.Precision, run.Path()))
 	if in := cfg.Init; in != nil {
 		head := "its dense layer too, the classes are the same"
 		if in.NewHead {
@@ -197,7 +175,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 		show.notice("note: the validation data are the official test split, as in the tutorial: choose nothing by this score")
 	}
 
-	trainer, err := train.New(cfg, eng, fitLoader, valLoader, run, func(e train.Event) {
+	trainer, err := train.New(cfg, eng, images.fit, images.val, run, func(e train.Event) {
 		show.event(e)
 		if _, ok := e.(train.EpochEnded); ok { // whoever looks into the directory sees curves
 			if err := report.WriteCurves(run, caption(cfg, data.Name)); err != nil {
@@ -246,14 +224,14 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 	}
 	if result.Expected = cfg.Expected; result.Expected != nil {
 		accuracy, _ := result.accuracy(cfg)
-		images := fit.Len()
-		if val != nil {
-			images = val.Len()
+		n := images.fit.Len()
+		if images.val != nil {
+			n = images.val.Len()
 		}
 		if result.Test != nil {
-			images = result.Test.Images
+			n = result.Test.Images
 		}
-		low, high := metric.Wilson(int(math.Round(accuracy*float64(images))), images)
+		low, high := metric.Wilson(int(math.Round(accuracy*float64(n))), n)
 		result.Verdict = result.Expected.Judge(accuracy, low, high)
 		show.notice(fmt.Sprintf("expected %s: %.2f %% is %s", result.Expected, 100*accuracy, result.Verdict))
 	}
@@ -270,15 +248,27 @@ func slowWithout(engineName string, cfg train.Config, chosen string) string {
 	if engineName != "cpu/generic" || chosen != "" || cfg.Model.Name != "resnet18" || cfg.Init != nil {
 		return ""
 	}
-	return "note: this processor has no kernels here, only plain loops, in which ResNet-18 takes long; a fourteenth of the work: --model resnet20"
+	return "note: without kernels for AVX2 or AVX-512 ResNet-18 takes long; a fourteenth of the work: --model resnet20"
 }
 
-// fitOptions are those of the loader of training images.
-func fitOptions(cfg train.Config) loader.Options {
-	return loader.Options{
+// loaders are of the training and the validation images; val is nil where there
+// are none.
+type loaders struct{ fit, val *loader.Loader }
+
+// loadersOf divides the data as the configuration says.
+func loadersOf(data *dataset.Data, cfg *train.Config) (l loaders, err error) {
+	fit, val, err := splits(data, cfg)
+	if err != nil {
+		return l, err
+	}
+	l.fit, err = loader.New(fit, loader.Options{
 		BatchSize: cfg.BatchSize, Shuffle: true, Seed: cfg.Seed, Preprocess: cfg.Preprocess,
 		Augment: cfg.Augment, ClassWeights: cfg.ClassWeights, SampleWeights: cfg.SampleWeights,
+	})
+	if err == nil && val != nil {
+		l.val, err = loader.New(val, loader.Options{BatchSize: cfg.BatchSize, Preprocess: cfg.Preprocess})
 	}
+	return l, err
 }
 
 // openRun makes the run directory, or opens and locks the one to continue.

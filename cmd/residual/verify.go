@@ -30,9 +30,6 @@ differs by more than 1e-4 of the largest logit.`,
   residual verify resnet18.safetensors --engine ref`,
 		Args: argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := layerOptions(c, ""); err != nil {
-				return err
-			}
 			m, err := readModel(args[0], "")
 			if err != nil {
 				return err
