@@ -1,5 +1,7 @@
 # "make" prints the verbs; each is one or two lines.
-.PHONY: help check test race golden interop demo ci
+.PHONY: help check test race golden interop peers demo ci
+PYTHON ?= python
+PROGRAM ?= ./residual
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 check: ## format, vet, layout, short tests
@@ -14,6 +16,9 @@ golden: ## remake the golden files (Python with the packages golden/README.md na
 interop: ## exported files in MODELS, run by PyTorch, onnxruntime and Keras on the CIFAR-10 in DATA, against ours
 	python bench/interop.py $(MODELS) $(DATA)/cifar10
 	RESIDUAL_INTEROP=$(abspath $(MODELS)) RESIDUAL_DATA=$(abspath $(DATA)) go test -count 1 -run TestInterop -v ./format
+peers: ## the tables of docs/performance.md: ./residual (PROGRAM) beside PyTorch, TensorFlow, oneDNN; goes on where it was
+	$(PYTHON) bench/peers.py $(PROGRAM) $(ARGS) && $(PYTHON) bench/layers_onednn.py $(PROGRAM) $(ARGS)
+	$(PYTHON) bench/memory.py $(PROGRAM) $(ARGS) && $(PYTHON) bench/pipeline.py $(PROGRAM) $(ARGS)
 demo: ## the main job on the embedded data
 	go run ./cmd/residual train
 ci: ## all that CI does

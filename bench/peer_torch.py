@@ -3,18 +3,18 @@
     python bench/peer_torch.py --mode train --batch 32 --dtype float32 --format channels_last
 
 The network is residual's resnet18 with the small stem; the training step is
-forward, cross-entropy, backward, Adam (fused and foreach are tried by the caller).
-Inference folds batch norm by torch.jit.freeze, PyTorch's best setting on CPUs.
+forward, cross-entropy, backward, fused Adam. Inference is traced and frozen, which
+folds batch normalisation, or compiled (--compile; with freezing, which folds and
+packs weights ahead).
 """
 
 import argparse
-import json
-import statistics
-import time
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
+import alternate
 
 
 class Block(nn.Module):
@@ -62,8 +62,10 @@ def main():
     p.add_argument("--compile", action="store_true", help="torch.compile")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--runs", type=int, default=5)
+    p.add_argument("--serve", action="store_true", help="measure at each line of standard input")
     a = p.parse_args()
 
+    start = alternate.peak_memory()
     torch.manual_seed(0)
     torch.set_num_threads(a.threads)
     if a.model == "tutorial":
@@ -94,23 +96,19 @@ def main():
         # Traced without autocast's cache of weights, as PyTorch's documentation of it asks for.
         autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=a.dtype == "bfloat16", cache_enabled=False)
         with torch.no_grad(), autocast:
-            forward = torch.compile(model) if a.compile else torch.jit.freeze(torch.jit.trace(model, x))
+            if a.compile:
+                from torch._inductor import config
+
+                config.freezing = True
+                forward = torch.compile(model)
+            else:
+                forward = torch.jit.freeze(torch.jit.trace(model, x))
 
         def step():
             with torch.no_grad(), autocast:
                 forward(x)
 
-    for _ in range(3):
-        step()
-    seconds, spent = [], []
-    for _ in range(a.runs):
-        began, used = time.perf_counter(), time.process_time()
-        step()
-        seconds.append(time.perf_counter() - began)
-        spent.append(time.process_time() - used)
-    s = statistics.median(seconds)
-    print(json.dumps({"torch": torch.__version__, "step_seconds": s, "images_per_second": a.batch / s,
-                      "step_cpu_seconds": statistics.median(spent)}))
+    alternate.answer(step, a.batch, a.runs, a.serve, torch=torch.__version__, start_bytes=start)
 
 
 if __name__ == "__main__":

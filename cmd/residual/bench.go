@@ -54,7 +54,7 @@ instructions for it, in bfloat16. Figures are medians.`,
 	precisionFlag(f, &o.precision, "all", "auto", "float32", "bfloat16")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
 	f.IntVar(&o.n, "runs", 5, "measurements of each figure, of which the median counts")
-	choiceFlag(f, &o.only, "only", "measure training steps or inference alone", "all", "train", "infer")
+	choiceFlag(f, &o.only, "only", "measure training steps, inference or the convolutions alone", "all", "train", "infer", "layers")
 	f.BoolVar(&o.layers, "layers", true, "measure every convolution too")
 	f.StringVar(&o.profile, "profile", "", profileHelp)
 	choiceFlag(f, &o.format, "format", "", "text", "json")
@@ -163,7 +163,7 @@ func benchPrecision(ctx context.Context, eng *cpu.Engine, m model.Config, o benc
 	const calibration = 300 * time.Millisecond
 	peaks := []float64{eng.Peak(calibration)}
 
-	if o.only != "infer" {
+	if o.only == "all" || o.only == "train" {
 		step, err := benchStep(m, o)
 		if err != nil {
 			return r, err
@@ -177,7 +177,7 @@ func benchPrecision(ctx context.Context, eng *cpu.Engine, m model.Config, o benc
 	}
 	batches := []int{1, o.batch}
 	switch {
-	case o.only == "train":
+	case o.only == "train" || o.only == "layers":
 		batches = nil
 	case o.only == "infer" || o.batch == 1:
 		batches = batches[1:]
@@ -198,7 +198,7 @@ func benchPrecision(ctx context.Context, eng *cpu.Engine, m model.Config, o benc
 		r.Inference = append(r.Inference, t)
 	}
 	peaks = append(peaks, eng.Peak(calibration))
-	if o.layers && o.only == "all" {
+	if o.only == "layers" || o.layers && o.only == "all" {
 		layers, err := measureLayers(ctx, eng, m, o)
 		if err != nil {
 			return r, err
