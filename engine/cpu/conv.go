@@ -74,6 +74,7 @@ func (m pixelMap) mask(d int) uint64 {
 type tileTable struct {
 	images int
 	rows   int
+	pixels int     // of which the last tile may have fewer than rows
 	dst    []int32 // rows per tile
 	taps   []int32 // kernel tap records
 	first  []int32 // tile t has records taps[first[t]:first[t+1]]
@@ -98,7 +99,7 @@ func newTileTable(m pixelMap, images, rows, cSrc, cDst, cols int) *tileTable {
 	}
 	slices.SortStableFunc(pixels, func(a, b pixel) int { return cmp.Compare(b.mask, a.mask) })
 
-	t := &tileTable{images: images, rows: rows}
+	t := &tileTable{images: images, rows: rows, pixels: len(pixels)}
 	for start := 0; start < len(pixels); start += rows {
 		tile := make([]pixel, rows)
 		for r := range tile {
@@ -237,6 +238,7 @@ func (v *convPass) run(worker, task int) {
 			taps := t.taps[t.first[tile]:t.first[tile+1]]
 			at := t.dst[tile*rows:][:rows]
 			if v.end != nil {
+				at = at[:min(rows, t.pixels-tile*rows)] // each once: dst may be what is added
 				v.runEnd(p.scratch[worker][:rows*cols], at, src, taps, w, offset, panel*cols, valid)
 				continue
 			}
@@ -421,6 +423,7 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 	out, f := n, c.foldOf(n)
 	if f != nil {
 		out = f.out
+		c.overwrite(f, n)
 	}
 	name, end := f.name(n), c.epilogueOf(f)
 	if c.p.engine.bf16 {

@@ -91,6 +91,23 @@ func (c *compiler) addend(n, x *graph.Node) *graph.Node {
 	return other
 }
 
+// overwrite lets the result of a convolution take the place of what is added to
+// it, if nobody reads that afterwards: then memory that has just been read is
+// written, and no other.
+func (c *compiler) overwrite(f *fold, conv *graph.Node) {
+	if f.add == nil || c.kept[f.out.ID] || c.kept[f.add.ID] || c.slotOf[f.out.ID] != noSlot {
+		return
+	}
+	for _, n := range c.users[f.add.ID] {
+		if n == conv || !c.lowered[n.ID] && !slices.Contains(f.nodes, n) {
+			return
+		}
+	}
+	if s := c.slotOf[f.add.ID]; c.buffers[s].size > 0 && c.half(s) == c.maps[f.out.ID] {
+		c.slotOf[f.out.ID] = s
+	}
+}
+
 // foldOf returns what is folded into a convolution, with its coefficients made,
 // or nil.
 func (c *compiler) foldOf(n *graph.Node) *fold {

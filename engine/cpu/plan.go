@@ -27,6 +27,7 @@ type compiler struct {
 	paired  map[int]slot    // copies of values in bfloat16, by node ID
 	folds   []*fold         // by ID of a convolution (fold.go)
 	folded  []bool          // by node ID: it is in a fold
+	lowered []bool          // by node ID: its steps exist
 
 	scratch, partials, channels int // largest needs so far
 }
@@ -45,6 +46,7 @@ func compile(e *Engine, g *graph.Graph, store *variables) (*Program, error) {
 		slotOf:  make([]slot, len(g.Nodes)),
 		users:   make([][]*graph.Node, len(g.Nodes)),
 		kept:    make([]bool, len(g.Nodes)),
+		lowered: make([]bool, len(g.Nodes)),
 		updated: map[string]bool{},
 		wide:    map[int]slot{},
 		paired:  map[int]slot{},
@@ -67,6 +69,9 @@ func compile(e *Engine, g *graph.Graph, store *variables) (*Program, error) {
 	for _, u := range c.units() {
 		if err := c.lower(u); err != nil {
 			return nil, err
+		}
+		for _, n := range u.nodes {
+			c.lowered[n.ID] = true
 		}
 	}
 	for _, cp := range copies {

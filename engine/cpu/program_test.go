@@ -474,38 +474,92 @@ func BenchmarkSteps(b *testing.B) {
 				b.Fatal(err)
 			}
 			tr := newTraining(b, open(b, Options{Precision: precision}), c, 32)
-			spent := map[string]time.Duration{}
-			p := tr.program
-			for i := range p.steps {
-				s := &p.steps[i]
-				body, tasks := s.body, s.tasks
-				kind, _, _ := strings.Cut(s.name, " layer")
-				s.tasks = 1
-				s.body = func(_, _ int) {
-					start := cpuTime()
-					inner(tasks, body)
-					spent[kind] += cpuTime() - start
-				}
-			}
-			tr.step(b)
-			clear(spent)
+			defer profiled(b, tr.program)()
 			b.ResetTimer()
 			for b.Loop() {
 				tr.step(b)
 			}
-			type kind struct {
-				name string
-				time time.Duration
-			}
-			var kinds []kind
-			for k, d := range spent {
-				kinds = append(kinds, kind{k, d / time.Duration(b.N)})
-			}
-			slices.SortFunc(kinds, func(x, y kind) int { return int(y.time - x.time) })
-			for _, k := range kinds[:min(len(kinds), 30)] {
-				b.Logf("%10v %s", k.time.Round(time.Microsecond), k.name)
-			}
 		})
+	}
+}
+
+// BenchmarkInference is the forward pass with folded batch normalisation; -v
+// prints the most expensive steps.
+func BenchmarkInference(b *testing.B) {
+	for i := range 6 {
+		batch, precision := []int{1, 32, 256}[i/2], []string{"float32", "bfloat16"}[i%2]
+		b.Run(fmt.Sprintf("resnet18/N=%d/%s", batch, precision), func(b *testing.B) {
+			c, err := model.Named("resnet18", model.Keras, 32, 32, 3, 10)
+			if err != nil {
+				b.Fatal(err)
+			}
+			g, err := c.Graph(batch)
+			if err != nil {
+				b.Fatal(err)
+			}
+			e := open(b, Options{Precision: precision})
+			vars := e.NewVariables()
+			for _, v := range g.Variables {
+				if err := vars.Set(v.Name, model.Initial(v, 1)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			p, err := e.Compile(g, vars)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer p.Close()
+			x := tensor.New(tensor.Float32, g.Inputs[0].Shape...)
+			fill(x.Float32s(), 0.5)
+			run := func() {
+				if _, err := p.Run(context.Background(), x); err != nil {
+					b.Fatal(err)
+				}
+			}
+			run()
+			defer profiled(b, p.(*Program))()
+			b.ResetTimer()
+			start := cpuTime()
+			for b.Loop() {
+				run()
+			}
+			b.ReportMetric(float64(batch*b.N)/(cpuTime()-start).Seconds(), "images/cpu-s")
+		})
+	}
+}
+
+// profiled makes the steps of a program run on one thread and measures them.
+// What it returns logs the most expensive kinds of step, of which a number of
+// runs have been made by then.
+func profiled(b *testing.B, p *Program) (log func()) {
+	spent := map[string]time.Duration{}
+	for i := range p.steps {
+		s := &p.steps[i]
+		body, tasks := s.body, s.tasks
+		kind, _, _ := strings.Cut(s.name, " layer")
+		if len(p.updates) == 0 {
+			kind = s.name
+		}
+		s.tasks = 1
+		s.body = func(_, _ int) {
+			start := cpuTime()
+			inner(tasks, body)
+			spent[kind] += cpuTime() - start
+		}
+	}
+	return func() {
+		type kind struct {
+			name string
+			time time.Duration
+		}
+		var kinds []kind
+		for k, d := range spent {
+			kinds = append(kinds, kind{k, d / time.Duration(b.N)})
+		}
+		slices.SortFunc(kinds, func(x, y kind) int { return int(y.time - x.time) })
+		for _, k := range kinds[:min(len(kinds), 30)] {
+			b.Logf("%10v %s", k.time.Round(time.Microsecond), k.name)
+		}
 	}
 }
 
