@@ -167,7 +167,7 @@ type convPass struct {
 // lowerPass appends the steps of a convolution from src to dst through packed
 // weights.
 func (c *compiler) lowerPass(name string, m pixelMap, images, cSrc, cDst int, src, wei, dst slot, end *epilogue) error {
-	k := c.k.ConvTileFor(cDst)
+	k := c.k.ConvTileOf(images*m.dst, cDst)
 	return c.addPass(&convPass{tile: k, rows: k.Rows, cols: k.Cols, end: end}, name, m, images, cSrc, cDst, src, wei, dst)
 }
 

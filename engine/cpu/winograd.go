@@ -180,16 +180,16 @@ func (c *compiler) lowerWinograd(n *graph.Node, name string, images, h, w, oh, o
 		p: c.p, src: src, wei: wei, dst: dst, cSrc: cSrc, cDst: cDst,
 		srcStep: h * w * cSrc, dstStep: oh * ow * cDst, end: end,
 	}
+	perImage := ((oh + 1) / 2) * ((ow + 1) / 2)
 	if c.p.engine.bf16 {
-		v.pair = c.k.BF16.ConvTileFor(cDst)
+		v.pair = c.k.BF16.ConvTileOf(images*perImage, cDst)
 		v.rows, v.cols = v.pair.Rows, v.pair.Cols
 		wantDepth, line, perWord = 256, 32, 2
 	} else {
-		v.tile = c.k.ConvTileFor(cDst)
+		v.tile = c.k.ConvTileOf(images*perImage, cDst)
 		v.rows, v.cols = v.tile.Rows, v.tile.Cols
 	}
 	v.panels = (cDst + v.cols - 1) / v.cols
-	perImage := ((oh + 1) / 2) * ((ow + 1) / 2)
 	group := groupImages(perImage, images, v.rows)
 	if max(group*v.srcStep, group*v.dstStep, cSrc*v.cols) > math.MaxInt32 {
 		return errTooLarge

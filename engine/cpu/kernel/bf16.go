@@ -49,6 +49,19 @@ func (k *BF16) ConvTileFor(channels int) *PairTile {
 	})]
 }
 
+// ConvTileOf returns the cheapest tile for so many pixels with the columns of
+// ConvTileFor.
+func (k *BF16) ConvTileOf(pixels, channels int) *PairTile {
+	cols := k.ConvTileFor(channels).Cols
+	return &k.ConvTiles[cheapest(len(k.ConvTiles), func(i int) float64 {
+		t := &k.ConvTiles[i]
+		if t.Cols != cols {
+			return math.Inf(1)
+		}
+		return tileCost(pixels, channels, t.Rows, t.Cols)
+	})]
+}
+
 // OuterTileFor returns the cheapest tile for sums of so many rows and columns.
 func (k *BF16) OuterTileFor(rows, cols int) *PairOuterTile {
 	return &k.OuterTiles[cheapest(len(k.OuterTiles), func(i int) float64 {

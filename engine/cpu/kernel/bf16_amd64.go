@@ -8,6 +8,14 @@ func pairTile13x32AVX512(dst []uint16, dstOff []int32, src, zero []uint32, taps 
 //go:noescape
 func pairTileSums13x32AVX512(dst []float32, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32, accumulate bool)
 
+// pairTile8x32AVX512 and pairTileSums8x32AVX512 are for few pixels.
+//
+//go:noescape
+func pairTile8x32AVX512(dst []uint16, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32)
+
+//go:noescape
+func pairTileSums8x32AVX512(dst []float32, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32, accumulate bool)
+
 //go:noescape
 func pairTile13x16AVX512(dst []uint16, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32)
 
@@ -123,6 +131,7 @@ var bf16AVX512 = BF16{
 	ConvTiles: []PairTile{
 		{13, 32, pairTile13x32AVX512, pairTileSums13x32AVX512},
 		{13, 16, pairTile13x16AVX512, pairTileSums13x16AVX512},
+		{8, 32, pairTile8x32AVX512, pairTileSums8x32AVX512},
 	},
 	OuterTiles: []PairOuterTile{{13, 32, pairOuterTile13x32AVX512}, {13, 16, pairOuterTile13x16AVX512}, {8, 16, pairOuterTile8x16AVX512}},
 	PackRows:   packRowsAVX512,

@@ -49,6 +49,33 @@
 	DPBF16(24, 28, 26) \
 	DPBF16(25, 28, 27)
 
+// SHORT adds the outer product of the column x0..x7 of pairs with Z26, Z27.
+#define SHORT(x0, x1, x2, x3, x4, x5, x6, x7) \
+	VBROADCASTSS x0, Z28 \
+	VBROADCASTSS x1, Z29 \
+	VBROADCASTSS x2, Z30 \
+	VBROADCASTSS x3, Z31 \
+	DPBF16(0, 28, 26)    \
+	DPBF16(1, 28, 27)    \
+	DPBF16(2, 29, 26)    \
+	DPBF16(3, 29, 27)    \
+	DPBF16(4, 30, 26)    \
+	DPBF16(5, 30, 27)    \
+	DPBF16(6, 31, 26)    \
+	DPBF16(7, 31, 27)    \
+	VBROADCASTSS x4, Z28 \
+	VBROADCASTSS x5, Z29 \
+	VBROADCASTSS x6, Z30 \
+	VBROADCASTSS x7, Z31 \
+	DPBF16(8, 28, 26)    \
+	DPBF16(9, 28, 27)    \
+	DPBF16(10, 29, 26)   \
+	DPBF16(11, 29, 27)   \
+	DPBF16(12, 30, 26)   \
+	DPBF16(13, 30, 27)   \
+	DPBF16(14, 31, 26)   \
+	DPBF16(15, 31, 27)
+
 // SLIM adds the outer product of the column x0..x12 of pairs with Z26.
 #define SLIM(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11, x12) \
 	VBROADCASTSS x0, Z28 \
@@ -198,6 +225,99 @@ store:
 	STOREWIDE(10, Z20, Z21)
 	STOREWIDE(11, Z22, Z23)
 	STOREWIDE(12, Z24, Z25)
+	VZEROUPPER
+	RET
+
+// func pairTile8x32AVX512(dst []uint16, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32)
+// As the one of 13 rows; R8..R15 are the ends of the source rows.
+TEXT ·pairTile8x32AVX512(SB), NOSPLIT, $32-152
+	ZEROWIDE
+	BEGIN
+
+next:
+	MOVQ tap-8(SP), DI
+	CMPQ DI, last-16(SP)
+	JGE  store
+	TAPSHORT
+	TESTQ CX, CX
+	JZ    next
+	PCALIGN $32
+
+pair:
+	VMOVUPS (DI), Z26
+	VMOVUPS 64(DI), Z27
+	SHORT((R8)(CX*4), (R9)(CX*4), (R10)(CX*4), (R11)(CX*4), (R12)(CX*4), (R13)(CX*4), (R14)(CX*4), (R15)(CX*4))
+	ADDQ $128, DI
+	INCQ CX
+	JNZ  pair
+	JMP  next
+
+store:
+	MOVQ dst_base+0(FP), DX
+	MOVQ dstOff_base+24(FP), SI
+	ROUNDWIDE(0)
+	ROUNDWIDE(1)
+	ROUNDWIDE(2)
+	ROUNDWIDE(3)
+	ROUNDWIDE(4)
+	ROUNDWIDE(5)
+	ROUNDWIDE(6)
+	ROUNDWIDE(7)
+	VZEROUPPER
+	RET
+
+// func pairTileSums8x32AVX512(dst []float32, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32, accumulate bool)
+// As the one of 13 rows; R8..R15 are the ends of the source rows.
+TEXT ·pairTileSums8x32AVX512(SB), NOSPLIT, $32-153
+	CMPB accumulate+152(FP), $0
+	JNE  load
+	ZEROWIDE
+	JMP  start
+
+load:
+	MOVQ dst_base+0(FP), DX
+	MOVQ dstOff_base+24(FP), SI
+	LOADWIDE(0, Z0, Z1)
+	LOADWIDE(1, Z2, Z3)
+	LOADWIDE(2, Z4, Z5)
+	LOADWIDE(3, Z6, Z7)
+	LOADWIDE(4, Z8, Z9)
+	LOADWIDE(5, Z10, Z11)
+	LOADWIDE(6, Z12, Z13)
+	LOADWIDE(7, Z14, Z15)
+
+start:
+	BEGIN
+
+next:
+	MOVQ tap-8(SP), DI
+	CMPQ DI, last-16(SP)
+	JGE  store
+	TAPSHORT
+	TESTQ CX, CX
+	JZ    next
+	PCALIGN $32
+
+pair:
+	VMOVUPS (DI), Z26
+	VMOVUPS 64(DI), Z27
+	SHORT((R8)(CX*4), (R9)(CX*4), (R10)(CX*4), (R11)(CX*4), (R12)(CX*4), (R13)(CX*4), (R14)(CX*4), (R15)(CX*4))
+	ADDQ $128, DI
+	INCQ CX
+	JNZ  pair
+	JMP  next
+
+store:
+	MOVQ dst_base+0(FP), DX
+	MOVQ dstOff_base+24(FP), SI
+	STOREWIDE(0, Z0, Z1)
+	STOREWIDE(1, Z2, Z3)
+	STOREWIDE(2, Z4, Z5)
+	STOREWIDE(3, Z6, Z7)
+	STOREWIDE(4, Z8, Z9)
+	STOREWIDE(5, Z10, Z11)
+	STOREWIDE(6, Z12, Z13)
+	STOREWIDE(7, Z14, Z15)
 	VZEROUPPER
 	RET
 

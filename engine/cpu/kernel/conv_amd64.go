@@ -19,6 +19,11 @@ func outerTileAVX2(dst, src, dy []float32, pixels []int32)
 //go:noescape
 func convTile13x32AVX512(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
 
+// convTile8x32AVX512 is for few pixels.
+//
+//go:noescape
+func convTile8x32AVX512(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
+
 //go:noescape
 func convTile13x16AVX512(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
 

@@ -7,7 +7,9 @@
 //
 // Thirteen rows because thirteen pointers, the index CX and the weights DI are
 // all general registers there are, and because 64, 128, 256 and 512 channels are
-// almost whole multiples of 13, which the backward pass of the weights wants.
+// almost whole multiples of 13, which the backward pass of the weights wants. The
+// short tile is the first 8 rows of the wide one: for the 16 pixels of a single
+// picture of 4×4, which would fill 26 rows.
 
 #define ZEROWIDE \
 	VPXORD Z0, Z0, Z0    \
@@ -80,6 +82,25 @@
 	ROW(12, BP)               \
 	MOVLQSX (DI), CX          \
 	ADDQ $60, DI              \
+	MOVQ DI, tap-8(SP)        \
+	MOVQ wei_base+128(FP), DI \
+	LEAQ (DI)(CX*4), DI       \
+	MOVQ c+120(FP), CX        \
+	NEGQ CX
+
+// TAPSHORT is TAP for the tile of 8 rows.
+#define TAPSHORT \
+	MOVQ tap-8(SP), DI        \
+	ROW(0, R8)                \
+	ROW(1, R9)                \
+	ROW(2, R10)               \
+	ROW(3, R11)               \
+	ROW(4, R12)               \
+	ROW(5, R13)               \
+	ROW(6, R14)               \
+	ROW(7, R15)               \
+	MOVLQSX (DI), CX          \
+	ADDQ $40, DI              \
 	MOVQ DI, tap-8(SP)        \
 	MOVQ wei_base+128(FP), DI \
 	LEAQ (DI)(CX*4), DI       \

@@ -45,6 +45,33 @@
 	VFMADD231PS Z26, Z28, Z24 \
 	VFMADD231PS Z27, Z28, Z25
 
+// SHORT adds the outer product of the column x0..x7 with Z26, Z27.
+#define SHORT(x0, x1, x2, x3, x4, x5, x6, x7) \
+	VBROADCASTSS x0, Z28      \
+	VBROADCASTSS x1, Z29      \
+	VBROADCASTSS x2, Z30      \
+	VBROADCASTSS x3, Z31      \
+	VFMADD231PS Z26, Z28, Z0  \
+	VFMADD231PS Z27, Z28, Z1  \
+	VFMADD231PS Z26, Z29, Z2  \
+	VFMADD231PS Z27, Z29, Z3  \
+	VFMADD231PS Z26, Z30, Z4  \
+	VFMADD231PS Z27, Z30, Z5  \
+	VFMADD231PS Z26, Z31, Z6  \
+	VFMADD231PS Z27, Z31, Z7  \
+	VBROADCASTSS x4, Z28      \
+	VBROADCASTSS x5, Z29      \
+	VBROADCASTSS x6, Z30      \
+	VBROADCASTSS x7, Z31      \
+	VFMADD231PS Z26, Z28, Z8  \
+	VFMADD231PS Z27, Z28, Z9  \
+	VFMADD231PS Z26, Z29, Z10 \
+	VFMADD231PS Z27, Z29, Z11 \
+	VFMADD231PS Z26, Z30, Z12 \
+	VFMADD231PS Z27, Z30, Z13 \
+	VFMADD231PS Z26, Z31, Z14 \
+	VFMADD231PS Z27, Z31, Z15
+
 // NARROW adds the outer product of the column x0..x12 with Z26.
 #define NARROW(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11, x12) \
 	VFMADD231PS.BCST x0, Z26, Z0   \
@@ -123,6 +150,61 @@ store:
 	STOREWIDE(10, Z20, Z21)
 	STOREWIDE(11, Z22, Z23)
 	STOREWIDE(12, Z24, Z25)
+	VZEROUPPER
+	RET
+
+// func convTile8x32AVX512(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
+// As the one of 13 rows; R8..R15 are the ends of the source rows.
+TEXT ·convTile8x32AVX512(SB), NOSPLIT, $32-153
+	CMPB accumulate+152(FP), $0
+	JNE  load
+	ZEROWIDE
+	JMP  start
+
+load:
+	MOVQ dst_base+0(FP), DX
+	MOVQ dstOff_base+24(FP), SI
+	LOADWIDE(0, Z0, Z1)
+	LOADWIDE(1, Z2, Z3)
+	LOADWIDE(2, Z4, Z5)
+	LOADWIDE(3, Z6, Z7)
+	LOADWIDE(4, Z8, Z9)
+	LOADWIDE(5, Z10, Z11)
+	LOADWIDE(6, Z12, Z13)
+	LOADWIDE(7, Z14, Z15)
+
+start:
+	BEGIN
+
+next:
+	MOVQ tap-8(SP), DI
+	CMPQ DI, last-16(SP)
+	JGE  store
+	TAPSHORT
+	TESTQ CX, CX
+	JZ    next
+	PCALIGN $32
+
+channel:
+	VMOVUPS (DI), Z26
+	VMOVUPS 64(DI), Z27
+	SHORT((R8)(CX*4), (R9)(CX*4), (R10)(CX*4), (R11)(CX*4), (R12)(CX*4), (R13)(CX*4), (R14)(CX*4), (R15)(CX*4))
+	ADDQ $128, DI
+	INCQ CX
+	JNZ  channel
+	JMP  next
+
+store:
+	MOVQ dst_base+0(FP), DX
+	MOVQ dstOff_base+24(FP), SI
+	STOREWIDE(0, Z0, Z1)
+	STOREWIDE(1, Z2, Z3)
+	STOREWIDE(2, Z4, Z5)
+	STOREWIDE(3, Z6, Z7)
+	STOREWIDE(4, Z8, Z9)
+	STOREWIDE(5, Z10, Z11)
+	STOREWIDE(6, Z12, Z13)
+	STOREWIDE(7, Z14, Z15)
 	VZEROUPPER
 	RET
 

@@ -448,12 +448,17 @@ func testChannelKernels(t *testing.T, k *Kernels, f filler, limit func(float64) 
 
 func TestTileFor(t *testing.T) {
 	k := &Kernels{
-		ConvTiles:  []ConvTile{{13, 32, nil}, {13, 16, nil}},
+		ConvTiles:  []ConvTile{{13, 32, nil}, {13, 16, nil}, {8, 32, nil}},
 		OuterTiles: []OuterTile{{13, 32, nil}, {13, 16, nil}, {8, 16, nil}},
 	}
 	for channels, want := range map[int]int{1: 16, 16: 16, 17: 32, 32: 32, 33: 16, 48: 16, 49: 32, 64: 32, 1000: 32} {
 		if got := k.ConvTileFor(channels).Cols; got != want {
 			t.Errorf("%d channels: tile of %d columns, want %d", channels, got, want)
+		}
+	}
+	for pass, want := range map[[2]int][2]int{{16, 512}: {8, 32}, {64, 256}: {13, 32}, {32, 512}: {8, 32}, {26, 64}: {13, 32}, {16, 48}: {13, 16}, {4096, 64}: {13, 32}} {
+		if got := k.ConvTileOf(pass[0], pass[1]); got.Rows != want[0] || got.Cols != want[1] {
+			t.Errorf("%v pixels and channels: tile of %d×%d, want %v", pass, got.Rows, got.Cols, want)
 		}
 	}
 	for sums, want := range map[[2]int][2]int{{3, 64}: {8, 16}, {16, 16}: {8, 16}, {32, 32}: {8, 16}, {13, 16}: {13, 16}, {64, 64}: {13, 32}, {512, 512}: {13, 32}} {

@@ -9,6 +9,7 @@ package kernel
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"strings"
 )
@@ -112,6 +113,19 @@ func (k *Kernels) ConvTileFor(channels int) *ConvTile {
 	return &k.ConvTiles[cheapest(len(k.ConvTiles), func(i int) float64 {
 		t := &k.ConvTiles[i]
 		return tileCost(t.Rows, channels, t.Rows, t.Cols) / float64(t.Rows)
+	})]
+}
+
+// ConvTileOf returns the cheapest tile for so many pixels with the columns of
+// ConvTileFor.
+func (k *Kernels) ConvTileOf(pixels, channels int) *ConvTile {
+	cols := k.ConvTileFor(channels).Cols
+	return &k.ConvTiles[cheapest(len(k.ConvTiles), func(i int) float64 {
+		t := &k.ConvTiles[i]
+		if t.Cols != cols {
+			return math.Inf(1)
+		}
+		return tileCost(pixels, channels, t.Rows, t.Cols)
 	})]
 }
 
