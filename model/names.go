@@ -104,6 +104,11 @@ func (c Config) Depth(name string) int {
 	return 0
 }
 
+// InStem reports whether a parameter belongs to what comes before the first stage.
+func InStem(name string) bool {
+	return !InHead(name) && !strings.HasPrefix(name, "layer") && !strings.HasPrefix(name, "norm.")
+}
+
 // InHead reports whether a parameter belongs to the dense layer, which is as wide
 // as there are classes.
 func InHead(name string) bool { return strings.HasPrefix(name, "fc.") }

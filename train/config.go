@@ -42,6 +42,11 @@ type Config struct {
 	// and 1: all alike.
 	LRMult float64 `json:"lr_mult,omitempty"`
 
+	// StemEpochs is how many epochs, after frozen ones, the stem learns in; then it
+	// stays as it is, and steps are cheaper; 0: in all. Batch normalisation in it goes
+	// on following the pictures.
+	StemEpochs int `json:"stem_epochs,omitempty"`
+
 	// Accumulate is the number of batches that one update is made from, by the
 	// mean of their gradients over all their images; 0 and 1: every batch.
 	Accumulate int `json:"accumulate,omitempty"`
@@ -140,6 +145,8 @@ func (c Config) Check() error {
 		return fmt.Errorf("max time is %v, want a positive duration", c.MaxTime)
 	case !slices.Contains([]string{"", "none", "flip", "six"}, c.ScoreTest):
 		return fmt.Errorf("score-test is %q, want none, flip or six", c.ScoreTest)
+	case c.StemEpochs < 0:
+		return fmt.Errorf("the stem learns in %d epochs, want 1 or more, or 0 for all", c.StemEpochs)
 	case c.Accumulate < 0:
 		return fmt.Errorf("accumulate is %d batches, want 1 or more", c.Accumulate)
 	case !(c.ClipNorm >= 0) || math.IsInf(c.ClipNorm, 0) || !(c.ClipValue >= 0) || math.IsInf(c.ClipValue, 0):

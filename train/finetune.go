@@ -111,21 +111,32 @@ const (
 	inference mode = iota // moving statistics, no smoothing of labels
 	training              // everything learns
 	headOnly              // the dense layer learns, the rest is as in inference
+	settled               // everything learns but the stem
 )
 
 // modeOf is the mode of training in an epoch, from 0.
 func (c Config) modeOf(epoch int) mode {
-	if epoch < c.frozenEpochs() {
+	switch {
+	case epoch < c.frozenEpochs():
 		return headOnly
+	case c.StemEpochs > 0 && epoch >= c.frozenEpochs()+c.StemEpochs:
+		return settled
 	}
 	return training
 }
 
+// whole reports whether a mode trains the network, with batch normalisation by
+// batches.
+func (m mode) whole() bool { return m == training || m == settled }
+
 // trained are the parameters that a mode trains.
 func (m mode) trained(b *graph.Builder) []*graph.Node {
 	parameters := b.Variables(graph.Parameter)
-	if m == headOnly {
+	switch m {
+	case headOnly:
 		return slices.DeleteFunc(parameters, func(p *graph.Node) bool { return !model.InHead(p.Name) })
+	case settled:
+		return slices.DeleteFunc(parameters, func(p *graph.Node) bool { return model.InStem(p.Name) })
 	}
 	return parameters
 }
@@ -205,10 +216,18 @@ func (t *Trainer) saveInitial() error {
 	return t.keepGoing(t.run.SaveCheckpoint(initialCheckpoint, rundir.Checkpoint{Weights: weights}))
 }
 
-// thaw begins the optimizer anew when the frozen epochs are over. It does nothing
-// that a resumed run would not do again.
+// thaw begins the optimizer anew when the frozen epochs are over, and frees the
+// programs of a phase that has ended. It does nothing that a resumed run would not
+// do again.
 func (t *Trainer) thaw() error {
-	if t.at.Epoch != t.config.frozenEpochs() || t.at.Epoch == 0 || t.at.Step != 0 {
+	if t.at.Epoch == 0 || t.at.Step != 0 {
+		return nil
+	}
+	if before := t.config.modeOf(t.at.Epoch - 1); before == training && t.config.modeOf(t.at.Epoch) == settled {
+		t.clock.restart() // these steps take less long
+		return errors.Join(t.programs[stepKind{training, true}].Close(), t.programs[stepKind{training, false}].Close())
+	}
+	if t.at.Epoch != t.config.frozenEpochs() {
 		return nil
 	}
 	t.at.Thawed = t.at.GlobalStep

@@ -24,8 +24,10 @@ type Recipe struct {
 	// A recipe with it begins with the weights of another run.
 	Freeze *Freeze
 	LRMult float64
-	L2     float64
-	Epochs int
+	// StemEpochs: the stem learns in the first epochs alone; 0: in all.
+	StemEpochs int
+	L2         float64
+	Epochs     int
 
 	BatchSize      int
 	LabelSmoothing float64
@@ -173,8 +175,9 @@ var recipes = []Recipe{
 		Convention: model.Torch,
 		Optimizer: optim.Config{Name: "sgd", LearningRate: 1.5, Momentum: 0.85, Nesterov: true, WeightDecay: 0.0153 / 11.5, DecayAll: true,
 			ShiftRate: 64, Lookahead: optim.Lookahead{Every: 5, Keep: 0.7738, Power: 3, Start: 0.3}}, // 0.95⁵
-		Schedule: optim.Schedule{Name: "linear", Warmup: 0.23, Start: 0.2, Floor: 0.07},
-		Epochs:   10, BatchSize: 1024, LabelSmoothing: 0.2,
+		Schedule:   optim.Schedule{Name: "linear", Warmup: 0.23, Start: 0.2, Floor: 0.07},
+		StemEpochs: 3,
+		Epochs:     10, BatchSize: 1024, LabelSmoothing: 0.2,
 		Augment: loader.Augment{Translate: 2, AlternatingFlip: true}, Normalize: true, HoldOut: 5000, ScoreTest: "six",
 	},
 	{

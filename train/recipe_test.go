@@ -30,7 +30,7 @@ func TestRecipes(t *testing.T) {
 		c.Classes = make([]string, 10)
 		c.Preprocess.Height, c.Preprocess.Width, c.Preprocess.Channels = 32, 32, 3
 		c.Optimizer, c.Schedule, c.Freeze, c.LRMult, c.L2, c.Epochs, c.BatchSize = r.Optimizer, r.Schedule, r.Freeze, r.LRMult, r.L2, r.Epochs, r.BatchSize
-		c.LabelSmoothing, c.ClipNorm, c.EMA, c.Augment, c.ScoreTest = r.LabelSmoothing, r.ClipNorm, r.EMA, r.Augment, r.ScoreTest
+		c.StemEpochs, c.LabelSmoothing, c.ClipNorm, c.EMA, c.Augment, c.ScoreTest = r.StemEpochs, r.LabelSmoothing, r.ClipNorm, r.EMA, r.Augment, r.ScoreTest
 		if r.Freeze != nil {
 			c.Init = &Init{}
 		}

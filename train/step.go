@@ -59,7 +59,7 @@ func stepGraph(c Config, batch int, kind stepKind) (*graph.Graph, error) {
 	b.Guard(b.Add(loss, b.Scale(squares, 0))) // 0·∞ is NaN
 	if kind.update {
 		c.Optimizer.Apply(b, parameters, c.clip(b, gradients, squares), c.groups())
-		if kind.mode == training {
+		if kind.mode.whole() {
 			c.Optimizer.Lookahead.Apply(b, slices.Concat(parameters, b.Variables(graph.Statistic)))
 		}
 		c.average(b)
@@ -177,7 +177,7 @@ func lossNodes(b *graph.Builder, c Config, batch int, use mode) (loss, logits *g
 		partners = b.Input("partners", graph.Integer, batch)
 		partnerWeights = b.Input("partner_weights", graph.Real, batch)
 	}
-	net := m.Build(b, images, use == training)
+	net := m.Build(b, images, use.whole())
 
 	b.Layer("loss")
 	oneHot := graph.OneHotAttrs{Classes: m.Classes}
@@ -224,7 +224,7 @@ func lossInputs(c Config, b loader.Batch) []tensor.Tensor {
 	if c.Augment.Mixes() {
 		inputs = append(inputs, b.Partners, b.PartnerWeights)
 	}
-	if c.modeOf(b.Epoch) == training {
+	if c.modeOf(b.Epoch).whole() {
 		inputs = slices.Concat(inputs, c.Model.DropPathFactors(c.Seed, b.Epoch, b.Indices))
 	}
 	return inputs

@@ -97,7 +97,7 @@ func New(c Config, e engine.Engine, fit, val *loader.Loader, run *rundir.Dir, ob
 	}
 	t.graph = g
 	t.programs = map[stepKind]*engine.Programs{}
-	for _, kind := range []stepKind{{training, true}, {training, false}, {headOnly, true}, {headOnly, false}} {
+	for _, kind := range []stepKind{{training, true}, {training, false}, {headOnly, true}, {headOnly, false}, {settled, true}, {settled, false}} {
 		t.programs[kind] = &engine.Programs{Compile: func(batch int) (engine.Program, error) {
 			g, err := stepGraph(c, batch, kind)
 			if err != nil {
@@ -501,7 +501,7 @@ func (t *Trainer) stepInputs(u *update, b loader.Batch, rate float64, last bool)
 	if last {
 		next := t.at.GlobalStep + 1
 		var lookahead []float64
-		if t.config.modeOf(t.at.Epoch) == training {
+		if t.config.modeOf(t.at.Epoch).whole() {
 			steps, total := t.fit.Steps(), float64(t.total())
 			lookahead, slow = t.config.Optimizer.Lookahead.Scalars(slow, next,
 				float64(t.at.Epoch*steps+u.end)/total, float64(u.end-t.at.Step)/total, u.end == t.stepsOfEpoch())

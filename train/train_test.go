@@ -263,7 +263,7 @@ func TestResumeIsExact(t *testing.T) {
 	}
 	t.Run("whitening stem, lookahead, rate of β, averaged, two batches accumulated", func(t *testing.T) {
 		c := whitenConfig()
-		c.EMA, c.Accumulate, c.SaveEvery = 0.9, 2, 2
+		c.EMA, c.Accumulate, c.SaveEvery, c.StemEpochs = 0.9, 2, 2, 1
 		resumeIsExact(t, c)
 	})
 	t.Run("fine-tuned, with frozen epochs and rates by depth", func(t *testing.T) { resumeIsExact(t, finetuneConfig(t)) })
@@ -358,6 +358,47 @@ func TestWhiteningStem(t *testing.T) {
 		if err != nil || got.Loss != want {
 			t.Errorf("%s: loss %v, want %v; %v", which, got.Loss, want, err)
 		}
+	}
+}
+
+// After its epochs the stem stays as it is, bit by bit, and all the rest goes on.
+func TestStemEpochs(t *testing.T) {
+	c := testConfig()
+	c.StemEpochs = 1
+	c.Model.DropPath = 0.1 // whose inputs a step without the stem takes too
+	var after []map[string][]uint32
+	var trainer *Trainer
+	trainer = newTrainer(t, c, nil, func(e Event) {
+		if _, ok := e.(EpochEnded); ok {
+			after = append(after, weights(t, trainer.Variables()))
+		}
+	})
+	before := weights(t, trainer.Variables())
+	if err := trainer.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stem := 0
+	for name := range before {
+		parameter := !strings.Contains(name, "/") && !strings.Contains(name, "running")
+		if !parameter {
+			continue
+		}
+		if slices.Equal(before[name], after[0][name]) {
+			t.Errorf("%s has not learnt in the first epoch", name)
+		}
+		in := strings.HasPrefix(name, "conv1.") || strings.HasPrefix(name, "bn1.")
+		if in {
+			stem++
+		}
+		if stays := slices.Equal(after[0][name], after[2][name]); stays != in {
+			t.Errorf("%s stays: %v, it is in the stem: %v", name, stays, in)
+		}
+	}
+	if stem != 3 {
+		t.Errorf("%d parameters in the stem, want 3", stem)
+	}
+	if slices.Equal(after[0]["bn1.running_mean"], after[2]["bn1.running_mean"]) {
+		t.Error("the stem's moving statistics stay")
 	}
 }
 
@@ -547,6 +588,7 @@ func TestConfigCheck(t *testing.T) {
 		"and value -1":          func(c *Config) { c.ClipValue = -1 },
 		"ema is 1":              func(c *Config) { c.EMA = 1 },
 		"filters is 0":          func(c *Config) { c.Model.Filters = 0 },
+		"stem learns in -1":     func(c *Config) { c.StemEpochs = -1 },
 		"lookahead is every -1": func(c *Config) { c.Optimizer.Lookahead.Every = -1 },
 		"rate of batch norm's":  func(c *Config) { c.Optimizer.ShiftRate = -1 },
 	} {

@@ -77,6 +77,7 @@ type trainOptions struct {
 	init, scoreTest        string
 	seeds                  int
 	freezeEpochs           int
+	stemEpochs             int
 	freezeRate, lrMult     float64
 	monitor                string
 	patience, plateauEvery int
@@ -121,6 +122,7 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.decayAll, "decay-all", false, "weight decay of biases and batch norm too")
 	f.IntVar(&o.freezeEpochs, "freeze-epochs", 0, "with --init: so many of the epochs train the dense layer alone")
 	f.Float64Var(&o.freezeRate, "freeze-learning-rate", 0, "step size in these epochs")
+	f.IntVar(&o.stemEpochs, "stem-epochs", 0, "epochs in which the stem learns, too; 0: all")
 	f.Float64Var(&o.lrMult, "lr-mult", 0, "divide the learning rate by this in the stem, by less in each stage that follows, and by 1 in the dense layer")
 	f.IntVar(&o.accumulate, "accumulate", 0, "batches that make one update, by the mean over all their images")
 	f.Float64Var(&o.clipNorm, "clip-norm", 0, "bound the norm of all gradients together")
@@ -275,7 +277,7 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 		return train.Config{}, err
 	}
 	c := train.Config{
-		Recipe: recipe.Name, Classes: data.Classes, Optimizer: recipe.Optimizer, L2: recipe.L2, LRMult: recipe.LRMult,
+		Recipe: recipe.Name, Classes: data.Classes, Optimizer: recipe.Optimizer, L2: recipe.L2, LRMult: recipe.LRMult, StemEpochs: recipe.StemEpochs,
 		LabelSmoothing: recipe.LabelSmoothing, ClipNorm: recipe.ClipNorm, EMA: recipe.EMA, Epochs: recipe.Epochs, BatchSize: recipe.BatchSize,
 		Seed: o.seed, EvalEvery: o.evalEvery, Monitor: o.monitor,
 		EarlyStop: train.EarlyStop{Patience: o.patience, MinDelta: o.minDelta, RestoreBest: o.restoreBest},
@@ -325,6 +327,7 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	overrideInto(o.set, "shift-rate", &c.Optimizer.ShiftRate, o.shiftRate)
 	c.Optimizer.Lookahead = o.resolveLookahead(c.Optimizer.Lookahead)
 	overrideInto(o.set, "label-smoothing", &c.LabelSmoothing, o.labelSmoothing)
+	overrideInto(o.set, "stem-epochs", &c.StemEpochs, o.stemEpochs)
 	overrideInto(o.set, "lr-mult", &c.LRMult, o.lrMult)
 	overrideInto(o.set, "accumulate", &c.Accumulate, o.accumulate)
 	overrideInto(o.set, "clip-norm", &c.ClipNorm, o.clipNorm)
