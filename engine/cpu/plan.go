@@ -21,6 +21,7 @@ type compiler struct {
 	users   [][]*graph.Node // by node ID
 	updated map[string]bool // variables that this graph updates
 	kept    []bool          // by node ID: an output, update or the guard needs it
+	late    []bool          // by node ID: only updates need it (update.go)
 	buffers []buffer        // by slot; size 0 for slots that are not in the arena
 	maps    []bool          // by node ID: its value is kept as bfloat16 (bf16.go)
 	wide    map[int]slot    // float32 copies of such values
@@ -40,7 +41,7 @@ type buffer struct {
 }
 
 func compile(e *Engine, g *graph.Graph, store *variables) (*Program, error) {
-	p := &Program{engine: e, graph: g, guard: noSlot, kernels: map[string]string{}}
+	p := &Program{engine: e, graph: g, vars: store, guard: noSlot, kernels: map[string]string{}}
 	c := &compiler{
 		p: p, k: e.kernels, g: g,
 		slotOf:  make([]slot, len(g.Nodes)),
@@ -60,13 +61,23 @@ func compile(e *Engine, g *graph.Graph, store *variables) (*Program, error) {
 	if err := c.sources(store); err != nil {
 		return nil, err
 	}
-	copies, err := c.results(store)
+	if err := c.updates(); err != nil {
+		return nil, err
+	}
+	copies, err := c.results()
 	if err != nil {
 		return nil, err
 	}
 	c.findMaps()
 	c.findFolds()
-	for _, u := range c.units() {
+	c.findLate()
+	units := c.units()
+	early := len(units)
+	for early > 0 && units[early-1].late {
+		early--
+	}
+	c.updateInPlace(units[early:])
+	for _, u := range units[:early] {
 		if err := c.lower(u); err != nil {
 			return nil, err
 		}
@@ -75,11 +86,10 @@ func compile(e *Engine, g *graph.Graph, store *variables) (*Program, error) {
 		}
 	}
 	for _, cp := range copies {
-		c.copyStep(cp.dst, c.slotOf[cp.src.ID], cp.src.Shape.Elements())
+		c.copyStep("copy", cp.dst, c.slotOf[cp.src.ID], cp.src.Shape.Elements())
 	}
-	if g.Guard != nil {
-		p.guard = c.slotOf[g.Guard.ID]
-		c.keep(p.guard)
+	if err := c.commit(units[early:]); err != nil {
+		return nil, err
 	}
 	c.place()
 	c.finish(copies)
@@ -103,7 +113,7 @@ func (c *compiler) sources(store *variables) error {
 		if err != nil {
 			return err
 		}
-		s := c.fixed(nil)
+		s := c.fixed(v.data)
 		c.slotOf[n.ID] = s
 		p.bindings = append(p.bindings, binding{v, s})
 	}
@@ -121,45 +131,27 @@ func (c *compiler) sources(store *variables) error {
 	return nil
 }
 
-// result is a value that leaves the graph by a copy, because its node's memory
-// cannot be handed out.
+// result is an output that is copied, because its node's memory is not the
+// program's own, or handed out already.
 type result struct {
 	src    *graph.Node
 	dst    slot
-	output int // index in Outputs, or -1
+	output int // index in Outputs
 }
 
-// results marks what outputs, updates and the guard need, and gives the values
-// of updates the memory that will be swapped into the variable.
-func (c *compiler) results(store *variables) ([]result, error) {
+// results gives outputs memory of their own, which other programs leave alone.
+func (c *compiler) results() ([]result, error) {
 	var copies []result
-	direct := map[*graph.Node]bool{}
-	for _, u := range c.g.Updates {
-		v := store.byName[u.Variable.Name]
-		if v == nil {
-			return nil, fmt.Errorf("update of variable %q, which the graph does not list", u.Variable.Name)
-		}
-		if u.Value.Kind != graph.Real {
-			return nil, fmt.Errorf("update of variable %q: its value %v is an integer", u.Variable.Name, u.Value)
-		}
-		c.updated[u.Variable.Name] = true
-		s := c.fixed(nil)
-		c.p.updates = append(c.p.updates, update{variable: v, slot: s, next: allocate(len(v.data))})
-		c.kept[u.Value.ID] = true
-		if c.slotOf[u.Value.ID] == noSlot { // computed straight into the new value
-			c.slotOf[u.Value.ID] = s
-			direct[u.Value] = true
-		} else {
-			copies = append(copies, result{u.Value, s, -1})
-		}
-	}
 	for i, n := range c.g.Outputs {
 		if n.Kind != graph.Real {
 			return nil, fmt.Errorf("output %v is an integer value, which this engine does not return", n)
 		}
 		c.kept[n.ID] = true
-		if direct[n] || c.slotOf[n.ID] != noSlot {
-			copies = append(copies, result{n, c.fixed(make([]float32, n.Shape.Elements())), i})
+		s := c.fixed(allocate(n.Shape.Elements()))
+		if c.slotOf[n.ID] == noSlot {
+			c.slotOf[n.ID] = s
+		} else {
+			copies = append(copies, result{n, s, i})
 		}
 	}
 	if c.g.Guard != nil {
@@ -235,17 +227,18 @@ func label(n *graph.Node) string {
 	return n.Op.String() + " " + n.Name
 }
 
-func (c *compiler) copyStep(dst, src slot, n int) {
+func (c *compiler) copyStep(name string, dst, src slot, n int) {
+	const perTask = 16 << 10
 	p := c.p
-	c.step("copy", 1, func(_, _ int) { copy(p.mem[dst][:n], p.mem[src]) }, dst, src)
+	c.step(name, (n+perTask-1)/perTask, func(_, task int) {
+		first, end := task*perTask, min((task+1)*perTask, n)
+		copy(p.mem[dst][first:end], p.mem[src][first:])
+	}, dst, src)
 }
 
 // place gives every arena buffer an offset such that buffers that live at the
 // same time do not overlap: largest first, each at the lowest gap that fits.
 func (c *compiler) place() {
-	for _, n := range c.g.Outputs {
-		c.keep(c.slotOf[n.ID])
-	}
 	const align = 16 // elements: a cache line
 	var order []slot
 	for s := range c.buffers {
@@ -286,6 +279,8 @@ func (c *compiler) place() {
 type unit struct {
 	nodes []*graph.Node // in graph order
 	loop  bool
+	late  bool
+	order int // among the units that are ready
 	needs int // units not lowered yet
 	feeds []*unit
 }
@@ -297,12 +292,14 @@ type unit struct {
 // domain (the shape it runs over) and one level that are connected, by edges or
 // by reading the same value. Levels make the groups free of cycles, and leave
 // convolutions with what is folded into them so: only their last value is read.
+// Loops of late nodes have no others in them; they come last.
 func (c *compiler) units() []*unit {
 	nodes := c.g.Nodes
+	sameLoop := func(in, n *graph.Node, i int) bool { return c.late[in.ID] == c.late[n.ID] && c.sameLoop(in, n, i) }
 	level := make([]int, len(nodes))
 	for _, n := range nodes {
 		for i, in := range n.Inputs {
-			if c.sameLoop(in, n, i) {
+			if sameLoop(in, n, i) {
 				level[n.ID] = max(level[n.ID], level[in.ID])
 			} else {
 				level[n.ID] = max(level[n.ID], level[in.ID]+1)
@@ -321,7 +318,7 @@ func (c *compiler) units() []*unit {
 		}
 		lowest := math.MaxInt
 		for _, u := range c.users[i] {
-			if !c.sameLoopOnly(n, u) {
+			if c.late[n.ID] != c.late[u.ID] || !c.sameLoopOnly(n, u) {
 				lowest = level[i]
 				break
 			}
@@ -346,7 +343,10 @@ func (c *compiler) units() []*unit {
 		a, b = root(a), root(b)
 		parent[max(a, b)] = min(a, b)
 	}
-	type reading struct{ value, level int }
+	type reading struct {
+		value, level int
+		late         bool
+	}
 	reader := map[reading]int{}
 	for _, n := range nodes {
 		if pair := varianceOf(n); pair != nil {
@@ -361,10 +361,10 @@ func (c *compiler) units() []*unit {
 			continue
 		}
 		for i, in := range n.Inputs {
-			if c.sameLoop(in, n, i) && level[in.ID] == level[n.ID] {
+			if sameLoop(in, n, i) && level[in.ID] == level[n.ID] {
 				join(in.ID, n.ID)
 			} else if in.Shape.Equal(domain(n)) {
-				r := reading{in.ID, level[n.ID]}
+				r := reading{in.ID, level[n.ID], c.late[n.ID]}
 				if other, ok := reader[r]; ok {
 					join(other, n.ID)
 				} else {
@@ -381,7 +381,7 @@ func (c *compiler) units() []*unit {
 		}
 		r := root(n.ID)
 		if byRoot[r] == nil {
-			byRoot[r] = &unit{loop: c.loopNode(n)}
+			byRoot[r] = &unit{loop: c.loopNode(n), late: c.late[n.ID]}
 		}
 		byRoot[r].nodes = append(byRoot[r].nodes, n)
 	}
@@ -398,7 +398,22 @@ func (c *compiler) units() []*unit {
 		}
 	}
 
-	// Kahn's order; of those ready, the one whose last node comes first in the graph.
+	// Kahn's order; of those ready, the one whose last node comes first in the graph,
+	// and a late one only when there are no others. Sums come right after what they
+	// are of, while that is in a cache: the guard has one of each gradient.
+	for i, u := range byRoot {
+		if u == nil || root(i) != i {
+			continue
+		}
+		scalars := true
+		for _, n := range u.nodes {
+			scalars = scalars && reduction(n) && len(n.Shape) == 0
+			u.order = n.ID
+		}
+		if scalars {
+			u.order = u.nodes[0].Inputs[0].ID
+		}
+	}
 	var ready unitHeap
 	for i, u := range byRoot {
 		if u != nil && root(i) == i && u.needs == 0 {
@@ -422,8 +437,10 @@ type unitHeap []*unit
 
 func (h unitHeap) Len() int { return len(h) }
 func (h unitHeap) Less(i, j int) bool {
-	a, b := h[i].nodes, h[j].nodes
-	return a[len(a)-1].ID < b[len(b)-1].ID
+	if h[i].late != h[j].late {
+		return h[j].late
+	}
+	return h[i].order < h[j].order
 }
 func (h unitHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
 func (h *unitHeap) Push(u any)   { *h = append(*h, u.(*unit)) }
@@ -521,21 +538,15 @@ func (c *compiler) lower(u *unit) error {
 func (c *compiler) finish(copies []result) {
 	p := c.p
 	p.outputs = make([]tensor.Tensor, len(c.g.Outputs))
-	for i, n := range c.g.Outputs {
-		if data := p.mem[c.slotOf[n.ID]]; data != nil {
-			p.outputs[i] = tensor.Of(data, n.Shape...)
-		}
-	}
 	for _, cp := range copies {
-		if cp.output >= 0 {
-			p.outputs[cp.output] = tensor.Of(p.mem[cp.dst], cp.src.Shape...)
+		p.outputs[cp.output] = tensor.Of(p.mem[cp.dst], cp.src.Shape...)
+	}
+	for i, n := range c.g.Outputs {
+		if !p.outputs[i].Valid() {
+			p.outputs[i] = tensor.Of(p.mem[c.slotOf[n.ID]], n.Shape...)
 		}
 	}
 	p.zero = make([]float32, c.channels)
-	p.ones = make([]float32, c.channels)
-	for i := range p.ones {
-		p.ones[i] = 1
-	}
 	p.partials = make([]float32, c.partials)
 	for range p.engine.Threads() {
 		p.scratch = append(p.scratch, make([]float32, c.scratch))

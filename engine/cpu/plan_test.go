@@ -179,15 +179,31 @@ func randomGraph(t *testing.T, rng *random.Source) *graph.Graph {
 			keep(&images, b.SliceChannels(b.PadChannels(x, 1, 2), 1, 2))
 		}
 	}
-	for _, v := range vars {
-		list := images
+	for _, i := range rng.Perm(len(vars)) {
+		v, list := vars[i], images
 		if v.Shape.Equal(channels[0].Shape) {
 			list = channels
 		} else if len(v.Shape) == 0 {
 			list = scalars
 		}
-		if rng.IntN(3) > 0 {
+		switch rng.IntN(4) {
+		case 0, 1:
 			b.Update(v, pick(list))
+		case 2: // what nothing else needs, of old and new values of variables
+			value := pick(list)
+			for range 3 {
+				w := vars[rng.IntN(len(vars))]
+				if w.Shape.Equal(v.Shape) || len(w.Shape) == 0 {
+					if rng.IntN(2) == 0 {
+						w = b.Updated(w)
+					}
+					if len(w.Shape) == 0 && rng.IntN(2) == 0 {
+						w = b.Broadcast(w, v.Shape)
+					}
+					value = b.Add(b.Scale(value, 0.5), b.Scale(w, 0.5))
+				}
+			}
+			b.Update(v, value)
 		}
 	}
 	var outputs []*graph.Node

@@ -26,12 +26,14 @@ type slot int
 type Program struct {
 	engine *Engine
 	graph  *graph.Graph
+	vars   *variables
 	steps  []step
+	commit int // the first step that changes variables; steps from here on all run, or none
 
 	preparations []preparation // come first, when variables have changed
 
-	// mem holds every value of the current run: slices of the arena, constants
-	// and scratch, which stay, and inputs and variables, set when a run starts.
+	// mem holds every value of the current run: slices of the arena, variables and
+	// constants, which stay, and inputs, set when a run starts.
 	mem  [][]float32
 	ints [][]int32 // values of integer inputs, by position in graph.Inputs
 
@@ -39,11 +41,10 @@ type Program struct {
 	scratch  [][]float32 // per worker
 	partials []float32   // of the reduction that is running (loop.go)
 	zero     []float32   // the padding pixel
-	ones     []float32
 
 	inputs   []slot // of real inputs, by position
 	bindings []binding
-	updates  []update
+	updated  []*variable
 	guard    slot // noSlot: none
 	outputs  []tensor.Tensor
 	fail     error // set by a step that cannot go on
@@ -62,14 +63,6 @@ type binding struct {
 	slot     slot
 }
 
-// update is a variable whose new value is computed into next, which takes the
-// place of the variable's data when a run succeeds.
-type update struct {
-	variable *variable
-	slot     slot
-	next     []float32
-}
-
 const noSlot slot = -1
 
 // Run implements engine.Program.
@@ -79,9 +72,13 @@ func (p *Program) Run(ctx context.Context, inputs ...tensor.Tensor) (outputs []t
 	if p.closed {
 		return nil, errors.New("cpu: run of a closed program")
 	}
+	if p.vars.broken != nil {
+		return nil, p.vars.broken
+	}
 	if err := p.bind(inputs); err != nil {
 		return nil, fmt.Errorf("cpu: %w", err)
 	}
+	committing := false
 	defer func() {
 		if v := recover(); v != nil {
 			failure, ok := v.(*parallel.Panic)
@@ -89,6 +86,9 @@ func (p *Program) Run(ctx context.Context, inputs ...tensor.Tensor) (outputs []t
 				panic(v)
 			}
 			outputs, err = nil, fmt.Errorf("cpu: internal error: %w", failure)
+			if committing {
+				p.vars.broken = fmt.Errorf("cpu: an internal error in the midst of an update has left the variables half old, half new: %w", failure)
+			}
 		}
 	}()
 	for i := range p.preparations {
@@ -103,21 +103,21 @@ func (p *Program) Run(ctx context.Context, inputs ...tensor.Tensor) (outputs []t
 		r.done()
 	}
 	for i := range p.steps {
-		if err := ctx.Err(); err != nil {
+		if i == p.commit && p.guard != noSlot && !finite(p.mem[p.guard][0]) {
+			return p.outputs, nil
+		}
+		if err := ctx.Err(); err != nil && !committing {
 			return nil, err
 		}
+		committing = i >= p.commit
 		s := &p.steps[i]
 		p.run(s)
 		if p.fail != nil {
 			return nil, fmt.Errorf("cpu: %s: %w", s.name, p.fail)
 		}
 	}
-	if p.guard == noSlot || finite(p.mem[p.guard][0]) {
-		for i := range p.updates {
-			u := &p.updates[i]
-			u.variable.data, u.next = u.next, u.variable.data
-			u.variable.version++
-		}
+	for _, v := range p.updated {
+		v.version++
 	}
 	return p.outputs, nil
 }
@@ -159,12 +159,6 @@ func (p *Program) bind(inputs []tensor.Tensor) error {
 		} else {
 			p.mem[p.inputs[i]] = inputs[i].Float32s()
 		}
-	}
-	for _, b := range p.bindings {
-		p.mem[b.slot] = b.variable.data
-	}
-	for i := range p.updates {
-		p.mem[p.updates[i].slot] = p.updates[i].next
 	}
 	return nil
 }

@@ -166,12 +166,69 @@ func testIgnoresOldMemory(t *testing.T, o Options) {
 		for _, s := range p.scratch {
 			fill(s, nan)
 		}
-		for _, u := range p.updates {
-			fill(u.next, nan)
-		}
 		want, got := clean.bits(t, clean.step(t)), dirty.bits(t, dirty.step(t))
 		if i := firstDifference(got, want); i >= 0 {
 			t.Fatalf("element %d of %d has bits %#x, want %#x", i, len(want), got[i], want[i])
+		}
+	}
+}
+
+// Parameters and moments have one copy: each is updated where it lies, by a loop
+// that comes after all that a run can fail of.
+func TestUpdatesInPlace(t *testing.T) {
+	p := newTraining(t, open(t, Options{Threads: 1}), small, 7).program
+	adam, parameters := 0, 0
+	for _, s := range p.steps[p.commit:] {
+		if strings.Contains(s.name, "sqrt") {
+			adam++
+		}
+	}
+	for _, v := range p.graph.Variables {
+		switch v.Variable.Role {
+		case graph.Parameter:
+			parameters++
+			fallthrough
+		case graph.State:
+			if slices.Contains(p.Steps(), "copy "+v.Name) {
+				t.Errorf("the new value of %s is copied", v.Name)
+			}
+		}
+	}
+	if adam != parameters || adam == 0 {
+		t.Errorf("%d loops update %d parameters", adam, parameters)
+	}
+}
+
+// A panic in the midst of the updates leaves variables that nobody gets.
+func TestHalfAnUpdate(t *testing.T) {
+	for _, when := range []string{"before", "in"} {
+		tr := newTraining(t, open(t, Options{Threads: 2}), small, 7)
+		tr.step(t)
+		want, p := tr.bits(t, nil), tr.program
+		at := p.commit - 1
+		if when == "in" {
+			at = p.commit + 3
+		}
+		p.steps[at].body = func(_, _ int) { panic("a fault") }
+		if _, err := p.Run(context.Background(), tr.inputs...); err == nil || !strings.Contains(err.Error(), "a fault") {
+			t.Fatalf("%s the updates: error %v", when, err)
+		}
+		name := tr.vars.Names()[0]
+		if when == "before" {
+			if i := firstDifference(tr.bits(t, nil), want); i >= 0 {
+				t.Errorf("element %d was updated", i)
+			}
+			continue
+		}
+		value, err := tr.vars.Get(name)
+		if err == nil {
+			t.Error("half an update can be read")
+		}
+		_, runErr := p.Run(context.Background(), tr.inputs...)
+		for what, err := range map[string]error{"get": err, "set": tr.vars.Set(name, value), "run": runErr} {
+			if err == nil {
+				t.Errorf("%s: no error", what)
+			}
 		}
 	}
 }
@@ -537,7 +594,7 @@ func profiled(b *testing.B, p *Program) (log func()) {
 		s := &p.steps[i]
 		body, tasks := s.body, s.tasks
 		kind, _, _ := strings.Cut(s.name, " layer")
-		if len(p.updates) == 0 {
+		if len(p.updated) == 0 {
 			kind = s.name
 		}
 		s.tasks = 1

@@ -7,16 +7,16 @@ import (
 	"github.com/residual-ml/residual/tensor"
 )
 
-// variables is the engine's store. Programs hold the *variable and look its
-// data up at the start of each run, because updates swap buffers.
+// variables is the engine's store.
 type variables struct {
 	names  []string
 	byName map[string]*variable
+	broken error // what ended an update half-way; nobody gets what it left
 }
 
 type variable struct {
 	shape tensor.Shape
-	data  []float32
+	data  []float32 // stays where it is: programs hold it
 	// version counts changes, so that programs repack weights only when needed.
 	version uint64
 }
@@ -26,6 +26,9 @@ func (v *variables) Names() []string { return slices.Clone(v.names) }
 
 // Get returns a float32 copy.
 func (v *variables) Get(name string) (tensor.Tensor, error) {
+	if v.broken != nil {
+		return tensor.Tensor{}, v.broken
+	}
 	x := v.byName[name]
 	if x == nil {
 		return tensor.Tensor{}, fmt.Errorf("cpu: variable %q does not exist", name)
@@ -52,6 +55,9 @@ func (v *variables) Set(name string, t tensor.Tensor) error {
 
 // open returns the variable of that name, created with zeros if need be.
 func (v *variables) open(name string, shape tensor.Shape) (*variable, error) {
+	if v.broken != nil {
+		return nil, v.broken
+	}
 	x := v.byName[name]
 	if x == nil {
 		x = &variable{shape: slices.Clone(shape), data: allocate(shape.Elements()), version: 1}

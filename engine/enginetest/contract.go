@@ -173,6 +173,21 @@ func testUpdates(t *testing.T, open func() engine.Engine) {
 	out = run(t, p, input)
 	wantOutput(t, out[0], 5, 5, 5)
 	wantVariable(t, vars, "c", 5, 5, 5)
+
+	// One read before and after it changes, by one that is not complete yet then.
+	b = graph.NewBuilder()
+	x, a, s = b.Input("x", graph.Real, 3), variable("a"), b.Variable("s", graph.VariableAttrs{})
+	product := b.Mul(a, s)
+	b.Update(s, b.Add(s, b.Constant(1)))
+	b.Update(a, b.Add(product, b.Mul(x, b.Updated(s))))
+	vars = e.NewVariables()
+	set(t, vars, "a", vector(1, 2, 3))
+	set(t, vars, "s", tensor.Scalar(10))
+	p = compile(t, e, build(t, b, b.Sum(x)), vars)
+	defer p.Close()
+	run(t, p, vector(1, 2, 4))
+	wantVariable(t, vars, "a", 10+11, 20+22, 30+44)
+	wantVariable(t, vars, "s", 11)
 }
 
 // testGuard tests that a guard that is not finite withholds all updates, not
