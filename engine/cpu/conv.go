@@ -502,5 +502,9 @@ func (c *compiler) lowerMatMul(n *graph.Node) error {
 	}
 	c.igemm(n)
 	m := pixelMap{dst: 1, src: 1, taps: 1, at: []int32{0}}
-	return c.lowerPass(label(n), m, rows, k, cols, src, wei, c.value(n), nil)
+	out, f := n, c.foldOf(n)
+	if f != nil {
+		out = f.out
+	}
+	return c.lowerPass(f.name(n), m, rows, k, cols, src, wei, c.value(out), c.epilogueOf(f))
 }

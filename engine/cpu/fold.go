@@ -17,7 +17,8 @@ import (
 // bias; both are computed again when one of the variables has changed.
 
 // fold is a convolution with what is folded into it, of which anything may be
-// missing: out = max(0, max(0, norm(conv+bias)) + add).
+// missing: out = max(0, max(0, norm(conv+bias)) + add). Or it is a matrix product
+// with a bias and ReLU.
 type fold struct {
 	bias, norm *graph.Node // OpBias and OpBatchNorm
 	add        *graph.Node // the other operand of the addition
@@ -37,11 +38,11 @@ func (c *compiler) findFolds() {
 		return
 	}
 	for _, n := range slices.Backward(c.g.Nodes) {
-		if n.Op != graph.OpConv {
+		if n.Op != graph.OpConv && n.Op != graph.OpMatMul {
 			continue
 		}
 		f := &fold{out: n, scale: noSlot, shift: noSlot}
-		for c.foldNext(f, n.Inputs[1]) {
+		for c.foldNext(f, n) {
 		}
 		if len(f.nodes) > 0 {
 			c.folds[n.ID] = f
@@ -49,22 +50,24 @@ func (c *compiler) findFolds() {
 	}
 }
 
-// foldNext adds the only reader of f.out to f, if it can be folded.
-func (c *compiler) foldNext(f *fold, weights *graph.Node) bool {
+// foldNext adds the only reader of f.out to f, if it can be folded. first is the
+// convolution or matrix product.
+func (c *compiler) foldNext(f *fold, first *graph.Node) bool {
 	if c.kept[f.out.ID] || len(c.users[f.out.ID]) != 1 {
 		return false
 	}
 	n := c.users[f.out.ID][0]
 	constants := !slices.ContainsFunc(n.Inputs[1:], func(v *graph.Node) bool { return v.Op != graph.OpVariable })
-	begun := f.add != nil || f.relu[0]
+	begun, conv := f.add != nil || f.relu[0], first.Op == graph.OpConv
 	switch {
 	case c.folded[n.ID]:
 		return false
 	case n.Op == graph.OpBias && n.Inputs[0] == f.out && constants && !begun && f.bias == nil && f.norm == nil:
 		f.bias = n
-	case n.Op == graph.OpBatchNorm && n.Inputs[0] == f.out && constants && !n.Norm.Training && weights.Op == graph.OpVariable && !begun && f.norm == nil:
+	case conv && n.Op == graph.OpBatchNorm && n.Inputs[0] == f.out && constants && !n.Norm.Training &&
+		first.Inputs[1].Op == graph.OpVariable && !begun && f.norm == nil:
 		f.norm = n
-	case n.Op == graph.OpAdd && f.add == nil && !f.relu[1] && c.addend(n, f.out) != nil:
+	case conv && n.Op == graph.OpAdd && f.add == nil && !f.relu[1] && c.addend(n, f.out) != nil:
 		f.add = c.addend(n, f.out)
 	case n.Op == graph.OpReLU && f.add == nil && !f.relu[0]:
 		f.relu[0] = true
@@ -108,14 +111,13 @@ func (c *compiler) overwrite(f *fold, conv *graph.Node) {
 	}
 }
 
-// foldOf returns what is folded into a convolution, with its coefficients made,
-// or nil.
+// foldOf returns what is folded into a node, with its coefficients made, or nil.
 func (c *compiler) foldOf(n *graph.Node) *fold {
 	f := c.folds[n.ID]
 	if f == nil || f.bias == nil && f.norm == nil || f.shift != noSlot {
 		return f
 	}
-	p, oc := c.p, n.Shape[3]
+	p, oc := c.p, n.Shape[len(n.Shape)-1]
 	f.shift = c.fixed(make([]float32, oc))
 	if f.norm == nil {
 		bias := c.slotOf[f.bias.Inputs[1].ID]

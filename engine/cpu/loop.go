@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/residual-ml/residual/graph"
 	"github.com/residual-ml/residual/tensor"
@@ -340,7 +341,7 @@ func (b *loopBuilder) node(n *graph.Node) {
 		}
 	case graph.OpBias:
 		x := b.vector(n, 0)
-		scale := b.channelVector("bias", b.channels, func(v []float32) { fill(v, 1) })
+		scale := b.constant(1)
 		b.emit(loopInstr{op: loopChannelScaleAdd, dst: b.result(n), a: x, scale: b.use(scale), shift: b.use(in[1])})
 	case graph.OpBatchNorm:
 		x := b.vector(n, 0)
@@ -384,19 +385,32 @@ func (b *loopBuilder) channelVector(name string, n int, compute func(v []float32
 	return s
 }
 
+// constant returns the slot of coefficients that are all v.
+func (b *loopBuilder) constant(v float32) slot {
+	data := make([]float32, b.channels)
+	fill(data, v)
+	return b.c.fixed(data)
+}
+
 // normCoefficients: y = x·scale + shift with scale = γ/√(variance+ε) and
 // shift = β - mean·scale.
 func (b *loopBuilder) normCoefficients(n *graph.Node, in []slot) (scale, shift slot) {
 	p, eps := b.c.p, n.Norm.Epsilon
-	shift = b.c.temp(b.channels)
-	scale = b.channelVector(label(n), b.channels, func(scale []float32) {
+	compute := func(scale []float32) {
 		gamma, beta, mean, variance, shift := p.mem[in[1]], p.mem[in[2]], p.mem[in[3]], p.mem[in[4]], p.mem[shift]
 		for j := range scale {
 			s := float64(gamma[j]) / math.Sqrt(float64(variance[j])+eps)
 			scale[j] = float32(s)
 			shift[j] = float32(float64(beta[j]) - float64(mean[j])*s)
 		}
-	}, in[1], in[2], in[3], in[4], shift)
+	}
+	if !slices.ContainsFunc(n.Inputs[1:], func(v *graph.Node) bool { return v.Op != graph.OpVariable }) {
+		scale, shift = b.constant(0), b.constant(0)
+		b.c.prepare(label(n)+" coefficients", 1, func(_, _ int) { compute(p.mem[scale]) }, n.Inputs[1:]...)
+		return scale, shift
+	}
+	shift = b.c.temp(b.channels)
+	scale = b.channelVector(label(n), b.channels, compute, in[1], in[2], in[3], in[4], shift)
 	return scale, shift
 }
 
@@ -404,7 +418,7 @@ func (b *loopBuilder) normCoefficients(n *graph.Node, in []slot) (scale, shift s
 // training, b = -a·dγ/(M·√(variance+ε)), k = -a·dβ/M - mean·b.
 func (b *loopBuilder) normBackwardData(n *graph.Node, in []slot) {
 	p, eps := b.c.p, n.Norm.Epsilon
-	zero := b.channelVector("zero", b.channels, func(v []float32) { clear(v) })
+	zero := b.constant(0)
 	if !n.Norm.Training {
 		a := b.channelVector(label(n), b.channels, func(a []float32) {
 			gamma, variance := p.mem[in[2]], p.mem[in[4]]
