@@ -52,7 +52,10 @@ type weightsBlock struct {
 }
 
 func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
-	if c.winograd(n.Shape, n.Inputs[0].Shape, n.Inputs[1].Shape, n.Conv, true) {
+	switch c.winograd(n.Shape, n.Inputs[0].Shape, n.Inputs[1].Shape, n.Conv, true) {
+	case 4:
+		return c.lowerWinograd4Weights(n)
+	case 2:
 		return c.lowerWinogradWeights(n)
 	}
 	x, dy := n.Inputs[0], n.Inputs[1]

@@ -171,7 +171,10 @@ func TestFolds(t *testing.T) {
 			if precision == "float32" && k.Set > kernel.AVX512 {
 				continue
 			}
-			for _, winograd := range []string{"off", "on"} {
+			for _, winograd := range []string{"off", "on", "on-4x4"} {
+				if winograd == "on-4x4" && precision == "bfloat16" {
+					continue // the same as on
+				}
 				e := open(t, Options{Threads: 2, InstructionSet: k.Set.String(), Precision: precision, Winograd: winograd})
 				for i, pattern := range foldPatterns() {
 					for j, size := range sizes {
@@ -238,7 +241,7 @@ func testFold(t *testing.T, name string, e *Engine, pattern foldPattern, size fo
 				t.Fatal(err)
 			}
 			for i := range want {
-				compareFold(t, fmt.Sprintf("%s, variable %d changed, output %d", name, changed, i), e, exact && pattern.steps != nil, got[i].Float32s(), want[i].Float64s())
+				compareFold(t, fmt.Sprintf("%s, variable %d changed, output %d", name, changed, i), e, exact && pattern.steps != nil && e.winograd != winogradOn4, got[i].Float32s(), want[i].Float64s())
 			}
 			if t.Failed() {
 				t.FailNow()
@@ -248,7 +251,8 @@ func testFold(t *testing.T, name string, e *Engine, pattern foldPattern, size fo
 }
 
 // compareFold compares exact numbers for equality, and real ones in the root mean
-// square, of which 2.2e-7 was measured in float32. In bfloat16 pixels, weights and
+// square, of which 2.2e-7 was measured in float32, and 9.9e-7 through
+// F(4×4,3×3), which has no exact numbers. In bfloat16 pixels, weights and
 // results are rounded by 2⁻⁹ at most, and transformed operands of Winograd's
 // convolutions once more: 0.80·2⁻⁸ and 1.26·2⁻⁸ were measured.
 func compareFold(t *testing.T, what string, e *Engine, exact bool, got []float32, want []float64) {
@@ -264,6 +268,8 @@ func compareFold(t *testing.T, what string, e *Engine, exact bool, got []float32
 	}
 	limit := 5e-7
 	switch {
+	case e.winograd == winogradOn4:
+		limit = 2e-6
 	case e.bf16 && e.winograd == winogradOn:
 		limit = 1.8 * 0x1p-8
 	case e.bf16:

@@ -49,12 +49,14 @@ type Program struct {
 	outputs  []tensor.Tensor
 	fail     error // set by a step that cannot go on
 
-	passes          []*convPass // for tests: which paths a shape takes
-	weights         []*weightsPass
-	winograds       []*winogradPass
-	winogradWeights []*winogradWeights
-	kernels         map[string]string
-	closed          bool
+	passes           []*convPass // for tests: which paths a shape takes
+	weights          []*weightsPass
+	winograds        []*winogradPass
+	winogradWeights  []*winogradWeights
+	winograds4       []*winograd4Pass
+	winogradWeights4 []*winograd4Weights
+	kernels          map[string]string
+	closed           bool
 }
 
 // binding ties a variable of the store to its slot.

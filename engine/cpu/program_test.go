@@ -111,7 +111,7 @@ func TestSameBitsForAnyNumberOfThreads(t *testing.T) { forEachVariant(t, testSam
 
 // forEachVariant runs a test for each way to convolve.
 func forEachVariant(t *testing.T, test func(t *testing.T, o Options)) {
-	for _, o := range []Options{{Winograd: "off"}, {Winograd: "on"}, {Precision: "bfloat16", Winograd: "off"}, {Precision: "bfloat16", Winograd: "on"}} {
+	for _, o := range []Options{{Winograd: "off"}, {Winograd: "on"}, {Winograd: "on-4x4"}, {Precision: "bfloat16", Winograd: "off"}, {Precision: "bfloat16", Winograd: "on"}} {
 		t.Run(fmt.Sprintf("winograd=%s,precision=%s", o.Winograd, o.Precision), func(t *testing.T) { test(t, o) })
 	}
 }
@@ -476,7 +476,7 @@ func TestNew(t *testing.T) {
 	if e := open(t, Options{Threads: 3, InstructionSet: "generic"}); e.Name() != "cpu/generic" || e.Threads() != 3 {
 		t.Errorf("engine %s with %d threads", e.Name(), e.Threads())
 	}
-	if _, err := New(Options{Winograd: "yes"}); err == nil || !strings.Contains(err.Error(), `option Winograd is "yes", want one of auto, on, off`) {
+	if _, err := New(Options{Winograd: "yes"}); err == nil || !strings.Contains(err.Error(), `option Winograd is "yes", want one of auto, 2x2, on, on-4x4, off`) {
 		t.Errorf("Winograd yes: error %v", err)
 	}
 	if _, err := New(Options{Precision: "half"}); err == nil || !strings.Contains(err.Error(), `precision "half" is unknown, want float32 or bfloat16`) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"strings"
 
 	"github.com/residual-ml/residual/engine/cpu/kernel"
 	"github.com/residual-ml/residual/graph"
@@ -21,12 +22,16 @@ import (
 type winogradMode uint8
 
 const (
-	winogradAuto winogradMode = iota // where it is expected to be faster
-	winogradOn                       // wherever it is possible
+	winogradAuto  winogradMode = iota // where it is expected to be faster
+	winogradAuto2                     // so, but only F(2×2,3×3)
+	winogradOn                        // F(2×2,3×3) wherever it is possible
+	winogradOn4                       // F(4×4,3×3) wherever it is possible
 	winogradOff
 )
 
-var winogradModes = map[string]winogradMode{"": winogradAuto, "auto": winogradAuto, "on": winogradOn, "off": winogradOff}
+var winogradModes = map[string]winogradMode{
+	"": winogradAuto, "auto": winogradAuto, "2x2": winogradAuto2, "on": winogradOn, "on-4x4": winogradOn4, "off": winogradOff,
+}
 
 // winogradFrom returns the mode that the option names, or else the environment
 // variable RESIDUAL_WINOGRAD.
@@ -37,81 +42,119 @@ func winogradFrom(option string) (winogradMode, error) {
 	}
 	mode, ok := winogradModes[option]
 	if !ok {
-		return 0, fmt.Errorf("%s is %q, want one of auto, on, off", where, option)
+		return 0, fmt.Errorf("%s is %q, want one of auto, 2x2, on, on-4x4, off", where, option)
 	}
 	return mode, nil
 }
 
-// winograd reports whether a convolution from x to y, whatever the pass, goes
-// through Winograd's algorithm. changing says that the weights are new in each
-// run, or that the pass computes them.
+// winograd returns the size of the tiles by which a convolution from x to y,
+// whatever the pass, goes through Winograd's algorithm, or 0 if it does not.
+// changing says that the weights are new in each run, or that the pass computes
+// them.
 //
 // The rule of auto counts products per pair of channels: 9 per output pixel, less
-// the taps in the padding, against 16 per tile and what it takes to transform the
-// weights or to read more of them. That and the limit of 32 channels, below which
-// the transforms of the pixels cost too much, were measured on a Zen 4. In mixed
-// precision products cost half and the limit is 64: with 32 channels direct
-// convolution is as fast, and errs less.
-func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, changing bool) bool {
+// the taps in the padding, against 16 per tile of 2×2 and what it takes to
+// transform the weights or to read more of them, or 36 per tile of 4×4, with those
+// that fill register tiles up, and the transforms of weights. That and the limit of 32 channels, below
+// which the transforms of the pixels cost too much, were measured on a Zen 4. In
+// mixed precision products cost half and the limit is 64: with 32 channels direct
+// convolution is as fast, and errs less; and there are no tiles of 4×4, whose
+// transformed values bfloat16 is too short for.
+func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, changing bool) int {
 	ch, oc := kernelShape[2], kernelShape[3]
 	if kernelShape[0] != 3 || kernelShape[1] != 3 || a.Stride != 1 {
-		return false
+		return 0
 	}
-	switch c.p.engine.winograd {
+	mode, bf16 := c.p.engine.winograd, c.p.engine.bf16
+	switch mode {
+	case winogradOff:
+		return 0
 	case winogradOn:
-		return true
-	case winogradAuto:
-		taps := func(in, out, pad int) int { // inside the image, along one axis
-			n := 0
-			for o := range out {
-				for tap := o - pad; tap < o-pad+3; tap++ {
-					if tap >= 0 && tap < in {
-						n++
-					}
+		return 2
+	case winogradOn4:
+		if bf16 {
+			return 2
+		}
+		return 4
+	}
+	set, least := c.k.Set, 32
+	if bf16 {
+		if set, least = c.bf16Set(), 64; set == kernel.AMX {
+			return 0 // products cost less than the transforms' way through memory
+		}
+	}
+	if set == kernel.Generic || min(ch, oc) < least {
+		return 0
+	}
+	taps := func(in, out, pad int) int { // inside the image, along one axis
+		n := 0
+		for o := range out {
+			for tap := o - pad; tap < o-pad+3; tap++ {
+				if tap >= 0 && tap < in {
+					n++
 				}
 			}
-			return n
 		}
-		weights := 300
-		if changing {
-			weights = 1000
-		}
-		direct := x[0] * taps(x[1], y[1], a.Pad.Top) * taps(x[2], y[2], a.Pad.Left)
-		transformed := 16*x[0]*((y[1]+1)/2)*((y[2]+1)/2) + weights
-		set, least := c.k.Set, 32
-		if c.p.engine.bf16 {
-			if set, least = c.bf16Set(), 64; set == kernel.AMX {
-				return false // products cost less than the transforms' way through memory
-			}
-		}
-		return set > kernel.Generic && min(ch, oc) >= least && transformed*100 < direct*95
+		return n
 	}
-	return false
+	weights := 300
+	if changing {
+		weights = 1000
+	}
+	tiles := func(size int) int { return x[0] * ((y[1] + size - 1) / size) * ((y[2] + size - 1) / size) }
+	size, products := 0, x[0]*taps(x[1], y[1], a.Pad.Top)*taps(x[2], y[2], a.Pad.Left)*95/100
+	if by2 := 16*tiles(2) + weights; by2 < products {
+		size, products = 2, by2
+	}
+	rows := c.k.ConvTileOf(tiles(4), y[3]).Rows
+	if by4 := winograd4Planes*((tiles(4)+rows-1)/rows*rows) + 200; mode == winogradAuto && !bf16 && by4 < products {
+		size = 4
+	}
+	return size
 }
 
-func (c *compiler) winogradKernel(n *graph.Node) {
+// winogradKernel notes the implementation of an operation for the record: all
+// sizes of tiles that its layers have.
+func (c *compiler) winogradKernel(n *graph.Node, size int) {
 	precision, set := "float32", c.k.Set
 	if c.p.engine.bf16 {
 		precision, set = "bfloat16", c.bf16Set()
 	}
-	c.p.kernels[n.Op.String()] = fmt.Sprintf("%s winograd F(2×2,3×3) and igemm %v", precision, set)
+	op, algorithm := n.Op.String(), fmt.Sprintf("F(%d×%d,3×3)", size, size)
+	known, found := strings.CutPrefix(c.p.kernels[op], precision+" winograd ")
+	known, _, _ = strings.Cut(known, " and ")
+	switch {
+	case found && strings.Contains(known, algorithm):
+		return
+	case found:
+		algorithm = known + ", " + algorithm
+	}
+	c.p.kernels[op] = fmt.Sprintf("%s winograd %s and igemm %v", precision, algorithm, set)
 }
 
-// winogradTiles are the tiles of a group of images: 2×2 pixels of the
-// destination and the 4×4 patch of the source that they are computed from.
-// Offsets are in elements from the first image of the group, or NoPixel.
+// winogradTiles are the tiles of a group of images: size×size pixels of the
+// destination and the patch of the source that they are computed from, larger by
+// two. Offsets are in elements from the first image of the group, or NoPixel.
 type winogradTiles struct {
 	images  int
-	patches []int32 // 16 per tile
-	at      []int32 // 4 per tile
+	size    int
+	patches []int32 // (size+2)² per tile
+	at      []int32 // size² per tile
 }
 
-func (t *winogradTiles) tiles() int { return len(t.at) / 4 }
+func (t *winogradTiles) tiles() int { return len(t.at) / (t.size * t.size) }
+
+// of returns the patches and destinations of tiles first to end.
+func (t *winogradTiles) of(first, end int) (patches, at []int32) {
+	outputs, inputs := t.size*t.size, (t.size+2)*(t.size+2)
+	return t.patches[inputs*first : inputs*end], t.at[outputs*first : outputs*end]
+}
 
 // newWinogradTiles lists the tiles of a convolution with padding top and left
 // from h×w pixels of cSrc channels to oh×ow of cDst.
-func newWinogradTiles(images, h, w, oh, ow, top, left, cSrc, cDst int) *winogradTiles {
-	t := &winogradTiles{images: images}
+func newWinogradTiles(size, images, h, w, oh, ow, top, left, cSrc, cDst int) *winogradTiles {
+	t := &winogradTiles{images: images, size: size}
+	patch := size + 2
 	offset := func(y, x, h, w, image, c int) int32 {
 		if y < 0 || y >= h || x < 0 || x >= w {
 			return kernel.NoPixel
@@ -119,13 +162,13 @@ func newWinogradTiles(images, h, w, oh, ow, top, left, cSrc, cDst int) *winograd
 		return int32(((image*h+y)*w + x) * c)
 	}
 	for n := range images {
-		for y := 0; y < oh; y += 2 {
-			for x := 0; x < ow; x += 2 {
-				for i := range 16 {
-					t.patches = append(t.patches, offset(y-top+i/4, x-left+i%4, h, w, n, cSrc))
+		for y := 0; y < oh; y += size {
+			for x := 0; x < ow; x += size {
+				for i := range patch * patch {
+					t.patches = append(t.patches, offset(y-top+i/patch, x-left+i%patch, h, w, n, cSrc))
 				}
-				for i := range 4 {
-					t.at = append(t.at, offset(y+i/2, x+i%2, oh, ow, n, cDst))
+				for i := range size * size {
+					t.at = append(t.at, offset(y+i/size, x+i%size, oh, ow, n, cDst))
 				}
 			}
 		}
@@ -195,10 +238,10 @@ func (c *compiler) lowerWinograd(n *graph.Node, name string, images, h, w, oh, o
 		return errTooLarge
 	}
 	v.groups = (images + group - 1) / group
-	v.tables = newWinogradTiles(group, h, w, oh, ow, top, left, cSrc, cDst)
+	v.tables = newWinogradTiles(2, group, h, w, oh, ow, top, left, cSrc, cDst)
 	v.last = v.tables
 	if rest := images - (v.groups-1)*group; rest != group {
-		v.last = newWinogradTiles(rest, h, w, oh, ow, top, left, cSrc, cDst)
+		v.last = newWinogradTiles(2, rest, h, w, oh, ow, top, left, cSrc, cDst)
 	}
 	v.tilesPerTask = max(wantTiles/v.rows, 1) * v.rows
 	v.depth = min(wantDepth, cSrc)
@@ -216,7 +259,7 @@ func (c *compiler) lowerWinograd(n *graph.Node, name string, images, h, w, oh, o
 	c.needScratch(16 * (v.in.size/perWord + v.out.size))
 	c.needChannels(max(cSrc, cDst))
 	c.p.winograds = append(c.p.winograds, v)
-	c.winogradKernel(n)
+	c.winogradKernel(n, 2)
 	c.step("winograd "+name, v.tasks(), v.run, append(end.reads(), src, wei, dst)...)
 	return nil
 }
@@ -472,10 +515,10 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	}
 	v.groups = (images + group - 1) / group
 	pad := n.Conv.Pad
-	v.tables = newWinogradTiles(group, h, w, oh, ow, pad.Top, pad.Left, xCh, dyCh)
+	v.tables = newWinogradTiles(2, group, h, w, oh, ow, pad.Top, pad.Left, xCh, dyCh)
 	v.last = v.tables
 	if rest := images - (v.groups-1)*group; rest != group {
-		v.last = newWinogradTiles(rest, h, w, oh, ow, pad.Top, pad.Left, xCh, dyCh)
+		v.last = newWinogradTiles(2, rest, h, w, oh, ow, pad.Top, pad.Left, xCh, dyCh)
 	}
 	v.tilesPerBlock = min(v.tilesPerBlock, v.tables.tiles())
 	v.chunks = (v.tables.tiles() + v.tilesPerBlock - 1) / v.tilesPerBlock
@@ -489,7 +532,7 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	chunks = (v.panels + v.panelsPerTask - 1) / v.panelsPerTask
 
 	c.needChannels(max(ch, oc))
-	c.winogradKernel(n)
+	c.winogradKernel(n, 2)
 	c.p.winogradWeights = append(c.p.winogradWeights, v)
 	name := label(n)
 	if v.pair != nil {

@@ -17,7 +17,10 @@ import (
 // forward and backward data, and 512 for the weights. The error of an element,
 // against float64, is at most 16·2⁻²⁴ times the sum of its absolute products,
 // which direct convolution is held to as well, and in the root mean square at
-// most one and a half times that of direct convolution.
+// most one and a half times that of direct convolution. F(4×4,3×3) adds numbers
+// further apart: it is allowed three times as much. Measured, beside 0.40 of
+// direct convolution in the root mean square: 0.52 forward, 1.1 backward data,
+// whose sums are short here, 0.62 for the weights; and 17 at most, at a border.
 func TestWinogradRounding(t *testing.T) {
 	const n, size, c, oc = 8, 8, 256, 32
 	attrs := graph.ConvAttrs{Stride: 1, Pad: graph.SymmetricPadding(1)}
@@ -42,14 +45,14 @@ func TestWinogradRounding(t *testing.T) {
 	}
 	want, terms := wideConv(in[0], in[1], in[2]), wideConv(abs[0], abs[1], abs[2])
 	for _, k := range kernel.Supported() {
-		var direct [3]float64
-		for _, winograd := range []string{"off", "on"} {
+		var direct [3]float64 // root mean squares
+		for _, winograd := range []string{"off", "on", "on-4x4"} {
 			e := open(t, Options{InstructionSet: k.Set.String(), Winograd: winograd})
 			p, err := e.Compile(g, e.NewVariables())
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := p.Kernels()["conv"]; strings.Contains(got, "winograd") != (winograd == "on") {
+			if got := p.Kernels()["conv"]; strings.Contains(got, "winograd") != (winograd != "off") {
 				t.Fatalf("winograd %s: conv runs as %q", winograd, got)
 			}
 			got, err := p.Run(context.Background(), in...)
@@ -64,13 +67,17 @@ func TestWinogradRounding(t *testing.T) {
 				}
 				rms := math.Sqrt(squares / float64(len(want[i])))
 				t.Logf("%v, winograd %s, %s: error %.2g at most, %.2g root mean square", k.Set, winograd, pass, worst, rms)
-				if !(worst <= 16) {
-					t.Errorf("%v, winograd %s, %s: error of %.3g, want at most 16", k.Set, winograd, pass, worst)
+				limit, times := 16.0, 1.5
+				if winograd == "on-4x4" {
+					limit, times = 48, 3
+				}
+				if !(worst <= limit) {
+					t.Errorf("%v, winograd %s, %s: error of %.3g, want at most %v", k.Set, winograd, pass, worst, limit)
 				}
 				if winograd == "off" {
 					direct[i] = rms
-				} else if !(rms <= 1.5*direct[i]) {
-					t.Errorf("%v, %s: root mean square error %.3g, direct %.3g", k.Set, pass, rms, direct[i])
+				} else if !(rms <= times*direct[i]) {
+					t.Errorf("%v, winograd %s, %s: root mean square error %.3g, direct %.3g", k.Set, winograd, pass, rms, direct[i])
 				}
 			}
 		}
@@ -174,26 +181,34 @@ func TestWinogradRule(t *testing.T) {
 		set, mode      string
 		kernel, stride int
 		n, size, c, oc int
-		changing, want bool
+		changing       bool
+		want           int
 	}{
-		{"avx2", "auto", 3, 1, 32, 32, 64, 64, true, true},
-		{"avx512", "auto", 3, 1, 32, 16, 32, 512, true, true},
-		{"avx2", "auto", 3, 1, 32, 32, 3, 64, true, false},
-		{"avx2", "auto", 3, 1, 32, 32, 64, 16, true, false},
-		{"avx2", "auto", 3, 2, 32, 32, 64, 64, true, false},
-		{"avx2", "auto", 1, 1, 32, 32, 64, 64, true, false},
-		{"avx2", "auto", 5, 1, 32, 32, 64, 64, true, false},
-		{"avx2", "auto", 3, 1, 32, 4, 512, 512, true, false}, // few pixels, many weights
-		{"avx2", "auto", 3, 1, 128, 4, 512, 512, true, true},
-		{"avx2", "auto", 3, 1, 32, 4, 512, 512, false, true},
-		{"avx2", "auto", 3, 1, 1, 8, 256, 256, false, false},
-		{"generic", "auto", 3, 1, 32, 32, 64, 64, true, false},
-		{"generic", "on", 3, 1, 32, 32, 64, 64, true, true},
-		{"avx2", "on", 3, 1, 1, 1, 1, 1, true, true},
-		{"avx2", "on", 3, 2, 32, 32, 64, 64, true, false},
-		{"avx2", "off", 3, 1, 32, 32, 64, 64, true, false},
-		{"avx512_bf16", "auto", 3, 1, 32, 32, 64, 64, true, true}, // in bfloat16
-		{"avx512_bf16", "auto", 3, 1, 32, 32, 32, 64, true, false},
+		{"avx2", "auto", 3, 1, 32, 32, 64, 64, true, 4},
+		{"avx512", "auto", 3, 1, 32, 16, 32, 512, true, 4},
+		{"avx2", "auto", 3, 1, 32, 32, 3, 64, true, 0},
+		{"avx2", "auto", 3, 1, 32, 32, 64, 16, true, 0},
+		{"avx2", "auto", 3, 2, 32, 32, 64, 64, true, 0},
+		{"avx2", "auto", 1, 1, 32, 32, 64, 64, true, 0},
+		{"avx2", "auto", 5, 1, 32, 32, 64, 64, true, 0},
+		{"avx512", "auto", 3, 1, 32, 4, 512, 512, true, 4}, // few pixels, many weights
+		{"avx512", "auto", 3, 1, 4, 4, 512, 512, true, 0},
+		{"avx512", "auto", 3, 1, 1, 8, 256, 256, false, 0},
+		{"avx512", "auto", 3, 1, 256, 6, 64, 64, false, 2}, // tiles of 4×4 reach over the edge
+		{"avx2", "2x2", 3, 1, 32, 32, 64, 64, true, 2},
+		{"avx2", "2x2", 3, 1, 32, 4, 512, 512, true, 0},
+		{"avx2", "2x2", 3, 1, 128, 4, 512, 512, true, 2},
+		{"avx2", "2x2", 3, 1, 32, 4, 512, 512, false, 2},
+		{"avx2", "2x2", 3, 1, 1, 8, 256, 256, false, 0},
+		{"generic", "auto", 3, 1, 32, 32, 64, 64, true, 0},
+		{"generic", "on", 3, 1, 32, 32, 64, 64, true, 2},
+		{"generic", "on-4x4", 3, 1, 32, 32, 64, 64, true, 4},
+		{"avx2", "on", 3, 1, 1, 1, 1, 1, true, 2},
+		{"avx2", "on", 3, 2, 32, 32, 64, 64, true, 0},
+		{"avx2", "off", 3, 1, 32, 32, 64, 64, true, 0},
+		{"avx512_bf16", "auto", 3, 1, 32, 32, 64, 64, true, 2}, // in bfloat16
+		{"avx512_bf16", "on-4x4", 3, 1, 32, 32, 64, 64, true, 2},
+		{"avx512_bf16", "auto", 3, 1, 32, 32, 32, 64, true, 0},
 	} {
 		precision := "float32"
 		if c.set == "avx512_bf16" {

@@ -43,6 +43,22 @@ func RunMixed(t *testing.T, open func() engine.Engine, roundings float64) {
 	runContract(t, open)
 }
 
+// RunTransformed tests the convolutions of an engine that computes them from
+// transformed pixels and kernels with factors that are not exact: results on small
+// integers are not either, and each may err by the given multiple of the bound in
+// the table.
+func RunTransformed(t *testing.T, open func() engine.Engine, times float64) {
+	e := open()
+	defer e.Close()
+	for _, r := range convolutions() {
+		r.bound *= times
+		for _, c := range r.cases {
+			c.exact = false
+			t.Run(r.op.String()+"/"+c.name, func(t *testing.T) { testCase(t, e, r, c) })
+		}
+	}
+}
+
 func runContract(t *testing.T, open func() engine.Engine) {
 	t.Run("variables", func(t *testing.T) { testVariables(t, open) })
 	t.Run("compile", func(t *testing.T) { testCompile(t, open) })

@@ -19,7 +19,8 @@ const NoPixel = -1
 //	dst[dstOff[r]+j] (+)= Σ_tap Σ_k src[o_r+k] · wei[w+k*16+j],  k < c
 //
 // where src[o_r:] is zero[:] when o_r is NoPixel. dst is overwritten unless
-// accumulate is set; no taps make it zero. All offsets are in elements. dst must
+// accumulate is set; then the sum is formed first and added to it, which rounds
+// less than a longer sum. No taps make the sum zero. All offsets are in elements. dst must
 // not overlap src or wei, nor its rows each other, but without accumulate the
 // same row may be given twice.
 //
@@ -30,12 +31,7 @@ func convTileGeneric(dst []float32, dstOff []int32, src, zero []float32, taps []
 		for j := 0; j < cols; j += 4 {
 			d0 := (*[4]float32)(dst[int(dstOff[r])+j:])
 			d1 := (*[4]float32)(dst[int(dstOff[r+1])+j:])
-			var a, b [4]float32
-			if accumulate {
-				a, b = *d0, *d1
-			}
-			a0, a1, a2, a3 := a[0], a[1], a[2], a[3]
-			b0, b1, b2, b3 := b[0], b[1], b[2], b[3]
+			var a0, a1, a2, a3, b0, b1, b2, b3 float32
 			for t := 0; t < len(taps); t += rows + 2 {
 				x, y := zero[:c], zero[:c]
 				if o := taps[t+2+r]; o != NoPixel {
@@ -58,6 +54,10 @@ func convTileGeneric(dst []float32, dstOff []int32, src, zero []float32, taps []
 					a3 += v * w[3]
 					b3 += u * w[3]
 				}
+			}
+			if accumulate {
+				a0, a1, a2, a3 = a0+d0[0], a1+d0[1], a2+d0[2], a3+d0[3]
+				b0, b1, b2, b3 = b0+d1[0], b1+d1[1], b2+d1[2], b3+d1[3]
 			}
 			*d0 = [4]float32{a0, a1, a2, a3}
 			*d1 = [4]float32{b0, b1, b2, b3}

@@ -60,10 +60,10 @@
 	MOVLQSX (4*r)(SI), CX \
 	LEAQ    (DX)(CX*4), CX
 
-#define LOADROW(r, lo, hi) \
-	DSTROW(r)           \
-	VMOVUPS (CX), lo    \
-	VMOVUPS 32(CX), hi
+#define PLUSROW(r, lo, hi) \
+	DSTROW(r)              \
+	VADDPS (CX), lo, lo    \
+	VADDPS 32(CX), hi, hi
 
 #define STOREROW(r, lo, hi) \
 	DSTROW(r)           \
@@ -73,26 +73,11 @@
 // func convTileAVX2(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
 // SI tap record, BX records left, R8..R13 source rows, DI weights, CX channels left.
 TEXT ·convTileAVX2(SB), NOSPLIT, $0-153
-	CMPB accumulate+152(FP), $0
-	JNE  load
 	ZEROTILE
-	JMP  start
-
-load:
-	MOVQ dst_base+0(FP), DX
-	MOVQ dstOff_base+24(FP), SI
-	LOADROW(0, Y0, Y1)
-	LOADROW(1, Y2, Y3)
-	LOADROW(2, Y4, Y5)
-	LOADROW(3, Y6, Y7)
-	LOADROW(4, Y8, Y9)
-	LOADROW(5, Y10, Y11)
-
-start:
 	MOVQ taps_base+96(FP), SI
 	MOVQ taps_len+104(FP), BX
 	SHRQ $3, BX
-	JZ   store
+	JZ   end
 	MOVQ src_base+48(FP), DX
 	MOVQ zero_base+72(FP), AX
 
@@ -147,9 +132,19 @@ next:
 	DECQ BX
 	JNZ  tap
 
-store:
+end:
 	MOVQ dst_base+0(FP), DX
 	MOVQ dstOff_base+24(FP), SI
+	CMPB accumulate+152(FP), $0
+	JEQ  store
+	PLUSROW(0, Y0, Y1)
+	PLUSROW(1, Y2, Y3)
+	PLUSROW(2, Y4, Y5)
+	PLUSROW(3, Y6, Y7)
+	PLUSROW(4, Y8, Y9)
+	PLUSROW(5, Y10, Y11)
+
+store:
 	STOREROW(0, Y0, Y1)
 	STOREROW(1, Y2, Y3)
 	STOREROW(2, Y4, Y5)

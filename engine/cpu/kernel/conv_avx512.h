@@ -131,6 +131,11 @@
 	VMOVUPS (CX), lo   \
 	VMOVUPS 64(CX), hi
 
+#define PLUSWIDE(r, lo, hi) \
+	DSTROW(r)              \
+	VADDPS (CX), lo, lo    \
+	VADDPS 64(CX), hi, hi
+
 #define STOREWIDE(r, lo, hi) \
 	DSTROW(r)          \
 	VMOVUPS lo, (CX)   \
@@ -139,6 +144,10 @@
 #define LOADNARROW(r, v) \
 	DSTROW(r)       \
 	VMOVUPS (CX), v
+
+#define PLUSNARROW(r, v) \
+	DSTROW(r)         \
+	VADDPS (CX), v, v
 
 #define STORENARROW(r, v) \
 	DSTROW(r)       \

@@ -91,35 +91,13 @@
 // func convTile13x32AVX512(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
 // R8..R15, AX, BX, DX, SI, BP are the ends of the source rows, CX runs from -c to 0, DI weights.
 TEXT ·convTile13x32AVX512(SB), NOSPLIT, $32-153
-	CMPB accumulate+152(FP), $0
-	JNE  load
 	ZEROWIDE
-	JMP  start
-
-load:
-	MOVQ dst_base+0(FP), DX
-	MOVQ dstOff_base+24(FP), SI
-	LOADWIDE(0, Z0, Z1)
-	LOADWIDE(1, Z2, Z3)
-	LOADWIDE(2, Z4, Z5)
-	LOADWIDE(3, Z6, Z7)
-	LOADWIDE(4, Z8, Z9)
-	LOADWIDE(5, Z10, Z11)
-	LOADWIDE(6, Z12, Z13)
-	LOADWIDE(7, Z14, Z15)
-	LOADWIDE(8, Z16, Z17)
-	LOADWIDE(9, Z18, Z19)
-	LOADWIDE(10, Z20, Z21)
-	LOADWIDE(11, Z22, Z23)
-	LOADWIDE(12, Z24, Z25)
-
-start:
 	BEGIN
 
 next:
 	MOVQ tap-8(SP), DI
 	CMPQ DI, last-16(SP)
-	JGE  store
+	JGE  end
 	TAP
 	TESTQ CX, CX
 	JZ    next
@@ -134,9 +112,26 @@ channel:
 	JNZ  channel
 	JMP  next
 
-store:
+end:
 	MOVQ dst_base+0(FP), DX
 	MOVQ dstOff_base+24(FP), SI
+	CMPB accumulate+152(FP), $0
+	JEQ  store
+	PLUSWIDE(0, Z0, Z1)
+	PLUSWIDE(1, Z2, Z3)
+	PLUSWIDE(2, Z4, Z5)
+	PLUSWIDE(3, Z6, Z7)
+	PLUSWIDE(4, Z8, Z9)
+	PLUSWIDE(5, Z10, Z11)
+	PLUSWIDE(6, Z12, Z13)
+	PLUSWIDE(7, Z14, Z15)
+	PLUSWIDE(8, Z16, Z17)
+	PLUSWIDE(9, Z18, Z19)
+	PLUSWIDE(10, Z20, Z21)
+	PLUSWIDE(11, Z22, Z23)
+	PLUSWIDE(12, Z24, Z25)
+
+store:
 	STOREWIDE(0, Z0, Z1)
 	STOREWIDE(1, Z2, Z3)
 	STOREWIDE(2, Z4, Z5)
@@ -156,30 +151,13 @@ store:
 // func convTile8x32AVX512(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
 // As the one of 13 rows; R8..R15 are the ends of the source rows.
 TEXT ·convTile8x32AVX512(SB), NOSPLIT, $32-153
-	CMPB accumulate+152(FP), $0
-	JNE  load
 	ZEROWIDE
-	JMP  start
-
-load:
-	MOVQ dst_base+0(FP), DX
-	MOVQ dstOff_base+24(FP), SI
-	LOADWIDE(0, Z0, Z1)
-	LOADWIDE(1, Z2, Z3)
-	LOADWIDE(2, Z4, Z5)
-	LOADWIDE(3, Z6, Z7)
-	LOADWIDE(4, Z8, Z9)
-	LOADWIDE(5, Z10, Z11)
-	LOADWIDE(6, Z12, Z13)
-	LOADWIDE(7, Z14, Z15)
-
-start:
 	BEGIN
 
 next:
 	MOVQ tap-8(SP), DI
 	CMPQ DI, last-16(SP)
-	JGE  store
+	JGE  end
 	TAPSHORT
 	TESTQ CX, CX
 	JZ    next
@@ -194,9 +172,21 @@ channel:
 	JNZ  channel
 	JMP  next
 
-store:
+end:
 	MOVQ dst_base+0(FP), DX
 	MOVQ dstOff_base+24(FP), SI
+	CMPB accumulate+152(FP), $0
+	JEQ  store
+	PLUSWIDE(0, Z0, Z1)
+	PLUSWIDE(1, Z2, Z3)
+	PLUSWIDE(2, Z4, Z5)
+	PLUSWIDE(3, Z6, Z7)
+	PLUSWIDE(4, Z8, Z9)
+	PLUSWIDE(5, Z10, Z11)
+	PLUSWIDE(6, Z12, Z13)
+	PLUSWIDE(7, Z14, Z15)
+
+store:
 	STOREWIDE(0, Z0, Z1)
 	STOREWIDE(1, Z2, Z3)
 	STOREWIDE(2, Z4, Z5)
@@ -211,35 +201,13 @@ store:
 // func convTile13x16AVX512(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
 // R8..R15, AX, BX, DX, SI, BP are the ends of the source rows, CX runs from -c to 0, DI weights.
 TEXT ·convTile13x16AVX512(SB), NOSPLIT, $32-153
-	CMPB accumulate+152(FP), $0
-	JNE  load
 	ZERONARROW
-	JMP  start
-
-load:
-	MOVQ dst_base+0(FP), DX
-	MOVQ dstOff_base+24(FP), SI
-	LOADNARROW(0, Z0)
-	LOADNARROW(1, Z1)
-	LOADNARROW(2, Z2)
-	LOADNARROW(3, Z3)
-	LOADNARROW(4, Z4)
-	LOADNARROW(5, Z5)
-	LOADNARROW(6, Z6)
-	LOADNARROW(7, Z7)
-	LOADNARROW(8, Z8)
-	LOADNARROW(9, Z9)
-	LOADNARROW(10, Z10)
-	LOADNARROW(11, Z11)
-	LOADNARROW(12, Z12)
-
-start:
 	BEGIN
 
 next:
 	MOVQ tap-8(SP), DI
 	CMPQ DI, last-16(SP)
-	JGE  store
+	JGE  end
 	TAP
 	TESTQ CX, CX
 	JZ    next
@@ -253,9 +221,26 @@ channel:
 	JNZ  channel
 	JMP  next
 
-store:
+end:
 	MOVQ dst_base+0(FP), DX
 	MOVQ dstOff_base+24(FP), SI
+	CMPB accumulate+152(FP), $0
+	JEQ  store
+	PLUSNARROW(0, Z0)
+	PLUSNARROW(1, Z1)
+	PLUSNARROW(2, Z2)
+	PLUSNARROW(3, Z3)
+	PLUSNARROW(4, Z4)
+	PLUSNARROW(5, Z5)
+	PLUSNARROW(6, Z6)
+	PLUSNARROW(7, Z7)
+	PLUSNARROW(8, Z8)
+	PLUSNARROW(9, Z9)
+	PLUSNARROW(10, Z10)
+	PLUSNARROW(11, Z11)
+	PLUSNARROW(12, Z12)
+
+store:
 	STORENARROW(0, Z0)
 	STORENARROW(1, Z1)
 	STORENARROW(2, Z2)

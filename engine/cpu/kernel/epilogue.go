@@ -59,16 +59,24 @@ func epilogueBF16Generic(dst []uint16, src []float32, from, at []int32, add []ui
 // versions add the bias to element (1,1) of the products, whose factor in all four
 // results is 1.
 func winogradOutputEpilogueGeneric(dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32) {
-	one := [4]int32{0, 1, 2, 3}
-	var in [16]float32
-	var out [4]float32
-	for t := 0; t < len(at)/4; t++ {
+	outputEpilogue(winogradOutputGeneric, 16, 4, dst, src, at, stride, plane, add, bias, before, after)
+}
+
+// outputEpilogue is an output transform from so many planes to so many values with
+// an epilogue.
+func outputEpilogue(output func(dst, src []float32, at []int32, c, stride, plane int), planes, outputs int, dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32) {
+	one := make([]int32, outputs)
+	for i := range one {
+		one[i] = int32(i)
+	}
+	in, out := make([]float32, planes), make([]float32, outputs)
+	for t := 0; t < len(at)/outputs; t++ {
 		for k := range bias {
 			for i := range in {
 				in[i] = src[i*plane+t*stride+k]
 			}
-			winogradOutputGeneric(out[:], in[:], one[:], 1, 1, 1)
-			for i, o := range at[t*4:][:4] {
+			output(out, in, one, 1, 1, 1)
+			for i, o := range at[t*outputs:][:outputs] {
 				if o == NoPixel {
 					continue
 				}

@@ -3,6 +3,7 @@ package kernel
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -113,7 +114,7 @@ func TestEpilogueKeepsNaN(t *testing.T) {
 		const c = 19
 		nan := float32(math.NaN())
 		src, bias, at := make([]float32, c), make([]float32, c), []int32{0}
-		planes := make([]float32, 16*c)
+		planes := make([]float32, 36*c)
 		for i := range src {
 			src[i] = nan
 		}
@@ -143,6 +144,11 @@ func TestEpilogueKeepsNaN(t *testing.T) {
 			k.Winograd.OutputEpilogue(dst, planes, one, c, c, more, bias, e.before, e.after)
 			k.BF16.OutputEpilogue(dst16, planes, one, c, c, half, bias, e.before, e.after)
 			seen("an output")
+			one = slices.Repeat([]int32{NoPixel}, 16)
+			one[5] = 0
+			k.Winograd4.OutputEpilogue(dst, planes, one, c, c, more, bias, e.before, e.after)
+			k.BF16.Epilogue(dst16, src, at, at, half, bias, e.before, e.after)
+			seen("an output of 4×4")
 		}
 	})
 }
@@ -152,59 +158,67 @@ func TestWinogradOutputEpilogue(t *testing.T) {
 		bothFillers(func(f filler, limit func(float64) float64) {
 			for _, c := range epilogueChannels {
 				for _, e := range epilogueCases() {
-					testOutputEpilogue(t, k, f, limit, c, e)
+					testOutputEpilogue(t, &k.Winograd, &k.BF16, matrixAT, f, limit, c, e)
+					if f.real {
+						testOutputEpilogue(t, &k.Winograd4, nil, matrices4.output, f, limit, c, e)
+					}
 				}
 			}
 		})
 	})
 }
 
-func testOutputEpilogue(t *testing.T, k *Kernels, f filler, limit func(float64) float64, c int, e epilogueCase) {
+// testOutputEpilogue tests one algorithm, whose output transform is m·x·mᵀ, and if
+// bf16 is not nil its version for bfloat16.
+func testOutputEpilogue(t *testing.T, w *Winograd, bf16 *BF16, m [][]float64, f filler, limit func(float64) float64, c int, e epilogueCase) {
 	t.Helper()
 	const tiles = 6
+	outputs, planes := len(m)*len(m), len(m[0])*len(m[0])
 	stride := c + c%3
 	plane := tiles*stride + 5
-	src, _ := guarded(t, 16*plane, c%4)
+	src, _ := guarded(t, planes*plane, c%4)
 	f.fill(src)
 	bias, _ := guarded(t, c, 1)
 	f.fill(bias)
-	more, _ := guarded(t, 4*tiles*(c+1), 3)
+	more, _ := guarded(t, outputs*tiles*(c+1), 3)
 	f.fill(more)
 	half := halfOf(more)
 	if !e.add {
 		more, half = nil, nil
 	}
-	dst, check := guarded(t, 4*tiles*(c+1), 2)
-	dst16, check16 := guarded16(t, 4*tiles*(c+1))
-	at := someTiles(f.rng, tiles, c)
-	k.Winograd.OutputEpilogue(dst, src, at, stride, plane, more, bias, e.before, e.after)
+	dst, check := guarded(t, outputs*tiles*(c+1), 2)
+	dst16, check16 := guarded16(t, outputs*tiles*(c+1))
+	at := someTiles(f.rng, tiles, outputs, c)
+	w.OutputEpilogue(dst, src, at, stride, plane, more, bias, e.before, e.after)
 	check()
-	k.BF16.OutputEpilogue(dst16, src, at, stride, plane, half, bias, e.before, e.after)
-	check16()
+	if bf16 != nil {
+		bf16.OutputEpilogue(dst16, src, at, stride, plane, half, bias, e.before, e.after)
+		check16()
+	}
 	written, stored := 0, 0
 	for tile := range tiles {
 		for j := range c {
-			x := make([]float64, 16)
+			x := make([]float64, planes)
 			for i := range x {
 				x[i] = float64(src[i*plane+tile*stride+j])
 			}
-			sums, abs := sandwich(matrixAT, x)
+			sums, abs := sandwich(m, x)
 			for i, sum := range sums {
-				o := int(at[4*tile+i])
+				o := int(at[outputs*tile+i])
 				if o == NoPixel {
 					continue
 				}
 				stored++
-				b, m := float64(bias[j]), 0.0
+				b, added := float64(bias[j]), 0.0
 				if e.add {
-					m = float64(more[o+j])
+					added = float64(more[o+j])
 				}
-				want, allowed := e.want(sum, b, m), limit(abs[i]+math.Abs(b)+math.Abs(m))
+				want, allowed := e.want(sum, b, added), limit(abs[i]+math.Abs(b)+math.Abs(added))
 				if got := dst[o+j]; !near(got, want, allowed) {
 					t.Fatalf("%+v, C=%d: tile %d, channel %d, output %d is %v, want %v", e, c, tile, j, i, got, want)
 				}
 				// bfloat16: half a unit of rounding more, which is 2⁻⁹ of the result and more.
-				if got := FromBF16(dst16[o+j]); !near(got, want, allowed+0x1p-8*math.Abs(want)) {
+				if got := FromBF16(dst16[o+j]); bf16 != nil && !near(got, want, allowed+0x1p-8*math.Abs(want)) {
 					t.Fatalf("%+v, C=%d: tile %d, channel %d, output %d is %v in bfloat16, want %v", e, c, tile, j, i, got, want)
 				}
 			}
@@ -214,7 +228,7 @@ func testOutputEpilogue(t *testing.T, k *Kernels, f filler, limit func(float64) 
 		if v == v {
 			written++
 		}
-		if (dst16[i] != 0xffff) != (v == v) {
+		if bf16 != nil && (dst16[i] != 0xffff) != (v == v) {
 			t.Fatalf("%+v, C=%d: element %d is %v and, in bfloat16, %#x", e, c, i, v, dst16[i])
 		}
 	}
@@ -223,12 +237,12 @@ func testOutputEpilogue(t *testing.T, k *Kernels, f filler, limit func(float64) 
 	}
 }
 
-// someTiles are offsets of the four pixels of tiles in random order, c+1 elements
+// someTiles are offsets of the pixels of tiles in random order, c+1 elements
 // apart, without some and without a whole tile.
-func someTiles(rng *rand.Rand, tiles, c int) []int32 {
+func someTiles(rng *rand.Rand, tiles, pixels, c int) []int32 {
 	var at []int32
-	for i, p := range rng.Perm(4 * tiles) {
-		if i%7 == 3 || i >= 8 && i < 12 {
+	for i, p := range rng.Perm(pixels * tiles) {
+		if i%7 == 3 || i/pixels == 2 {
 			at = append(at, NoPixel)
 		} else {
 			at = append(at, int32(p*(c+1)))

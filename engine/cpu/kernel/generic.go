@@ -7,6 +7,7 @@ var generic = Kernels{
 	Pack:       packGeneric,
 	Transpose:  transposeGeneric,
 	Winograd:   winogradGeneric,
+	Winograd4:  winograd4Generic,
 	BF16:       bf16Generic,
 	Epilogue:   epilogueGeneric,
 

@@ -58,7 +58,8 @@ type Kernels struct {
 	OuterTiles []OuterTile
 	Pack       func(dst, src []float32, width, stride int)
 	Transpose  func(dst, src []float32, rows, cols, dstStride, srcStride int)
-	Winograd   Winograd
+	Winograd   Winograd // F(2×2,3×3)
+	Winograd4  Winograd // F(4×4,3×3)
 	BF16       BF16
 	Epilogue   func(dst, src []float32, from, at []int32, add, bias []float32, before, after float32)
 

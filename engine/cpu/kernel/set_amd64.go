@@ -31,6 +31,7 @@ var avx2 = Kernels{
 	Pack:       packAVX2,
 	Transpose:  transposeAVX2,
 	Winograd:   winogradAVX2,
+	Winograd4:  winograd4AVX2,
 	BF16:       bf16Generic,
 	Epilogue:   epilogueVector,
 
@@ -59,6 +60,7 @@ var avx512 = func() Kernels {
 	k.OuterTiles = []OuterTile{{13, 32, outerTile13x32AVX512}, {13, 16, outerTile13x16AVX512}, {8, 16, outerTile8x16AVX512}}
 	k.Pack = packAVX512
 	k.Winograd = winogradAVX512
+	k.Winograd4 = winograd4AVX512
 	k.Epilogue = epilogueAVX512
 	return k
 }()

@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -12,6 +13,88 @@ var (
 	matrixG  = [][]float64{{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}}
 	matrixAT = [][]float64{{1, 1, 1, 0}, {0, 1, -1, -1}}
 )
+
+// cookToom returns Bᵀ, G and Aᵀ of F(m×m,r×r) for points that are numbers and ∞:
+// with p the product of (x - point), row j of Bᵀ holds the coefficients of
+// p/(x - pointⱼ), which at pointⱼ is the divisor of row j of G.
+func cookToom(m, r int, points ...float64) (bt, g, at [][]float64) {
+	n := len(points) + 1
+	polynomial := func(without int) []float64 {
+		p := []float64{1}
+		for k, point := range points {
+			if k == without {
+				continue
+			}
+			q := make([]float64, len(p)+1)
+			for i, c := range p {
+				q[i] -= point * c
+				q[i+1] += c
+			}
+			p = q
+		}
+		return append(p, make([]float64, n-len(p))...)
+	}
+	powers := func(point, divisor float64, count int) (row []float64) {
+		for i := range count {
+			row = append(row, math.Pow(point, float64(i))/divisor)
+		}
+		return row
+	}
+	var a [][]float64
+	for j, point := range points {
+		p := polynomial(j)
+		divisor := 0.0
+		for i, c := range p {
+			divisor += c * math.Pow(point, float64(i))
+		}
+		bt, g, a = append(bt, p), append(g, powers(point, divisor, r)), append(a, powers(point, 1, m))
+	}
+	last := func(count int) []float64 { return append(make([]float64, count-1), 1) }
+	return append(bt, polynomial(-1)), append(g, last(r)), transposed(append(a, last(m)))
+}
+
+// matrices of a set of transforms, as its kernels multiply by them.
+type matrices struct {
+	input, gradient, output, weights, sums [][]float64
+}
+
+var (
+	matrices2 = matrices{matrixBT, flipped(transposed(matrixAT)), matrixAT, matrixG, transposed(flipped(matrixG))}
+	matrices4 = func() matrices {
+		bt, g, at := cookToom(4, 3, 0, 0.625, -0.625, 1.5, -1.5)
+		return matrices{bt, transposed(at), at, g, transposed(g)}
+	}()
+)
+
+// TestCookToom checks what it finds for F(4,3) on a convolution, and its bᵀ at
+// the points 1 and 2 with the matrix that Lavin and Gray print.
+func TestCookToom(t *testing.T) {
+	bt, g, at := cookToom(4, 3, 0, 1, -1, 2, -2)
+	for i, row := range [][]float64{{4, 0, -5, 0, 1, 0}, {0, -4, -4, 1, 1, 0}, {0, 4, -4, -1, 1, 0}, {0, -2, -1, 2, 1, 0}, {0, 2, -1, -2, 1, 0}, {0, 4, 0, -5, 0, 1}} {
+		if !slices.Equal(bt[i], row) {
+			t.Errorf("row %d of Bᵀ is %v, want %v", i, bt[i], row)
+		}
+	}
+	times := func(m [][]float64, x []float64) (y []float64) {
+		for _, row := range m {
+			sum := 0.0
+			for i, v := range row {
+				sum += v * x[i]
+			}
+			y = append(y, sum)
+		}
+		return y
+	}
+	products := times(bt, []float64{1, 2, 4, 8, 16, 32})
+	for i, v := range times(g, []float64{1, 10, 100}) {
+		products[i] *= v
+	}
+	for i, v := range times(at, products) {
+		if want := 421 * math.Pow(2, float64(i)); math.Abs(v-want) > 1e-9 { // 1 + 20 + 400, twice as much each
+			t.Errorf("output %d is %v, want %v", i, v, want)
+		}
+	}
+}
 
 func transposed(m [][]float64) [][]float64 {
 	t := make([][]float64, len(m[0]))
@@ -54,20 +137,26 @@ func sandwich(m [][]float64, x []float64) (y, size []float64) {
 	return y, size
 }
 
-// transforms runs a test for every set, kind of numbers and number of channels.
-func transforms(t *testing.T, test func(t *testing.T, w Winograd, f filler, limit func(float64) float64, c int)) {
+// transforms runs a test for every set, algorithm, kind of numbers and number of
+// channels. The factors of F(4×4,3×3) are not exact, so integers have no
+// stricter limit there.
+func transforms(t *testing.T, test func(t *testing.T, w Winograd, m matrices, f filler, limit func(float64) float64, c int)) {
 	forEachSet(t, func(t *testing.T, k *Kernels) {
 		bothFillers(func(f filler, limit func(float64) float64) {
 			for _, c := range []int{1, 3, 7, 8, 9, 15, 16, 17, 24, 31, 32, 40, 65} {
-				t.Run(fmt.Sprintf("C=%d real=%v", c, f.real), func(t *testing.T) { test(t, k.Winograd, f, limit, c) })
+				t.Run(fmt.Sprintf("F2/C=%d real=%v", c, f.real), func(t *testing.T) { test(t, k.Winograd, matrices2, f, limit, c) })
+				if f.real {
+					t.Run(fmt.Sprintf("F4/C=%d", c), func(t *testing.T) { test(t, k.Winograd4, matrices4, f, limit, c) })
+				}
 			}
 		})
 	})
 }
 
-// testPatches tests Input and Gradient, which multiply size×size patches by m.
-func testPatches(t *testing.T, run func(dst, src, zero []float32, patches []int32, c, stride, plane int), m [][]float64, size int, f filler, limit func(float64) float64, c int) {
-	const pixels, tiles = 30, 5
+// testPatches tests Input and Gradient, which multiply patches by m.
+func testPatches(t *testing.T, run func(dst, src, zero []float32, patches []int32, c, stride, plane int), m [][]float64, f filler, limit func(float64) float64, c int) {
+	const pixels, tiles = 60, 5
+	size, planes := len(m[0]), len(m)*len(m)
 	src, _ := guarded(t, pixels*c, c%4)
 	f.fill(src)
 	zero, _ := guarded(t, c, 1)
@@ -78,7 +167,7 @@ func testPatches(t *testing.T, run func(dst, src, zero []float32, patches []int3
 	}
 	stride := c + c%5
 	plane := tiles*stride + 3
-	dst, check := guarded(t, 16*plane, c%3)
+	dst, check := guarded(t, planes*plane, c%3)
 	run(dst, src, zero, patches, c, stride, plane)
 	check()
 	written := 0
@@ -103,44 +192,45 @@ func testPatches(t *testing.T, run func(dst, src, zero []float32, patches []int3
 			written++
 		}
 	}
-	if want := 16 * tiles * c; written != want {
+	if want := planes * tiles * c; written != want {
 		t.Errorf("%d elements written, want %d", written, want)
 	}
 }
 
 func TestWinogradInput(t *testing.T) {
-	transforms(t, func(t *testing.T, w Winograd, f filler, limit func(float64) float64, c int) {
-		testPatches(t, w.Input, matrixBT, 4, f, limit, c)
+	transforms(t, func(t *testing.T, w Winograd, m matrices, f filler, limit func(float64) float64, c int) {
+		testPatches(t, w.Input, m.input, f, limit, c)
 	})
 }
 
 func TestWinogradGradient(t *testing.T) {
-	transforms(t, func(t *testing.T, w Winograd, f filler, limit func(float64) float64, c int) {
-		testPatches(t, w.Gradient, flipped(transposed(matrixAT)), 2, f, limit, c)
+	transforms(t, func(t *testing.T, w Winograd, m matrices, f filler, limit func(float64) float64, c int) {
+		testPatches(t, w.Gradient, m.gradient, f, limit, c)
 	})
 }
 
 func TestWinogradOutput(t *testing.T) {
-	transforms(t, func(t *testing.T, w Winograd, f filler, limit func(float64) float64, c int) {
+	transforms(t, func(t *testing.T, w Winograd, m matrices, f filler, limit func(float64) float64, c int) {
 		const tiles = 6
+		outputs, planes := len(m.output)*len(m.output), len(m.output[0])*len(m.output[0])
 		stride := c + c%3
 		plane := tiles*stride + 5
-		src, _ := guarded(t, 16*plane, c%4)
+		src, _ := guarded(t, planes*plane, c%4)
 		f.fill(src)
-		dst, check := guarded(t, 4*tiles*(c+1), 2)
-		at := someTiles(f.rng, tiles, c)
+		dst, check := guarded(t, outputs*tiles*(c+1), 2)
+		at := someTiles(f.rng, tiles, outputs, c)
 		w.Output(dst, src, at, c, stride, plane)
 		check()
 		written, stored := 0, 0
 		for tile := range tiles {
 			for k := range c {
-				x := make([]float64, 16)
+				x := make([]float64, planes)
 				for i := range x {
 					x[i] = float64(src[i*plane+tile*stride+k])
 				}
-				want, abs := sandwich(matrixAT, x)
+				want, abs := sandwich(m.output, x)
 				for i, v := range want {
-					o := at[4*tile+i]
+					o := at[outputs*tile+i]
 					if o == NoPixel {
 						continue
 					}
@@ -192,14 +282,14 @@ func testKernels(t *testing.T, run func(dst, src []float32, n, from, to int), m 
 }
 
 func TestWinogradWeights(t *testing.T) {
-	transforms(t, func(t *testing.T, w Winograd, f filler, limit func(float64) float64, n int) {
-		testKernels(t, w.Weights, matrixG, f, limit, n)
+	transforms(t, func(t *testing.T, w Winograd, m matrices, f filler, limit func(float64) float64, n int) {
+		testKernels(t, w.Weights, m.weights, f, limit, n)
 	})
 }
 
 func TestWinogradSums(t *testing.T) {
-	transforms(t, func(t *testing.T, w Winograd, f filler, limit func(float64) float64, n int) {
-		testKernels(t, func(dst, src []float32, n, plane, tap int) { w.Sums(dst, src, n, tap, plane) }, transposed(flipped(matrixG)), f, limit, n)
+	transforms(t, func(t *testing.T, w Winograd, m matrices, f filler, limit func(float64) float64, n int) {
+		testKernels(t, func(dst, src []float32, n, plane, tap int) { w.Sums(dst, src, n, tap, plane) }, m.sums, f, limit, n)
 	})
 }
 
@@ -226,31 +316,47 @@ func TestTranspose(t *testing.T) {
 	})
 }
 
-// BenchmarkWinograd is the time of a transform for one tile of 64 channels.
+// BenchmarkWinograd is the time of a transform for one tile of 64 channels, and
+// of weights for 16 times 64 pairs of channels.
 func BenchmarkWinograd(b *testing.B) {
-	const c, tiles = 64, 32
+	const c, tiles, rows = 64, 26, 16
 	const stride, plane = c + 16, tiles*(c+16) + 16 // an odd number of cache lines
 	for _, k := range Supported() {
-		src, zero := make([]float32, 16*c), make([]float32, c)
-		planes := make([]float32, 16*plane)
-		var patches, at []int32
-		for range tiles {
-			for i := range int32(16) {
-				patches = append(patches, i*c)
+		for name, w := range map[string]*Winograd{"F2": &k.Winograd, "F4": &k.Winograd4} {
+			size := int32(2)
+			if name == "F4" {
+				size = 4
 			}
-			at = append(at, 0, c, 2*c, 3*c)
-		}
-		for name, run := range map[string]func(){
-			"input":    func() { k.Winograd.Input(planes, src, zero, patches, c, stride, plane) },
-			"gradient": func() { k.Winograd.Gradient(planes, src, zero, at, c, stride, plane) },
-			"output":   func() { k.Winograd.Output(src, planes, at, c, stride, plane) },
-		} {
-			b.Run(k.Set.String()+"/"+name, func(b *testing.B) {
-				for b.Loop() {
-					run()
+			src, zero := make([]float32, 36*c), make([]float32, c)
+			taps, transformed := make([]float32, 9*rows*c), make([]float32, 36*(rows*c+16))
+			planes := make([]float32, 36*plane)
+			var patches, at []int32
+			for range tiles {
+				for i := range (size + 2) * (size + 2) {
+					patches = append(patches, i*c)
 				}
-				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/tiles, "ns/tile")
-			})
+				for i := range size * size {
+					at = append(at, i*c)
+				}
+			}
+			for _, t := range []struct {
+				name string
+				run  func()
+				n    int
+			}{
+				{"input", func() { w.Input(planes, src, zero, patches, c, stride, plane) }, tiles},
+				{"gradient", func() { w.Gradient(planes, src, zero, at, c, stride, plane) }, tiles},
+				{"output", func() { w.Output(src, planes, at, c, stride, plane) }, tiles},
+				{"weights", func() { w.Weights(transformed, taps, rows*c, rows*c, rows*c+16) }, rows},
+				{"sums", func() { w.Sums(taps, transformed, rows*c, rows*c, rows*c+16) }, rows},
+			} {
+				b.Run(k.Set.String()+"/"+name+"/"+t.name, func(b *testing.B) {
+					for b.Loop() {
+						t.run()
+					}
+					b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(t.n), "ns/tile")
+				})
+			}
 		}
 	}
 }

@@ -1,0 +1,50 @@
+//go:build !purego
+
+#include "textflag.h"
+
+// What winograd4.h calls its functions, registers and constants.
+
+#define INPUT ·winograd4InputAVX2
+#define GRADIENT ·winograd4GradientAVX2
+#define OUTPUT ·winograd4OutputAVX2
+#define OUTPUTEPILOGUE ·winograd4OutputEpilogueAVX2
+#define WEIGHTS ·winograd4WeightsAVX2
+#define SUMS ·winograd4SumsAVX2
+#define LANES 8
+
+#define V0 Y0
+#define V1 Y1
+#define V2 Y2
+#define V3 Y3
+#define V4 Y4
+#define V5 Y5
+#define V6 Y6
+#define V7 Y7
+#define V8 Y8
+#define V9 Y9
+#define V10 Y10
+#define V11 Y11
+#define V12 Y12
+#define V13 Y13
+#define V14 Y14
+#define V15 Y15
+
+#define CA ·winograd4Constants+0(SB)
+#define CA2 ·winograd4Constants+32(SB)
+#define CA3 ·winograd4Constants+64(SB)
+#define CB ·winograd4Constants+96(SB)
+#define CB2 ·winograd4Constants+128(SB)
+#define CB3 ·winograd4Constants+160(SB)
+#define CS ·winograd4Constants+192(SB)
+#define CP ·winograd4Constants+224(SB)
+#define CG0 ·winograd4Constants+256(SB)
+#define CU0 ·winograd4Constants+288(SB)
+#define CU1 ·winograd4Constants+320(SB)
+#define CU2 ·winograd4Constants+352(SB)
+#define CV0 ·winograd4Constants+384(SB)
+#define CV1 ·winograd4Constants+416(SB)
+#define CV2 ·winograd4Constants+448(SB)
+#define CONSTANTSAB
+#define CONSTANTSG
+
+#include "winograd4.h"

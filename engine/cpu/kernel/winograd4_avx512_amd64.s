@@ -1,0 +1,67 @@
+//go:build !purego
+
+#include "textflag.h"
+
+// What winograd4.h calls its functions, registers and constants.
+
+#define INPUT ·winograd4InputAVX512
+#define GRADIENT ·winograd4GradientAVX512
+#define OUTPUT ·winograd4OutputAVX512
+#define OUTPUTEPILOGUE ·winograd4OutputEpilogueAVX512
+#define WEIGHTS ·winograd4WeightsAVX512
+#define SUMS ·winograd4SumsAVX512
+#define LANES 16
+
+#define V0 Z0
+#define V1 Z1
+#define V2 Z2
+#define V3 Z3
+#define V4 Z4
+#define V5 Z5
+#define V6 Z6
+#define V7 Z7
+#define V8 Z8
+#define V9 Z9
+#define V10 Z10
+#define V11 Z11
+#define V12 Z12
+#define V13 Z13
+#define V14 Z14
+#define V15 Z15
+
+#define CA Z16
+#define CA2 Z17
+#define CA3 Z18
+#define CB Z19
+#define CB2 Z20
+#define CB3 Z21
+#define CS Z22
+#define CP Z23
+#define CG0 Z24
+#define CU0 Z25
+#define CU1 Z26
+#define CU2 Z27
+#define CV0 Z28
+#define CV1 Z29
+#define CV2 Z30
+
+#define CONSTANTSAB \
+	VBROADCASTSS ·winograd4Constants+0(SB), Z16 \
+	VBROADCASTSS ·winograd4Constants+32(SB), Z17 \
+	VBROADCASTSS ·winograd4Constants+64(SB), Z18 \
+	VBROADCASTSS ·winograd4Constants+96(SB), Z19 \
+	VBROADCASTSS ·winograd4Constants+128(SB), Z20 \
+	VBROADCASTSS ·winograd4Constants+160(SB), Z21 \
+	VBROADCASTSS ·winograd4Constants+192(SB), Z22 \
+	VBROADCASTSS ·winograd4Constants+224(SB), Z23
+
+#define CONSTANTSG \
+	VBROADCASTSS ·winograd4Constants+256(SB), Z24 \
+	VBROADCASTSS ·winograd4Constants+288(SB), Z25 \
+	VBROADCASTSS ·winograd4Constants+320(SB), Z26 \
+	VBROADCASTSS ·winograd4Constants+352(SB), Z27 \
+	VBROADCASTSS ·winograd4Constants+384(SB), Z28 \
+	VBROADCASTSS ·winograd4Constants+416(SB), Z29 \
+	VBROADCASTSS ·winograd4Constants+448(SB), Z30
+
+#include "winograd4.h"

@@ -1,0 +1,360 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/residual-ml/residual/engine/cpu/kernel"
+	"github.com/residual-ml/residual/graph"
+)
+
+// Convolutions in float32 through F(4×4,3×3) (kernel/winograd4.go), whose 36
+// products for 16 pixels are a quarter of the definition's. They run as those of
+// winograd.go do, except that transformed kernels, which are four times as large,
+// go through memory only if they are small: otherwise tasks transform what they
+// need themselves, into scratch.
+
+const winograd4Planes = 36
+
+// oddPlane is the size of a plane of at least n elements: an odd number of cache
+// lines, so that the elements of one tile in all planes share no cache set.
+func oddPlane(n int) int { return ((n+15)/16 | 1) * 16 }
+
+// winograd4Kernels transforms rows k0 to k0+depth of one panel of kernels w: with
+// j a column of the panel, plane i of row k0+r goes to dst[i·plane + r·cols + j].
+// Columns beyond the last are left as they are: what becomes of them is not used.
+// Output channels are multiplied by scale, unless it is nil (fold.go).
+type winograd4Kernels func(worker int, dst, w, scale []float32, plane, k0, depth, panel int)
+
+// winograd4Rows are kernels [3,3,ch,oc] as the forward pass wants them: rows are
+// input channels, columns output channels. Scratch from at on holds the kernels
+// of at most depth rows.
+func (c *compiler) winograd4Rows(ch, oc, at, depth int) winograd4Kernels {
+	p, k, cols := c.p, c.k, c.k.ConvTileFor(oc).Cols
+	c.needScratch(at + 9*depth*cols)
+	return func(worker int, dst, w, scale []float32, plane, k0, depth, panel int) {
+		size := depth * cols
+		block := p.scratch[worker][at:][:9*size]
+		for tap := range 9 {
+			packPanel(k, cols, block[tap*size:][:size], w[(tap*ch+k0)*oc:], oc, panel)
+		}
+		if scale != nil {
+			scaleRows(k, block, cols, scale[panel*cols:min((panel+1)*cols, oc)])
+		}
+		k.Winograd4.Weights(dst, block, size, size, plane)
+	}
+}
+
+// winograd4Columns are kernels [3,3,ch,oc] as backward data wants them, turned by
+// 180° and with channels exchanged: rows are output channels, columns input
+// channels.
+func (c *compiler) winograd4Columns(ch, oc, at, depth int) winograd4Kernels {
+	p, k, cols := c.p, c.k, c.k.ConvTileFor(ch).Cols
+	c.needScratch(at + 9*depth*cols)
+	return func(worker int, dst, w, _ []float32, plane, k0, depth, panel int) {
+		size := depth * cols
+		block := p.scratch[worker][at:][:9*size]
+		for tap := range 9 {
+			from := w[(tap*ch+panel*cols)*oc+k0:]
+			k.Transpose(block[(8-tap)*size:][:size], from, min(cols, ch-panel*cols), depth, cols, oc)
+		}
+		k.Winograd4.Weights(dst, block, size, size, plane)
+	}
+}
+
+// winograd4Pass is a compiled convolution, forward or backward data.
+type winograd4Pass struct {
+	p              *Program
+	tile           *kernel.ConvTile
+	src, wei, dst  slot
+	cSrc, cDst     int
+	srcStep        int // elements of one source image
+	dstStep        int
+	panels         int
+	panelsPerTask  int
+	tilesPerTask   int
+	plane          int              // of the transformed weights of a panel
+	depth          int              // channels of the source that are transformed at a time
+	kernels        winograd4Kernels // of wei; nil when wei has them transformed, [panel][plane][cSrc][cols]
+	scale          slot             // of output channels, for kernels
+	groups         int
+	tables, last   *winogradTiles
+	chunks, lastCh int     // blocks of tiles per group
+	in, out        planes  // of scratch
+	taps           []int32 // the record of one tap over the rows of in
+	at             []int32 // offsets of rows of out
+	end            *epilogue
+}
+
+// lowerWinograd4 appends the steps of a convolution. h, w and oh, ow are the
+// pixels of source and destination; turned says that it is backward data.
+func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Node, images, h, w, oh, ow, top, left, cSrc, cDst int, src, dst slot, turned bool, end *epilogue) error {
+	// The sums of a task, its transformed source and kernels come to about the
+	// second cache, here and below. Chains of 64 sums keep rounding small as well.
+	const packedFloats = 1 << 20 // transformed kernels that go through memory
+	wantTiles, wantDepth, wantColumns := 26, 64, 128
+	perImage := ((oh + 3) / 4) * ((ow + 3) / 4)
+	tile := c.k.ConvTileOf(images*perImage, cDst)
+	v := &winograd4Pass{
+		p: c.p, tile: tile, src: src, dst: dst, scale: noSlot, cSrc: cSrc, cDst: cDst,
+		srcStep: h * w * cSrc, dstStep: oh * ow * cDst,
+		panels: (cDst + tile.Cols - 1) / tile.Cols, end: end,
+	}
+	group := groupImages(perImage, images, tile.Rows)
+	if max(group*v.srcStep, group*v.dstStep, cSrc*tile.Cols) > math.MaxInt32 {
+		return errTooLarge
+	}
+	v.groups = (images + group - 1) / group
+	v.tables = newWinogradTiles(4, group, h, w, oh, ow, top, left, cSrc, cDst)
+	v.last = v.tables
+	if rest := images - (v.groups-1)*group; rest != group {
+		v.last = newWinogradTiles(4, rest, h, w, oh, ow, top, left, cSrc, cDst)
+	}
+	packed := winograd4Planes*cSrc*cDst <= packedFloats
+	if !packed {
+		wantTiles, wantColumns = 39, 64
+	}
+	v.tilesPerTask = max(wantTiles/tile.Rows, 1) * tile.Rows
+	v.depth = min(wantDepth, cSrc)
+	v.panelsPerTask = min(max(wantColumns/tile.Cols, 1), v.panels)
+	for v.tasks() < 16 && v.panelsPerTask > 1 {
+		v.panelsPerTask = (v.panelsPerTask + 1) / 2
+	}
+	v.in = planes{v.depth, oddPlane(v.tilesPerTask * v.depth)}
+	v.out = planes{v.panelsPerTask * tile.Cols, oddPlane(v.tilesPerTask * v.panelsPerTask * tile.Cols)}
+	v.taps = []int32{0, 0}
+	for r := range tile.Rows {
+		v.taps = append(v.taps, int32(r*v.in.stride))
+		v.at = append(v.at, int32(r*v.out.stride))
+	}
+	scratch := winograd4Planes * (v.in.size + v.out.size)
+	c.needScratch(scratch)
+	c.needChannels(max(cSrc, cDst))
+	kernels := func(at, depth int) winograd4Kernels {
+		if turned {
+			return c.winograd4Columns(cDst, cSrc, at, depth)
+		}
+		return c.winograd4Rows(cSrc, cDst, at, depth)
+	}
+	if packed {
+		const perTask = 32 // rows
+		v.plane = oddPlane(cSrc * tile.Cols)
+		pack, chunks := kernels(0, perTask), (cSrc+perTask-1)/perTask
+		v.wei = c.packed(n, weights, winograd4Planes*v.panels*v.plane, v.panels*chunks, func(worker int, dst, w, scale []float32, task int) {
+			panel, k0 := task/chunks, task%chunks*perTask
+			pack(worker, dst[panel*winograd4Planes*v.plane+k0*tile.Cols:], w, scale, v.plane, k0, min(perTask, cSrc-k0), panel)
+		})
+	} else {
+		v.plane = oddPlane(v.depth * tile.Cols)
+		v.kernels = kernels(scratch+winograd4Planes*v.panelsPerTask*v.plane, v.depth)
+		v.wei = c.slotOf[weights.ID]
+		if f := c.folds[n.ID]; f != nil {
+			v.scale = f.scale
+		}
+	}
+	c.p.winograds4 = append(c.p.winograds4, v)
+	c.winogradKernel(n, 4)
+	c.step("winograd "+name, v.tasks(), v.run, append(end.reads(), src, v.wei, dst)...)
+	return nil
+}
+
+// tasks counts the tasks, and sets what run needs to tell them apart.
+func (v *winograd4Pass) tasks() int {
+	v.chunks = (v.tables.tiles() + v.tilesPerTask - 1) / v.tilesPerTask
+	v.lastCh = (v.last.tiles() + v.tilesPerTask - 1) / v.tilesPerTask
+	return ((v.groups-1)*v.chunks + v.lastCh) * ((v.panels + v.panelsPerTask - 1) / v.panelsPerTask)
+}
+
+// run computes one task: some tiles of one group times some panels.
+func (v *winograd4Pass) run(worker, task int) {
+	p, f := v.p, &v.p.engine.kernels.Winograd4
+	rows, cols := v.tile.Rows, v.tile.Cols
+	perPanels := (v.groups-1)*v.chunks + v.lastCh
+	panel0 := task / perPanels * v.panelsPerTask
+	panelEnd := min(panel0+v.panelsPerTask, v.panels)
+	task %= perPanels
+	group := min(task/v.chunks, v.groups-1)
+	tile0 := (task - group*v.chunks) * v.tilesPerTask
+	t := v.tables
+	if group == v.groups-1 {
+		t = v.last
+	}
+	tiles := min(v.tilesPerTask, t.tiles()-tile0)
+	patches, at := t.of(tile0, tile0+tiles)
+	srcAt, dstAt := group*v.tables.images*v.srcStep, group*v.tables.images*v.dstStep+panel0*cols
+	src, dst := p.mem[v.src][srcAt:], p.mem[v.dst][dstAt:]
+	columns := min(panelEnd*cols, v.cDst) - panel0*cols
+	scratch := p.scratch[worker]
+	in, scratch := scratch[:winograd4Planes*v.in.size], scratch[winograd4Planes*v.in.size:]
+	out, scratch := scratch[:winograd4Planes*v.out.size], scratch[winograd4Planes*v.out.size:]
+	for c0 := 0; c0 < v.cSrc; c0 += v.depth {
+		depth := min(v.depth, v.cSrc-c0)
+		f.Input(in, src[c0:], p.zero, patches, depth, v.in.stride, v.in.size)
+		wei, panelStep := p.mem[v.wei], winograd4Planes*v.plane
+		if v.kernels == nil {
+			wei = wei[panel0*panelStep+c0*cols:]
+		} else {
+			var scale []float32
+			if v.scale != noSlot {
+				scale = p.mem[v.scale]
+			}
+			for panel := panel0; panel < panelEnd; panel++ {
+				v.kernels(worker, scratch[(panel-panel0)*panelStep:], wei, scale, v.plane, c0, depth, panel)
+			}
+			wei = scratch
+		}
+		for i := range winograd4Planes {
+			for panel := range panelEnd - panel0 {
+				w := wei[panel*panelStep+i*v.plane:]
+				to := out[i*v.out.size+panel*cols:]
+				for tile := 0; tile < tiles; tile += rows {
+					v.tile.Run(to[tile*v.out.stride:], v.at, in[i*v.in.size+tile*v.in.stride:], p.zero, v.taps, depth, w, c0 > 0)
+				}
+			}
+		}
+	}
+	if v.end == nil {
+		f.Output(dst, out, at, columns, v.out.stride, v.out.size)
+		return
+	}
+	var add []float32
+	if v.end.add != noSlot {
+		add = p.mem[v.end.add][dstAt:]
+	}
+	bias := v.end.biasOf(p, panel0*cols, panel0*cols+columns)
+	f.OutputEpilogue(dst, out, at, v.out.stride, v.out.size, add, bias, v.end.before, v.end.after)
+}
+
+// winograd4Weights computes dw. A task adds the products of some channels of x
+// with some of dy over the tiles of a shard to sums in scratch, block by block,
+// and transforms the sums at the end; shards are added, in order, into dw.
+type winograd4Weights struct {
+	p                 *Program
+	tile              *kernel.OuterTile
+	x, dy, dw         slot
+	parts             slot // [shard][3,3,c,oc], or dw when there is one shard
+	c, oc             int
+	xStep, dyStep     int // elements of one image
+	channels, columns int // of x and dy per task; the latter whole panels
+	strips, panels    int // of a task
+	groupsX, groupsDy int // of channels and columns
+	shards            int
+	tilesPerBlock     int
+	groups            int // of images
+	tables, last      *winogradTiles
+	chunks, blocks    int     // blocks of tiles per group, and of all groups
+	in, grad          planes  // of scratch
+	sums              int     // size of a plane of [panel][strip][Rows*Cols] in scratch
+	offsets           []int32 // of tiles in in and grad
+}
+
+func (c *compiler) lowerWinograd4Weights(n *graph.Node) error {
+	x, dy := n.Inputs[0], n.Inputs[1]
+	images, h, w, ch := x.Shape[0], x.Shape[1], x.Shape[2], x.Shape[3]
+	oh, ow, oc := dy.Shape[1], dy.Shape[2], dy.Shape[3]
+	if err := checkImages(x, dy); err != nil {
+		return err
+	}
+	const wantChannels, wantColumns, wantTiles, wantTasks = 64, 64, 26, 16
+	tile := c.k.OuterTileFor(ch, oc)
+	v := &winograd4Weights{
+		p: c.p, tile: tile, x: c.slotOf[x.ID], dy: c.slotOf[dy.ID], c: ch, oc: oc,
+		xStep: h * w * ch, dyStep: oh * ow * oc,
+		channels: min(wantChannels, ch),
+	}
+	v.strips = (v.channels + tile.Rows - 1) / tile.Rows
+	v.panels = min(max(wantColumns/tile.Cols, 1), (oc+tile.Cols-1)/tile.Cols)
+	v.columns = v.panels * tile.Cols
+	v.groupsX, v.groupsDy = (ch+v.channels-1)/v.channels, (oc+v.columns-1)/v.columns
+	v.tilesPerBlock = wantTiles
+	perImage := ((oh + 3) / 4) * ((ow + 3) / 4)
+	group := min((v.tilesPerBlock+perImage-1)/perImage, images)
+	if max(group*v.xStep, group*v.dyStep) > math.MaxInt32 {
+		return errTooLarge
+	}
+	v.groups = (images + group - 1) / group
+	pad := n.Conv.Pad
+	v.tables = newWinogradTiles(4, group, h, w, oh, ow, pad.Top, pad.Left, ch, oc)
+	v.last = v.tables
+	if rest := images - (v.groups-1)*group; rest != group {
+		v.last = newWinogradTiles(4, rest, h, w, oh, ow, pad.Top, pad.Left, ch, oc)
+	}
+	v.tilesPerBlock = min(v.tilesPerBlock, v.tables.tiles())
+	v.chunks = (v.tables.tiles() + v.tilesPerBlock - 1) / v.tilesPerBlock
+	v.blocks = (v.groups-1)*v.chunks + (v.last.tiles()+v.tilesPerBlock-1)/v.tilesPerBlock
+	v.shards = min((wantTasks+v.groupsX*v.groupsDy-1)/(v.groupsX*v.groupsDy), v.blocks)
+
+	v.in = planes{v.channels, oddPlane(v.tilesPerBlock*v.channels + tile.Rows)} // a tile may read past the last channel
+	v.grad = planes{v.columns, oddPlane(v.tilesPerBlock * v.columns)}
+	v.sums = oddPlane(v.panels * v.strips * tile.Rows * tile.Cols)
+	for t := range v.tilesPerBlock {
+		v.offsets = append(v.offsets, int32(t*v.in.stride), int32(t*v.grad.stride))
+	}
+	c.p.winogradWeights4 = append(c.p.winogradWeights4, v)
+	c.needScratch(winograd4Planes * (v.in.size + v.grad.size + v.sums))
+	c.needChannels(max(ch, oc))
+	c.winogradKernel(n, 4)
+	name := label(n)
+	if v.shards == 1 {
+		v.dw = c.value(n)
+		v.parts = v.dw
+		c.step("winograd "+name, v.groupsX*v.groupsDy, v.run, v.x, v.dy, v.dw)
+		return nil
+	}
+	v.parts = c.temp(v.shards * 9 * ch * oc)
+	c.step("winograd "+name, v.shards*v.groupsX*v.groupsDy, v.run, v.x, v.dy, v.parts)
+	v.dw = c.value(n)
+	c.step("sum "+name, 9, v.total, v.parts, v.dw)
+	return nil
+}
+
+// run computes one shard of the gradients of some channels and columns.
+func (v *winograd4Weights) run(worker, task int) {
+	p, f, size := v.p, &v.p.engine.kernels.Winograd4, v.tile.Rows*v.tile.Cols
+	shard, task := task%v.shards, task/v.shards
+	c0, o0 := task%v.groupsX*v.channels, task/v.groupsX*v.columns
+	channels, columns := min(v.channels, v.c-c0), min(v.columns, v.oc-o0)
+	strips, panels := (channels+v.tile.Rows-1)/v.tile.Rows, (columns+v.tile.Cols-1)/v.tile.Cols
+	scratch := p.scratch[worker]
+	in, scratch := scratch[:winograd4Planes*v.in.size], scratch[winograd4Planes*v.in.size:]
+	grad, scratch := scratch[:winograd4Planes*v.grad.size], scratch[winograd4Planes*v.grad.size:]
+	sums := scratch[:winograd4Planes*v.sums]
+	clear(sums)
+	for block := shard * v.blocks / v.shards; block < (shard+1)*v.blocks/v.shards; block++ {
+		group := min(block/v.chunks, v.groups-1)
+		t := v.tables
+		if group == v.groups-1 {
+			t = v.last
+		}
+		tile0 := (block - group*v.chunks) * v.tilesPerBlock
+		tiles := min(v.tilesPerBlock, t.tiles()-tile0)
+		patches, at := t.of(tile0, tile0+tiles)
+		f.Input(in, p.mem[v.x][group*v.tables.images*v.xStep+c0:], p.zero, patches, channels, v.in.stride, v.in.size)
+		f.Gradient(grad, p.mem[v.dy][group*v.tables.images*v.dyStep+o0:], p.zero, at, columns, v.grad.stride, v.grad.size)
+		for i := range winograd4Planes {
+			for panel := range panels {
+				dy := grad[i*v.grad.size+panel*v.tile.Cols:]
+				for strip := range strips {
+					dst := sums[i*v.sums+(panel*strips+strip)*size:][:size]
+					v.tile.Run(dst, in[i*v.in.size+strip*v.tile.Rows:], dy, v.offsets[:2*tiles])
+				}
+			}
+		}
+	}
+	dst := p.mem[v.parts][shard*9*v.c*v.oc:]
+	for panel := range panels {
+		for r := range channels {
+			from := sums[(panel*strips+r/v.tile.Rows)*size+r%v.tile.Rows*v.tile.Cols:]
+			f.Sums(dst[(c0+r)*v.oc+o0+panel*v.tile.Cols:], from, min(v.tile.Cols, columns-panel*v.tile.Cols), v.c*v.oc, v.sums)
+		}
+	}
+}
+
+// total adds one tap of all shards.
+func (v *winograd4Weights) total(_, tap int) {
+	size := v.c * v.oc
+	dw, parts := v.p.mem[v.dw][tap*size:][:size], v.p.mem[v.parts]
+	copy(dw, parts[tap*size:])
+	for shard := 1; shard < v.shards; shard++ {
+		v.p.engine.kernels.Add(dw, dw, parts[(shard*9+tap)*size:])
+	}
+}
