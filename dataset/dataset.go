@@ -219,42 +219,8 @@ func openPath(ctx context.Context, name string, o Options) (*Data, error) {
 
 func unknownName(name string) error {
 	err := fmt.Errorf("%q is neither a built-in data set (%s) nor a file or folder", name, strings.Join(Names(), ", "))
-	if near := nearest(name, Names()); near != "" {
+	if near := hint.Nearest(name, Names()); near != "" {
 		return hint.Wrap(err, fmt.Sprintf("did you mean %s?", near))
 	}
 	return hint.Wrap(err, "give one of these names, or the path of an image folder or CSV manifest")
-}
-
-// nearest returns the candidate that name is probably a misspelling of, or "".
-func nearest(name string, candidates []string) string {
-	plain := strings.NewReplacer("-", "", "_", "", " ", "", ".", "")
-	fold := func(s string) string { return plain.Replace(strings.ToLower(s)) }
-	best, least := "", 3 // more than two edits are another word
-	for _, c := range candidates {
-		if d := editDistance(fold(name), fold(c)); d < least {
-			best, least = c, d
-		}
-	}
-	return best
-}
-
-// editDistance is the Levenshtein distance in bytes.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -2,6 +2,8 @@ package format
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -86,6 +88,27 @@ func sameModel(t testing.TB, got, want *artifact.Model) {
 		if text[key] != v {
 			t.Errorf("%s is %s, want %s", key, text[key], v)
 		}
+	}
+}
+
+// What cannot be written to its end leaves nothing behind, so that the next try is
+// not refused; a directory that was there stays.
+func TestUnfinishedRun(t *testing.T) {
+	m := complete(t, model.Torch)
+	fresh, there := filepath.Join(t.TempDir(), "run"), t.TempDir()
+	for _, path := range []string{fresh, there} {
+		if err := WriteRun(path, m, make(chan int)); err == nil { // no JSON
+			t.Fatalf("%s: no error", path)
+		}
+	}
+	if _, err := os.Stat(fresh); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s is left: %v", fresh, err)
+	}
+	if entries, err := os.ReadDir(there); err != nil || len(entries) > 0 {
+		t.Errorf("%s holds %v, %v", there, entries, err)
+	}
+	if err := WriteRun(there, m, nil); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,8 +31,8 @@ const maxGolden = 1 << 26
 
 // WriteRun makes a run directory of m, which must be complete (Complete): one
 // that eval, predict, summary and all other commands use like a run that was
-// trained here. origin is written to origin.json. On an error nothing is left
-// that Open takes for a run.
+// trained here. origin is written to origin.json. On an error nothing is left of
+// what it wrote.
 func WriteRun(path string, m *artifact.Model, origin any) error {
 	if m.Preprocess == nil {
 		return fmt.Errorf("run directory %s: preprocessing is not known", path)
@@ -49,6 +50,7 @@ func WriteRun(path string, m *artifact.Model, origin any) error {
 	if err := c.Check(); err != nil {
 		return err
 	}
+	_, missing := os.Stat(path)
 	run, err := rundir.Create(path)
 	if err != nil {
 		return err
@@ -75,7 +77,17 @@ func WriteRun(path string, m *artifact.Model, origin any) error {
 			History    struct{} `json:"history"`
 		}{run.Path(), Recipe, 0, "last", struct{}{}})
 	}
-	return errors.Join(err, run.Close())
+	err = errors.Join(err, run.Close())
+	if err != nil { // Create has found it empty, but for what a run killed at its start leaves
+		entries, _ := os.ReadDir(path)
+		for _, e := range entries {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(path, e.Name())))
+		}
+		if missing != nil {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}
+	return err
 }
 
 // ReadRun reads the network of a run directory: the checkpoint of that name, or

@@ -249,7 +249,7 @@ func Names() []string {
 func Named(name string, convention Convention, height, width, channels, classes int) (Config, error) {
 	i := slices.IndexFunc(families, func(f family) bool { return f.name == name })
 	if i < 0 {
-		return Config{}, hint.Wrap(fmt.Errorf("model %q is unknown", name), "known models: "+strings.Join(Names(), ", "))
+		return Config{}, hint.Wrap(fmt.Errorf("model %q is unknown", name), hint.DidYouMean(name, Names(), "known models: "+strings.Join(Names(), ", ")))
 	}
 	f := families[i]
 	c := Config{Name: name, Convention: convention, Height: height, Width: width, Channels: channels, Classes: classes,

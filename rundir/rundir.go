@@ -95,6 +95,9 @@ func plain(s string) string {
 // Create makes a run directory and its parents. A directory that exists must be
 // empty. It becomes a run directory for Open with WriteConfig.
 func Create(path string) (*Dir, error) {
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		return nil, hint.Wrap(fmt.Errorf("run directory %s: it is a file", path), "name another directory, or leave it to the program")
+	}
 	if err := atomicfile.MkdirAll(path); err != nil {
 		return nil, fmt.Errorf("run directory %s: %w", path, err)
 	}

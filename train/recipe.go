@@ -202,7 +202,7 @@ const he2015Source = "He et al. 2015, table 6, to the re-run of akamaster/pytorc
 func RecipeNamed(name string) (Recipe, error) {
 	i := slices.IndexFunc(recipes, func(r Recipe) bool { return r.Name == name })
 	if i < 0 {
-		return Recipe{}, hint.Wrap(fmt.Errorf("recipe %q is unknown", name), "known recipes: "+strings.Join(RecipeNames(), ", "))
+		return Recipe{}, hint.Wrap(fmt.Errorf("recipe %q is unknown", name), hint.DidYouMean(name, RecipeNames(), "known recipes: "+strings.Join(RecipeNames(), ", ")))
 	}
 	return recipes[i], nil
 }

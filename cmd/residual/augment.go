@@ -34,7 +34,7 @@ func (o *augmentOptions) addFlags(f *pflag.FlagSet) {
 	choiceFlag(f, &o.auto, "auto-augment", "TrivialAugment or RandAugment, as torchvision has them", "none", loader.TrivialAugment, loader.RandAugment)
 	f.IntVar(&a.RandOps, "rand-ops", randOps, "operations of RandAugment")
 	f.IntVar(&a.RandMagnitude, "rand-magnitude", randMagnitude, "their magnitude, 0 to 30")
-	f.Float64SliceVar(&o.jitter, "jitter", nil, "largest changes of brightness, contrast, saturation and hue, such as 0.4,0.4,0.4,0.1")
+	numbersFlag(f, &o.jitter, "jitter", "largest changes of brightness, contrast, saturation and hue, such as 0.4,0.4,0.4,0.1")
 	f.IntVar(&a.Cutout, "cutout", 0, "blank a square of so many pixels on a side")
 	f.Float64Var(&a.Erase, "erase", 0, "blank a random rectangle with this probability")
 	f.Float64Var(&a.Mixup, "mixup", 0, "mix pairs of pictures and labels; α of the share's Beta(α,α), such as 0.2")

@@ -57,7 +57,7 @@ instructions for it, in bfloat16. Figures are medians.`,
 	choiceFlag(f, &o.only, "only", "measure training steps, inference or the convolutions alone", "all", "train", "infer", "layers")
 	f.BoolVar(&o.layers, "layers", true, "measure every convolution too")
 	f.StringVar(&o.profile, "profile", "", profileHelp)
-	choiceFlag(f, &o.format, "format", "", "text", "json")
+	choiceFlag(f, &o.format, "format", "of the output", "text", "json")
 	section(f, "Measuring")
 	o.namedNetwork.addFlags(f)
 	section(f, "Network")

@@ -50,7 +50,7 @@ in both runs.`,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	choiceFlag(f, &o.format, "format", "", "text", "json")
+	choiceFlag(f, &o.format, "format", "of the output", "text", "json")
 	f.StringVar(&o.changes, "changes", "", "write every picture with different answers to this CSV file")
 	o.judgeOptions.addFlags(f)
 	return c

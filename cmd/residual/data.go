@@ -15,7 +15,7 @@ func newData() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "data",
 		Short: "download, check and describe data sets",
-		Args:  argsBetween(0, 0),
+		Args:  noCommand,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newDataInfo(), newDataGet(), newDataVerify(), newDataShow())
@@ -37,7 +37,7 @@ func dataCommand(c *cobra.Command, download bool, tell func(w io.Writer, data *d
 		return tell(c.OutOrStdout(), data, format)
 	}
 	if !download {
-		choiceFlag(c.Flags(), &format, "format", "", "text", "json")
+		choiceFlag(c.Flags(), &format, "format", "of the output", "text", "json")
 	}
 	o.addFlags(c.Flags())
 	return c

@@ -108,7 +108,7 @@ split, and keeps it. fit fits it anew, off leaves probabilities as they are.`,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	choiceFlag(f, &o.format, "format", "", "text", "json")
+	choiceFlag(f, &o.format, "format", "of the output", "text", "json")
 	checkpointFlags(f, &o.checkpoint, &o.weights)
 	f.StringVar(&o.temperature, "temperature", "auto", "of the softmax: auto, fit, off or a number")
 	f.StringVar(&o.name, "name", "", "of what is kept: evaluations/NAME.json and evaluations/NAME/ (default: data and split)")

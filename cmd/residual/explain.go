@@ -70,7 +70,7 @@ evaluations/ in the run directory; --neighbours 0 does without.`,
 	f.Float64Var(&o.threshold, "threshold", 0, "abstain where the most probable class has less than this")
 	choiceFlag(f, &o.temperature, "temperature", "of the softmax: the one that eval fitted, or none", "auto", "off")
 	f.StringVarP(&o.out, "out", "o", "explanations", "directory for the pictures and values")
-	choiceFlag(f, &o.format, "format", "", "text", "json")
+	choiceFlag(f, &o.format, "format", "of the output", "text", "json")
 	checkpointFlags(f, &o.checkpoint, &o.weights)
 	f.StringVar(&o.data, "neighbours-in", "", "data set in whose training images neighbours are looked for (default: the run's)")
 	f.IntVar(&o.batchSize, "batch-size", 64, "images at a time")

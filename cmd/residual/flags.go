@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -89,7 +90,7 @@ func layerOptions(c *cobra.Command, configFile string) error {
 			value, from = jsonText(v), "configuration "+configFile
 		}
 		if err := c.Flags().Set(f.Name, value); err != nil {
-			first = fmt.Errorf("%s: %w", from, err)
+			first = fmt.Errorf("%s: %w", from, flagError(c, err))
 		}
 		_ = c.Flags().SetAnnotation(f.Name, layeredKey, []string{from}) // it exists
 	})
@@ -139,6 +140,81 @@ func (c choice) Type() string { return strings.Join(c.allowed, "|") }
 func choiceFlag(flags *pflag.FlagSet, value *string, name, usage string, allowed ...string) {
 	*value = allowed[0]
 	flags.Var(choice{value, allowed}, name, usage)
+}
+
+// numbersFlag adds a flag that takes numbers with commas between them.
+func numbersFlag(flags *pflag.FlagSet, value *[]float64, name, usage string) {
+	flags.Float64SliceVar(value, name, nil, usage)
+	f := flags.Lookup(name)
+	f.Value, f.DefValue = numbers{f.Value.(listValue)}, "" // a slice's
+}
+
+type listValue interface {
+	pflag.Value
+	pflag.SliceValue
+}
+
+// numbers is a list that --help does not call float64Slice.
+type numbers struct{ listValue }
+
+func (numbers) Type() string { return "numbers" }
+
+// wanted says in words what a flag of a type takes.
+var wanted = map[string]string{
+	"int": "a whole number", "uint64": "a whole number from 0", "float64": "a number", "bool": "true or false",
+	"duration": "a time such as 90m or 1h30m", "intSlice": "whole numbers with commas between them", "numbers": "numbers with commas between them",
+}
+
+// synonyms are names that flags have in other programs.
+var synonyms = map[string]string{
+	"lr": "learning-rate", "wd": "weight-decay", "bs": "batch-size", "output": "out", "workers": "threads", "device": "engine",
+	"pretrained": "init", "arch": "model", "dtype": "precision",
+}
+
+// flagError says what is wrong with a flag, and which one or what was meant.
+func flagError(c *cobra.Command, err error) error {
+	see := "see: " + c.CommandPath() + " --help"
+	var unknown *pflag.NotExistError
+	var invalid *pflag.InvalidValueError
+	switch {
+	case errors.As(err, &unknown):
+		given := unknown.GetSpecifiedName()
+		var names []string
+		c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		near := hint.Nearest(given, names)
+		if near == "" {
+			i := slices.IndexFunc(names, func(name string) bool { return len(given) > 2 && strings.HasPrefix(name, given) })
+			if synonym := synonyms[given]; slices.Contains(names, synonym) {
+				near = synonym
+			} else if i >= 0 {
+				near = names[i]
+			}
+		}
+		if near != "" {
+			see = "did you mean --" + near + "? " + see
+		}
+	case errors.As(err, &invalid):
+		f := invalid.GetFlag()
+		cause := errors.Unwrap(invalid)
+		if w := wanted[f.Value.Type()]; w != "" {
+			cause = errors.New("want " + w)
+		}
+		err = fmt.Errorf("--%s %s: %w", f.Name, invalid.GetValue(), cause)
+	}
+	return hint.Wrap(usageError{err}, see)
+}
+
+// noCommand refuses words after a command that only has others below it.
+func noCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var names []string
+	for _, sub := range c.Commands() {
+		names = append(names, sub.Name())
+	}
+	return hint.Wrap(usageError{fmt.Errorf("unknown command %q of %s", args[0], c.CommandPath())},
+		hint.DidYouMean(args[0], names, "see: "+c.CommandPath()+" --help"))
 }
 
 // argsBetween refuses fewer or more arguments; most below 0 is any number.

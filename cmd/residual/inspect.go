@@ -38,7 +38,7 @@ reads. Nothing needs to be recognised: it works for networks of other kinds too.
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	choiceFlag(f, &how, "format", "", "text", "json")
+	choiceFlag(f, &how, "format", "of the output", "text", "json")
 	return c
 }
 

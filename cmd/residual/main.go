@@ -68,7 +68,10 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		Use:   "residual",
 		Short: "train, judge and use residual image classifiers",
 		Long: `residual trains residual image classifiers (ResNets) on this machine's CPU, and
-evaluates and uses them. It is one static binary: no Python, nothing to install.`,
+evaluates and uses them. It is one static binary: no Python, nothing to install.
+
+RUN is the directory that residual train or residual import leaves, below runs/.
+The environment can set every option: RESIDUAL_BATCH_SIZE=64 is --batch-size 64.`,
 		Example: `  residual train                       # ResNet-18 on generated pictures: at once, offline
   residual train cifar10               # the tutorial: ResNet-18, Adam, batch 32, 5 epochs
   residual train ./photos              # a folder: photos/<class>/*.jpg
@@ -80,7 +83,7 @@ evaluates and uses them. It is one static binary: no Python, nothing to install.
 		PersistentPreRunE: layer,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
-		Args:              cobra.NoArgs,
+		Args:              noCommand,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetOut(stdout)
@@ -89,12 +92,11 @@ evaluates and uses them. It is one static binary: no Python, nothing to install.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(),
 		"Flags:\n{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}", "{{flagSections .LocalFlags}}", 1))
 	root.SetVersionTemplate("residual {{.Version}}\n")
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return hint.Wrap(usageError{err}, "see: "+c.CommandPath()+" --help")
-	})
-	root.AddCommand(newTrain(), newSummary(), newEval(), newCompare(), newPredict(), newExplain(), newData(), newReplay(), newReproduce(), newBench(), newPlan())
-	root.AddCommand(newImport(), newExport(), newConvert(), newInspect(), newVerify(), newLRFind())
-	root.AddCommand(newReport())
+	root.SetFlagErrorFunc(flagError)
+	cobra.EnableCommandSorting = false // --help lists them as they come to be used
+	root.AddCommand(newTrain(), newEval(), newPredict(), newExplain(), newReport(), newCompare(), newSummary(), newData())
+	root.AddCommand(newImport(), newExport(), newConvert(), newVerify(), newInspect())
+	root.AddCommand(newLRFind(), newReproduce(), newReplay(), newBench(), newPlan())
 	return root
 }
 

@@ -114,7 +114,7 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 
 	f.IntVar(&o.epochs, "epochs", 0, "times to go through the training images")
 	f.IntVar(&o.batchSize, "batch-size", 0, "images in a step")
-	choiceFlag(f, &o.optimizer, "optimizer", "", "recipe", "sgd", "adam", "adamw")
+	choiceFlag(f, &o.optimizer, "optimizer", "what makes steps of gradients", "recipe", "sgd", "adam", "adamw")
 	f.Float64Var(&o.learningRate, "learning-rate", 0, "step size")
 	f.Float64Var(&o.momentum, "momentum", 0, "of sgd")
 	f.BoolVar(&o.nesterov, "nesterov", false, "Nesterov momentum, of sgd")
@@ -144,7 +144,7 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	f.Float64Var(&o.warmup, "warmup", 0, "share of the run in which the learning rate rises")
 	f.Float64Var(&o.start, "warmup-start", 0, "factor that it rises from")
 	f.Float64Var(&o.floor, "floor", 0, "factor that linear, cosine and onecycle end with")
-	f.Float64SliceVar(&o.milestones, "milestones", nil, "shares of the run at which multistep lowers the learning rate, such as 0.5,0.75")
+	numbersFlag(f, &o.milestones, "milestones", "shares of the run at which multistep lowers the learning rate, such as 0.5,0.75")
 	f.Float64Var(&o.gamma, "gamma", 0.1, "by this factor")
 	section(f, "Optimisation")
 

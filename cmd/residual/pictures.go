@@ -25,8 +25,8 @@ func (o *pictureOptions) addFlags(f *pflag.FlagSet) {
 	choiceFlag(f, &o.resize, "resize", "how: cut the longer side, ignore the aspect, or fill up with black", loader.Crop, loader.Squash, loader.Letterbox)
 	f.Float64Var(&o.cropPct, "crop-pct", 0, "share of the shorter side that --resize crop shows, such as 0.875 (default: all of it)")
 	choiceFlag(f, &o.normalize, "normalize", "subtract mean and divide by deviation of this data set's pictures", append([]string{"recipe", "none"}, loader.Normalizations()...)...)
-	f.Float64SliceVar(&o.mean, "mean", nil, "mean of each channel instead, in units of 0 to 1, such as 0.5,0.5,0.5")
-	f.Float64SliceVar(&o.std, "std", nil, "deviation of each channel")
+	numbersFlag(f, &o.mean, "mean", "mean of each channel instead, in units of 0 to 1, such as 0.5,0.5,0.5")
+	numbersFlag(f, &o.std, "std", "deviation of each channel")
 }
 
 // preprocess is what recipe and data say where no flag does.

@@ -20,6 +20,9 @@ func newPlan() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "plan MODEL",
 		Short: "what the engine makes of a network: fused steps, kernels, memory",
+		Long: `Print what the engine makes of a network: the steps that it fuses the operations of
+a training step to, or of the forward pass, with the kernels that run them, and the
+memory they need.`,
 		Example: `  residual plan resnet18
   residual plan resnet18 --inference --batch-size 1
   residual plan resnet20 --graph
@@ -53,7 +56,7 @@ func newPlan() *cobra.Command {
 	precisionFlag(f, &precision, "auto", "float32", "bfloat16")
 	f.BoolVar(&inference, "inference", false, "the forward pass alone, not a training step")
 	f.BoolVar(&nodes, "graph", false, "print the graph, a line per node, instead of the plan")
-	choiceFlag(f, &format, "format", "", "text", "json")
+	choiceFlag(f, &format, "format", "of the output", "text", "json")
 	section(f, "Plan")
 	network.addFlags(f)
 	section(f, "Network")

@@ -60,7 +60,7 @@ fitted a temperature for these weights and views (--tta).`,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	choiceFlag(f, &o.format, "format", "", "text", "json", "jsonl", "csv")
+	choiceFlag(f, &o.format, "format", "of the output", "text", "json", "jsonl", "csv")
 	f.IntVar(&o.topk, "topk", 1, "how many classes to name for each picture")
 	f.Float64Var(&o.threshold, "threshold", 0, "abstain where the most probable class has less than this")
 	f.StringVar(&o.temperature, "temperature", "auto", "of the softmax: auto (what eval fitted), off or a number")

@@ -59,6 +59,6 @@ Replay computes it again and names the first layer that is not finite.`,
 		},
 	}
 	choiceFlag(c.Flags(), &engineName, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
-	choiceFlag(c.Flags(), &format, "format", "", "text", "json")
+	choiceFlag(c.Flags(), &format, "format", "of the output", "text", "json")
 	return c
 }

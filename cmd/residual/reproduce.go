@@ -36,7 +36,7 @@ set, whatever the number of threads.`,
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
 	f.StringVar(&o.dataDir, "data-dir", "", "where data sets lie, when not where they lay")
 	choiceFlag(f, &o.progress, "progress", "on standard error: live bar on a terminal, lines otherwise", "auto", "plain", "json", "none")
-	choiceFlag(f, &o.format, "format", "", "text", "json")
+	choiceFlag(f, &o.format, "format", "of the output", "text", "json")
 	return c
 }
 

@@ -7,12 +7,14 @@ import (
 	"image/png"
 	"io"
 	"math"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/residual-ml/residual/dataset"
 	"github.com/residual-ml/residual/internal/atomicfile"
+	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/internal/random"
 	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/report"
@@ -70,6 +72,9 @@ func runShow(ctx context.Context, o *showOptions, stdout, stderr io.Writer) erro
 	const most = 64
 	if o.pictures < 1 || o.pictures > most || o.epochs < 1 || o.epochs > most {
 		return usageError{fmt.Errorf("--pictures %d, --epochs %d: want 1 to %d", o.pictures, o.epochs, most)}
+	}
+	if ext := filepath.Ext(o.out); !strings.EqualFold(ext, ".png") {
+		return hint.Wrap(usageError{fmt.Errorf("-o %s: want a name that ends in .png", o.out)}, "for example: -o sheet.png")
 	}
 	recipe, err := train.RecipeNamed(o.recipe)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -50,7 +51,7 @@ resnet18, RUN a run directory. For a name, the options give the images and class
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	choiceFlag(f, &o.format, "format", "", "text", "json", "mermaid")
+	choiceFlag(f, &o.format, "format", "of the output", "text", "json", "mermaid")
 	f.BoolVar(&o.expand, "expand-nested", false, "show the layers within residual blocks")
 	o.namedNetwork.addFlags(f)
 	return c
@@ -71,7 +72,8 @@ func writeSummary(w io.Writer, s model.Summary, format string, expand bool) erro
 func modelOf(path string) (model.Config, error) {
 	run, err := rundir.Open(path)
 	if err != nil {
-		return model.Config{}, hint.Wrap(fmt.Errorf("%q is no model, and %w", path, err), "models are: "+fmt.Sprint(model.Names()))
+		names := model.Names()
+		return model.Config{}, hint.Wrap(fmt.Errorf("%q is no model, and %w", path, err), hint.DidYouMean(path, names, "known models: "+strings.Join(names, ", ")))
 	}
 	var c train.Config
 	err = run.ReadConfig(&c)

@@ -9,8 +9,10 @@ import (
 	"io"
 	"math"
 	"os"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -40,7 +42,10 @@ decides.
 
 Ctrl-C finishes the step, saves, tells how to continue, and exits with 130;
 SIGTERM and SIGUSR1 do the same and exit with 75, for schedulers that start the
-command again with --resume.`,
+command again with --resume.
+
+Recipes:
+` + recipesText(),
 		Example: `  residual train
   residual train --model resnet20      # a fourteenth of the work
   residual train cifar10
@@ -76,6 +81,24 @@ command again with --resume.`,
 	}
 	o.addFlags(c.Flags())
 	return c
+}
+
+// recipesText lists the recipes in lines that fit --help.
+func recipesText() string {
+	var b strings.Builder
+	for _, name := range train.RecipeNames() {
+		recipe, _ := train.RecipeNamed(name) // what is listed is there
+		line := fmt.Sprintf("  %-10s", name)
+		for _, word := range strings.Fields(recipe.About) {
+			if utf8.RuneCountInString(line+" "+word) > 84 {
+				b.WriteString(line + "\n")
+				line = strings.Repeat(" ", 12)
+			}
+			line += " " + word
+		}
+		b.WriteString(line + "\n")
+	}
+	return strings.TrimRight(b.String(), "\n")
 }
 
 // runTrain is the whole of "residual train". Read it top to bottom to see how

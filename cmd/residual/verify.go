@@ -49,7 +49,7 @@ differs by more than 1e-4 of the largest logit.`,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	choiceFlag(f, &o.format, "format", "", "text", "json")
+	choiceFlag(f, &o.format, "format", "of the output", "text", "json")
 	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
 	return c

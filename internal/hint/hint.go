@@ -2,7 +2,10 @@
 // Commands print it on a line of its own, after the error.
 package hint
 
-import "errors"
+import (
+	"errors"
+	"strings"
+)
 
 type hinted struct {
 	error
@@ -27,4 +30,48 @@ func Of(err error) string {
 		return h.hint
 	}
 	return ""
+}
+
+// Nearest returns the candidate that word is probably a misspelling of, or "".
+func Nearest(word string, candidates []string) string {
+	plain := strings.NewReplacer("-", "", "_", "", " ", "", ".", "")
+	fold := func(s string) string { return plain.Replace(strings.ToLower(s)) }
+	word = fold(word)
+	best, least := "", min(3, (len(word)+1)/2) // more than two edits, or half of it, are another word
+	for _, c := range candidates {
+		if d := editDistance(word, fold(c)); d < least {
+			best, least = c, d
+		}
+	}
+	return best
+}
+
+// DidYouMean is a hint that begins with the candidate that word is probably a
+// misspelling of, where there is one, and ends with the rest.
+func DidYouMean(word string, candidates []string, rest string) string {
+	if near := Nearest(word, candidates); near != "" {
+		return "did you mean " + near + "? " + rest
+	}
+	return rest
+}
+
+// editDistance is the Levenshtein distance in bytes.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
 }
