@@ -116,7 +116,8 @@ func (r result) write(w io.Writer, format string) error {
 	if r.Weights != "" {
 		fmt.Fprintf(&b, "\nthe result is the %s of checkpoint %q", weightsNamed(r.Weights), r.Checkpoint)
 	}
-	fmt.Fprintf(&b, "\n%s in %s; curves: %s/curves.png\n", r.Run, roundly(time.Duration(r.Seconds*float64(time.Second))), r.Run)
+	fmt.Fprintf(&b, "\n%s in %s; curves: %s/curves.png; judge it: residual eval %s\n",
+		r.Run, roundly(time.Duration(r.Seconds*float64(time.Second))), r.Run, shellQuote(r.Run))
 	_, err := io.WriteString(w, b.String())
 	return err
 }
