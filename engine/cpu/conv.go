@@ -298,8 +298,9 @@ func (c *compiler) changing(weights *graph.Node) bool {
 }
 
 // packed returns the slot of size weights, which pack fills in the given number of tasks. Packing
-// is repeated only when the weights have changed; weights that this graph does
-// not update keep their panels from run to run. pack multiplies them by scale,
+// is repeated only when the weights have changed, or the panels were overwritten
+// (lasting); weights that this graph does not update keep their panels from run to
+// run. pack multiplies them by scale,
 // for each output channel, unless it is nil (fold.go).
 func (c *compiler) packed(n *graph.Node, weights *graph.Node, size, tasks int, pack func(worker int, dst, w, scale []float32, task int)) slot {
 	p := c.p
@@ -313,7 +314,7 @@ func (c *compiler) packed(n *graph.Node, weights *graph.Node, size, tasks int, p
 		c.step(name, tasks, func(worker, task int) { pack(worker, p.mem[dst], p.mem[src], nil, task) }, src, dst)
 		return dst
 	}
-	dst := c.fixed(allocate(size))
+	dst := c.lasting(size)
 	if f := c.foldOf(n); f != nil && f.scale != noSlot {
 		c.prepare(name, tasks, func(worker, task int) { pack(worker, p.mem[dst], p.mem[src], p.mem[f.scale], task) },
 			weights, f.norm.Inputs[1], f.norm.Inputs[4])

@@ -47,8 +47,9 @@ type Engine struct {
 	winograd winogradMode
 	bf16     bool
 	pool     *parallel.Pool
-	mu       sync.Mutex // one program runs at a time: they share the pool
-	trace    *trace     // nil: none is recorded
+	mu       sync.Mutex // one program runs at a time: they share the pool and
+	shared   workspace
+	trace    *trace // nil: none is recorded
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -106,10 +107,17 @@ func (e *Engine) Compile(g *graph.Graph, vars engine.Variables) (engine.Program,
 	if !ok {
 		return nil, fmt.Errorf("cpu: variables are %T, want those of this engine's NewVariables", vars)
 	}
-	p, err := compile(e, g, store)
+	e.mu.Lock()
+	e.shared.trains = e.shared.trains || len(g.Updates) > 0
+	trains := e.shared.trains
+	e.mu.Unlock()
+	p, err := compile(e, g, store, trains)
 	if err != nil {
 		return nil, fmt.Errorf("cpu: %w", err)
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.shared.open(p)
 	return p, nil
 }
 

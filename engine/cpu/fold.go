@@ -202,7 +202,7 @@ func (e *epilogue) biasOf(p *Program, from, to int) []float32 {
 type preparation struct {
 	step
 	reads []*variable
-	seen  []uint64 // the versions of the last time; 0 is none
+	seen  []uint64 // the versions of the last time; 0 is none, or overwritten since
 }
 
 // prepare appends a preparation that reads the given variables.

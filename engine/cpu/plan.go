@@ -29,6 +29,7 @@ type compiler struct {
 	folds   []*fold         // by ID of a convolution (fold.go)
 	folded  []bool          // by node ID: it is in a fold
 	lowered []bool          // by node ID: its steps exist
+	trains  bool            // the engine trains: variables change
 
 	scratch, partials, channels int // largest needs so far
 }
@@ -40,10 +41,10 @@ type buffer struct {
 	half                      bool
 }
 
-func compile(e *Engine, g *graph.Graph, store *variables) (*Program, error) {
+func compile(e *Engine, g *graph.Graph, store *variables, trains bool) (*Program, error) {
 	p := &Program{engine: e, graph: g, vars: store, guard: noSlot, kernels: map[string]string{}}
 	c := &compiler{
-		p: p, k: e.kernels, g: g,
+		p: p, k: e.kernels, g: g, trains: trains,
 		slotOf:  make([]slot, len(g.Nodes)),
 		users:   make([][]*graph.Node, len(g.Nodes)),
 		kept:    make([]bool, len(g.Nodes)),
@@ -267,10 +268,9 @@ func (c *compiler) place() {
 		i, _ := slices.BinarySearchFunc(placed, at, func(o *buffer, at int) int { return cmp.Compare(o.offset, at) })
 		placed = slices.Insert(placed, i, b)
 	}
-	c.p.arena = allocate(total)
+	c.p.need.arena = total
 	for _, s := range order {
-		b := &c.buffers[s]
-		c.p.mem[s] = c.p.arena[b.offset : b.offset+b.size : b.offset+b.size]
+		c.p.placed = append(c.p.placed, placement{s, c.buffers[s].offset, c.buffers[s].size})
 	}
 }
 
@@ -534,7 +534,7 @@ func (c *compiler) lower(u *unit) error {
 	return nil
 }
 
-// finish allocates what steps share and hands out the outputs.
+// finish says what memory steps share and hands out the outputs.
 func (c *compiler) finish(copies []result) {
 	p := c.p
 	p.outputs = make([]tensor.Tensor, len(c.g.Outputs))
@@ -547,8 +547,5 @@ func (c *compiler) finish(copies []result) {
 		}
 	}
 	p.zero = make([]float32, c.channels)
-	p.partials = make([]float32, c.partials)
-	for range p.engine.Threads() {
-		p.scratch = append(p.scratch, make([]float32, c.scratch))
-	}
+	p.need.partials, p.need.scratch = c.partials, c.scratch
 }

@@ -37,15 +37,19 @@ type Program struct {
 	mem  [][]float32
 	ints [][]int32 // values of integer inputs, by position in graph.Inputs
 
+	need     needs // of the memory that programs share; parts of it are
+	placed   []placement
 	arena    []float32
 	scratch  [][]float32 // per worker
 	partials []float32   // of the reduction that is running (loop.go)
-	zero     []float32   // the padding pixel
+
+	zero []float32 // the padding pixel
 
 	inputs   []slot // of real inputs, by position
 	bindings []binding
 	updated  []*variable
 	guard    slot // noSlot: none
+	lasting  bool // there are values in the arena that last from run to run
 	outputs  []tensor.Tensor
 	fail     error // set by a step that cannot go on
 
@@ -80,6 +84,7 @@ func (p *Program) Run(ctx context.Context, inputs ...tensor.Tensor) (outputs []t
 	if err := p.bind(inputs); err != nil {
 		return nil, fmt.Errorf("cpu: %w", err)
 	}
+	p.engine.shared.enter(p)
 	committing := false
 	defer func() {
 		if v := recover(); v != nil {
@@ -188,13 +193,17 @@ func (p *Program) Preparations() []string {
 	return names
 }
 
-// ArenaBytes is the memory of the intermediate values, shared by liveness.
-func (p *Program) ArenaBytes() int { return 4 * len(p.arena) }
+// ArenaBytes is the memory of the intermediate values, shared by liveness, and
+// with the engine's other programs.
+func (p *Program) ArenaBytes() int { return 4 * p.need.arena }
 
 // Close frees the program's memory.
 func (p *Program) Close() error {
 	p.engine.mu.Lock()
 	defer p.engine.mu.Unlock()
+	if !p.closed {
+		p.engine.shared.close(p)
+	}
 	*p = Program{engine: p.engine, closed: true}
 	return nil
 }

@@ -156,8 +156,7 @@ func TestRunIgnoresOldMemory(t *testing.T) { forEachVariant(t, testIgnoresOldMem
 
 func testIgnoresOldMemory(t *testing.T, o Options) {
 	o.Threads = 2
-	e := open(t, o)
-	clean, dirty := newTraining(t, e, small, 7), newTraining(t, e, small, 7)
+	clean, dirty := newTraining(t, open(t, o), small, 7), newTraining(t, open(t, o), small, 7)
 	for range 2 {
 		p := dirty.program
 		nan := float32(math.NaN())

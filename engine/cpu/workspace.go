@@ -1,0 +1,96 @@
+package cpu
+
+import "math"
+
+// workspace is the memory that the programs of an engine use in turn, because one
+// of them runs at a time: it is as large as the largest of them needs. What
+// outlives a run has memory of its own: variables and outputs.
+type workspace struct {
+	arena    []float32
+	scratch  [][]float32
+	partials []float32
+
+	trains   bool     // a program that updates variables was compiled
+	programs int      // that are open
+	last     *Program // the last one that ran
+}
+
+// needs are sizes of a program's part of the workspace, in elements.
+type needs struct {
+	arena, scratch, partials int
+}
+
+// placement says where in the arena a value lies.
+type placement struct {
+	slot         slot
+	offset, size int
+}
+
+// open makes room for a program.
+func (w *workspace) open(p *Program) {
+	w.programs++
+	w.last = nil // so that all programs find what has grown
+	if len(w.arena) < p.need.arena {
+		w.arena = nil
+		w.arena = allocate(p.need.arena)
+	}
+	if len(w.partials) < p.need.partials {
+		w.partials = make([]float32, p.need.partials)
+	}
+	for len(w.scratch) < p.engine.Threads() {
+		w.scratch = append(w.scratch, nil)
+	}
+	for i, s := range w.scratch {
+		if len(s) < p.need.scratch {
+			w.scratch[i] = make([]float32, p.need.scratch)
+		}
+	}
+	w.attach(p)
+}
+
+// attach gives a program its part. Nothing is allocated.
+func (w *workspace) attach(p *Program) {
+	p.arena, p.partials = w.arena[:p.need.arena:p.need.arena], w.partials[:p.need.partials:p.need.partials]
+	p.scratch = w.scratch
+	for _, v := range p.placed {
+		p.mem[v.slot] = p.arena[v.offset : v.offset+v.size : v.offset+v.size]
+	}
+}
+
+// enter prepares for a run of a program: where it lies, and what others have
+// overwritten.
+func (w *workspace) enter(p *Program) {
+	if w.last == p {
+		return
+	}
+	w.attach(p)
+	for i := range p.preparations {
+		if p.lasting {
+			clear(p.preparations[i].seen)
+		}
+	}
+	w.last = p
+}
+
+// close gives the memory up when nobody needs it any more.
+func (w *workspace) close(p *Program) {
+	if w.last == p {
+		w.last = nil
+	}
+	if w.programs--; w.programs == 0 {
+		*w = workspace{trains: w.trains}
+	}
+}
+
+// lasting returns a slot of size elements that keep their values from run to run.
+// Where variables are trained, most programs run once per epoch or less, and the
+// values lie in the arena: they last until another program runs (enter).
+func (c *compiler) lasting(size int) slot {
+	if !c.trains {
+		return c.fixed(allocate(size))
+	}
+	c.p.lasting = true
+	s := c.temp(size)
+	c.buffers[s].first, c.buffers[s].last = 0, math.MaxInt
+	return s
+}
