@@ -86,6 +86,17 @@ class Once:
         pass
 
 
+def account(command):
+    """Runs a program; returns what the kernel says that it used."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}\n{errors[-2000:]}")
+    return usage
+
+
 class Served:
     """A contender that stays: a peer with --serve, whose start and compilation are paid once."""
 

@@ -42,7 +42,7 @@ def executed(shape):
 
 def main():
     p = alternate.parser(__doc__)
-    p.add_argument("--runs", type=int, default=5, help="of each pass in each round")
+    p.add_argument("--runs", type=int, default=3, help="of each pass in each round")
     args = p.parse_args()
     if args.clock == "cpu":
         sys.exit(print("layers: oneDNN tells wall-clock time alone, nothing is measured with --clock cpu", file=sys.stderr))

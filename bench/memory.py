@@ -5,14 +5,13 @@
 
 Ours is "residual train cifar10" with recipe tutorial, steps and a validation, less
 the bytes of the data set's pictures, which it holds. PyTorch's is peer_torch.py,
-which holds no data, in its memory formats and with allocators preloaded; the smallest counts. "After import" is what Python with
-PyTorch takes before there is a network.
+which holds no data, in both memory formats and with jemalloc preloaded; the smallest
+counts. "After import" is what Python with PyTorch takes before there is a network:
+PyPI's build has libraries for GPUs in it.
 """
 
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 
@@ -20,7 +19,7 @@ import alternate
 from alternate import HERE, Once
 from settings import environment
 
-STEPS = 20
+STEPS = 10
 DATA_BYTES = 60000 * 3072  # of CIFAR-10
 
 
@@ -35,13 +34,7 @@ class Train:
             command = [self.args.residual, "train", "cifar10", "--recipe=tutorial", "--epochs=1", f"--limit-train={STEPS * self.batch}",
                        f"--limit-val={4 * self.batch}", f"--batch-size={self.batch}", f"--precision={self.dtype}", f"--threads={self.args.threads}",
                        "--progress=none", f"--out={out}/run"]
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            errors = process.stderr.read()
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode != 0:
-                raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}\n{errors[-2000:]}")
-            return {"peak_bytes": (usage.ru_maxrss << 10) - DATA_BYTES}
+            return {"peak_bytes": (alternate.account(command).ru_maxrss << 10) - DATA_BYTES}
 
     def close(self):
         pass
@@ -55,7 +48,7 @@ def main():
     for batch in [32, 128]:
         for dtype in ["float32", "bfloat16"]:
             found = {"residual": lambda: Train(args, batch, dtype)}
-            for setting in ["channels_last", "contiguous", "channels_last+jemalloc", "channels_last+tcmalloc"]:
+            for setting in ["channels_last", "contiguous", "channels_last+jemalloc"]:
                 memory, *more = setting.split("+")
 
                 def theirs(memory=memory, more=more):
@@ -64,7 +57,7 @@ def main():
                         env |= environment(word)
                     env.pop("MALLOC_CONF", None)  # which keeps memory for speed
                     return Once([sys.executable, os.path.join(HERE, "peer_torch.py"), "--mode=train", f"--batch={batch}", f"--dtype={dtype}",
-                                 f"--format={memory}", "--runs=5", f"--threads={args.threads}"], env)
+                                 f"--format={memory}", "--runs=1", f"--threads={args.threads}"], env)
 
                 found[f"torch {setting}"] = theirs
             reports = rows.row(f"memory-{batch}-{dtype}", found)
