@@ -311,7 +311,12 @@ func (s splitsOfRun) index(ctx context.Context, x *explain.Explainer, batch int,
 		return nil, fmt.Errorf("data set %s has no training images to find neighbours in", s.name)
 	}
 	show := newProgress("auto", stderr, io.Discard)
+	told := false
 	ix, err := x.Index(ctx, filepath.Join(x.Run().Path(), "evaluations"), training, s.hash+" train", batch, func(done, of int) {
+		if !told {
+			show.notice(fmt.Sprintf("note: computing the features of %d training images, once; --neighbours 0 does without", of))
+			told = true
+		}
 		if show.mode == "bar" {
 			show.bar("features of the training images", done, of)
 		}
