@@ -160,7 +160,7 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 
 	f.IntVar(&o.limitTrain, "limit-train", 0, "use only so many training images, stratified")
 	f.IntVar(&o.limitVal, "limit-val", 0, "use only so many validation images, stratified")
-	f.IntVar(&o.valImages, "val-images", 0, "hold so many training images out for validation")
+	f.IntVar(&o.valImages, "val-images", 0, "hold so many training images out for validation; 0: none, whatever the recipe says")
 	f.IntVar(&o.evalEvery, "eval-every", 0, "also validate every so many steps")
 	choiceFlag(f, &o.scoreTest, "score-test", "score the test split once, after the run: none or the mean of several views besides (not with recipe tutorial)", "recipe", "none", "flip", "six", "off")
 	o.dataOptions.addFlags(f)
@@ -295,7 +295,7 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 		c.Data.Validation = "validation"
 	case recipe.ValidateOnTest && data.Test != nil:
 		c.Data.Validation = "test"
-	case recipe.HoldOut > 0 && data.Train != nil && data.Train.Len() >= 10:
+	case recipe.HoldOut > 0 && !o.set("val-images") && data.Train != nil && data.Train.Len() >= 10:
 		c.Data.Validation, c.Data.ValImages = "held-out", min(recipe.HoldOut, data.Train.Len()/10)
 	default:
 		c.Data.Validation = "none"
