@@ -334,7 +334,8 @@ type Network struct {
 	SE          bool `json:"se"`
 
 	Whiten     int     `json:"whiten"` // side of the kernel of the stem "whiten"
-	Widen      []int   `json:"widen"`  // filters of each stage by those of the first; null: doubled
+	WhitenPad  bool    `json:"whiten_pad"`
+	Widen      []int   `json:"widen"` // filters of each stage by those of the first; null: doubled
 	FixedGamma bool    `json:"fixed_gamma"`
 	NormRate   float64 `json:"norm_rate"`   // 0: the convention's
 	LogitScale float64 `json:"logit_scale"` // 0: that of the blocks

@@ -116,7 +116,7 @@ class ResNet8W(nn.Module):
         self.fc = nn.Linear(c, 10, bias=False)
 
     def forward(self, x):
-        x = F.relu(self.whiten(x))
+        x = F.relu(self.whiten(F.pad(x, (0, 1, 0, 1))))
         for layer in (self.layer1, self.layer2, self.layer3):
             x = F.relu(layer.bn(F.max_pool2d(layer.conv(x), 2)))
             x = F.relu(layer.residual.bn(layer.residual.conv(x)) + x)
@@ -165,9 +165,9 @@ NETWORKS = {  # file → model, network, images, first batch (chosen by margins.
     ),
     "resnet8w": (
         lambda: ResNet8W(8),
-        {**SMALL, "block": "single", "stem": "whiten", "whiten": 2, "blocks": [1, 1, 1], "filters": 8, "widen": [1, 4, 4], "classes": 10,
+        {**SMALL, "block": "single", "stem": "whiten", "whiten": 2, "whiten_pad": True, "blocks": [1, 1, 1], "filters": 8, "widen": [1, 4, 4], "classes": 10,
          "fixed_gamma": True, "norm_rate": 0.4, "logit_scale": 1 / 9},
-        4, 126, 32,
+        4, 144, 32,
     ),
 }
 

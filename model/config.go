@@ -124,6 +124,7 @@ type Config struct {
 	// What the CIFAR-10 speed records vary.
 	Widen      []int   `json:"widen,omitempty"`       // filters of each stage by those of the first, where they do not double; of single blocks
 	Whiten     int     `json:"whiten,omitempty"`      // side of the whitening stem's kernel
+	WhitenPad  bool    `json:"whiten_pad,omitempty"`  // zeros around the whitening stem's pictures, so that they keep their size
 	Dirac      bool    `json:"dirac,omitempty"`       // convolutions begin by passing their channels on; see graph.Dirac
 	FixedGamma bool    `json:"fixed_gamma,omitempty"` // batch normalisation's γ stays 1
 	NormRate   float64 `json:"norm_rate,omitempty"`   // share of a batch's statistics that enters the moving ones; 0: the convention's
@@ -224,7 +225,7 @@ func preAct(c *Config)  { c.PreAct = true }
 func wide(c *Config)    { c.PreAct, c.StemFilters = true, 16 }
 func squeeze(c *Config) { c.SE = true }
 func single(c *Config) {
-	c.Stem, c.Whiten, c.Widen = WhitenStem, 2, []int{1, 4, 4}
+	c.Stem, c.Whiten, c.WhitenPad, c.Widen = WhitenStem, 2, true, []int{1, 4, 4}
 	c.Dirac, c.FixedGamma, c.NormRate, c.LogitScale = true, true, 0.4, 1.0/9
 }
 func resnetD(c *Config) {
@@ -330,6 +331,8 @@ func (c Config) Check() error {
 		return fail("whiten", c.Whiten, "1 to 5, the side of the stem's kernel")
 	case c.Stem != WhitenStem && c.Whiten != 0:
 		return fail("whiten", c.Whiten, "0 without a whitening stem")
+	case c.Stem != WhitenStem && c.WhitenPad:
+		return fail("whiten pad", c.WhitenPad, "false without a whitening stem")
 	case c.Stem == WhitenStem && c.StemFilters != 0:
 		return fail("stem filters", c.StemFilters, "0 with a whitening stem, which has two for each number of its kernel")
 	case c.Widen != nil && c.Block != Single:

@@ -286,15 +286,20 @@ func (n *network) single(x *graph.Node) Network {
 }
 
 // whiten is the whitening stem and a ReLU: [N,H,W,C] → [N,H',W',2·k²·C] with
-// H' = H-k+1, without padding, as zeros are no pixels of a picture. Its kernel is
-// Whitening's.
+// H' = H-k+1 as in airbench or, with WhitenPad, H' = H, the larger half of the zeros
+// after the picture. Then pools halve 32 rows to 16, 8 and 4 and lose none; 31 become
+// 15, 7 and 3. The kernel is Whitening's.
 func (n *network) whiten(x *graph.Node) *graph.Node {
 	n.Layer("whiten")
 	k, channels := n.Whiten, x.Shape[3]
 	width := 2 * k * k * channels
 	init := graph.Init{Kind: graph.Whitening, FanIn: k * k * channels, FanOut: k * k * width}
 	w := n.Variable("whiten.weight", graph.VariableAttrs{Role: graph.Fixed, Init: init}, k, k, channels, width)
-	x = n.Conv(x, w, graph.ConvAttrs{Stride: 1})
+	attrs := graph.ConvAttrs{Stride: 1}
+	if n.WhitenPad {
+		attrs.Pad = graph.SamePadding(x.Shape[1], x.Shape[2], k, 1)
+	}
+	x = n.Conv(x, w, attrs)
 	x = n.Bias(x, n.Variable("whiten.bias", graph.VariableAttrs{}, width))
 	return n.relu(x, "whiten.relu")
 }

@@ -185,6 +185,7 @@ func TestVariantsRefused(t *testing.T) {
 		"small or whiten":            func(c *Config) { c.Block, c.Stem = Single, LargeStem },
 		"without single blocks":      func(c *Config) { c.Stem, c.Whiten = WhitenStem, 2 },
 		"whiten is 0":                func(c *Config) { c.Block, c.Stem = Single, WhitenStem },
+		"whiten pad is true":         func(c *Config) { c.WhitenPad = true },
 		"whiten is 2":                func(c *Config) { c.Whiten = 2 },
 		"two for each number":        func(c *Config) { c.Block, c.Stem, c.Whiten, c.StemFilters = Single, WhitenStem, 2, 8 },
 		"widen is [1 4]":             func(c *Config) { c.Widen = []int{1, 4} },

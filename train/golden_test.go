@@ -79,7 +79,7 @@ func goldenConfig(n golden.Network) Config {
 			Name: "golden", Convention: model.Convention(n.Convention), Height: n.Height, Width: n.Width, Channels: 3, Classes: n.Classes,
 			Stem: model.Stem(n.Stem), Block: model.Block(n.Block), Shortcut: model.Shortcut(n.Shortcut), Blocks: n.Blocks, Filters: n.Filters,
 			StemFilters: n.StemFilters, PreAct: n.PreAct, AvgDown: n.AvgDown, SE: n.SE,
-			Whiten: n.Whiten, Widen: n.Widen, FixedGamma: n.FixedGamma, NormRate: n.NormRate, LogitScale: n.LogitScale,
+			Whiten: n.Whiten, WhitenPad: n.WhitenPad, Widen: n.Widen, FixedGamma: n.FixedGamma, NormRate: n.NormRate, LogitScale: n.LogitScale,
 		},
 		Preprocess: loader.Preprocess{Height: n.Height, Width: n.Width, Channels: 3, Resize: loader.Crop, Scale: 1},
 		BatchSize:  n.Batch, L2: n.L2,

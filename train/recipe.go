@@ -177,7 +177,7 @@ var recipes = []Recipe{
 			ShiftRate: 64, Lookahead: optim.Lookahead{Every: 5, Keep: 0.7738, Power: 3, Start: 0.3}}, // 0.95⁵
 		Schedule:   optim.Schedule{Name: "linear", Warmup: 0.23, Start: 0.2, Floor: 0.07},
 		StemEpochs: 3,
-		Epochs:     10, BatchSize: 1024, LabelSmoothing: 0.2,
+		Epochs:     12, BatchSize: 1024, LabelSmoothing: 0.2,
 		Augment: loader.Augment{Translate: 2, AlternatingFlip: true}, Normalize: true, HoldOut: 5000, ScoreTest: "six",
 	},
 	{

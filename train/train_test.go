@@ -361,6 +361,49 @@ func TestWhiteningStem(t *testing.T) {
 	}
 }
 
+// Slow weights begin at the end of the first epoch here, as what the weights are
+// without lookahead; a second epoch from there takes them a tenth of the way.
+func TestLookaheadOverEpochs(t *testing.T) {
+	c := whitenConfig()
+	c.Epochs = 2
+	run := func(l optim.Lookahead) (after [2]map[string][]uint32) {
+		c.Optimizer.Lookahead = l
+		epoch := 0
+		var trainer *Trainer
+		trainer = newTrainer(t, c, nil, func(e Event) {
+			if _, ok := e.(EpochEnded); ok {
+				after[epoch] = weights(t, trainer.Variables())
+				epoch++
+			}
+		})
+		if err := trainer.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return after
+	}
+	without, with := run(optim.Lookahead{}), run(optim.Lookahead{Every: 5, Keep: 0.9}) // 5 steps an epoch
+	moved := 0.0
+	for name, first := range without[0] {
+		if strings.Contains(name, "/") {
+			continue
+		}
+		if !slices.Equal(with[0][name], first) {
+			t.Errorf("%s is another after the first epoch", name)
+		}
+		for i := range first {
+			from, to := math.Float32frombits(first[i]), math.Float32frombits(without[1][name][i])
+			got, want := math.Float32frombits(with[1][name][i]), 0.9*float64(from)+0.1*float64(to)
+			if math.Abs(float64(got)-want) > 1e-6*(1+math.Abs(want)) {
+				t.Fatalf("%s: number %d went from %v to %v, want %v, as it is %v without", name, i, from, got, want, to)
+			}
+			moved = max(moved, math.Abs(float64(to-from)))
+		}
+	}
+	if moved < 0.01 {
+		t.Errorf("nothing moved by more than %v in the second epoch", moved)
+	}
+}
+
 // After its epochs the stem stays as it is, bit by bit, and all the rest goes on.
 func TestStemEpochs(t *testing.T) {
 	c := testConfig()

@@ -19,7 +19,7 @@ type networkOptions struct {
 	dropPath                       float64
 	widen                          []int
 	whiten                         int
-	dirac, fixedGamma              bool
+	whitenPad, dirac, fixedGamma   bool
 	normRate, logitScale           float64
 
 	flags *pflag.FlagSet
@@ -33,6 +33,7 @@ func (o *networkOptions) addFlags(f *pflag.FlagSet) {
 	choiceFlag(f, &o.stem, "stem", "3x3 (small), 7x7 with max-pool (large), three 3x3 with max-pool (deep), or a kernel computed from training pictures (whiten, of networks like resnet8w); auto: small up to 64 pixels",
 		"auto", string(model.SmallStem), string(model.LargeStem), string(model.DeepStem), string(model.WhitenStem))
 	f.IntVar(&o.whiten, "whiten", 0, "side of the whitening stem's kernel")
+	f.BoolVar(&o.whitenPad, "whiten-pad", false, "zeros around its pictures, so that they keep their size")
 	f.BoolVar(&o.preact, "preact", false, "batch norm and ReLU before each convolution, not after")
 	f.BoolVar(&o.zeroGamma, "zero-gamma", false, "let every block begin as its shortcut: the last batch norm's γ starts at 0")
 	f.BoolVar(&o.avgDown, "avg-down", false, "shortcuts average 2x2 pixels where they would stride (ResNet-D)")
@@ -67,7 +68,7 @@ func (o *networkOptions) apply(m model.Config) (model.Config, error) {
 		m.Stem = model.Stem(o.stem)
 		switch {
 		case m.Stem != model.WhitenStem:
-			m.Whiten = 0
+			m.Whiten, m.WhitenPad = 0, false
 		case m.Whiten == 0:
 			m.Whiten = 2
 		}
@@ -88,6 +89,7 @@ func (o *networkOptions) apply(m model.Config) (model.Config, error) {
 	}
 	overrideInto(o.flags.Changed, "zero-gamma", &m.ZeroGamma, o.zeroGamma)
 	overrideInto(o.flags.Changed, "drop-path", &m.DropPath, o.dropPath)
+	overrideInto(o.flags.Changed, "whiten-pad", &m.WhitenPad, o.whitenPad)
 	overrideInto(o.flags.Changed, "dirac", &m.Dirac, o.dirac)
 	overrideInto(o.flags.Changed, "fixed-gamma", &m.FixedGamma, o.fixedGamma)
 	overrideInto(o.flags.Changed, "norm-rate", &m.NormRate, o.normRate)

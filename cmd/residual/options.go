@@ -384,7 +384,7 @@ func (o *trainOptions) resolveNetwork(c *train.Config, recipe train.Recipe, data
 		if c.Init, source, err = train.NewInit(o.init, data.Classes); err != nil {
 			return err
 		}
-		for _, flag := range []string{"model", "convention", "stem", "blocks", "filters", "widen", "whiten", "preact", "avg-down", "se", "zero-gamma", "fixed-gamma", "dirac", "logit-scale"} {
+		for _, flag := range []string{"model", "convention", "stem", "blocks", "filters", "widen", "whiten", "whiten-pad", "preact", "avg-down", "se", "zero-gamma", "fixed-gamma", "dirac", "logit-scale"} {
 			if o.set(flag) {
 				return usageError{fmt.Errorf("--%s cannot be chosen with --init: the weights of %s are those of %s", flag, o.init, source.Model.Name)}
 			}

@@ -76,7 +76,7 @@ func TestRecognise(t *testing.T) {
 		more := c
 		more.Filters, more.Blocks, more.Name = 6, []int{2, 1, 3}, Name(c)
 		if more.Block == model.Single {
-			more.Widen, more.Stem, more.Whiten, more.StemFilters = []int{1, 3, 2}, model.SmallStem, 0, 5
+			more.Widen, more.Stem, more.Whiten, more.WhitenPad, more.StemFilters = []int{1, 3, 2}, model.SmallStem, 0, false, 5
 		}
 		more.Name = Name(more)
 		cases = append(cases, c, more)

@@ -329,7 +329,8 @@ func (r *recogniser) pooledConfig() (model.Config, error) {
 	}
 	c.Channels = stem[1]
 	if c.Stem == model.WhitenStem {
-		c.Whiten = stem[2]
+		c.Whiten, c.WhitenPad = stem[2], true
+		r.note("the whitening stem is taken to pad its pictures, as resnet8w does")
 	}
 	var widths []int
 	for stage := 1; ; stage++ {

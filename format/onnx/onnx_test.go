@@ -85,7 +85,9 @@ func networks(t testing.TB) []model.Config {
 	add("resnet9", model.Torch, 32, nil)
 	add("resnet9", model.Keras, 16, func(c *model.Config) { c.Blocks = []int{0, 2}; c.StemFilters = 3 })
 	add("resnet8w", model.Torch, 32, func(c *model.Config) { c.Stem, c.LogitScale = model.WhitenStem, 7.0/64 }) // 1/9 is no float32
-	add("resnet8w", model.Torch, 18, func(c *model.Config) { c.Whiten, c.Widen, c.LogitScale, c.Blocks = 0, nil, 0, []int{2, 0, 3} })
+	add("resnet8w", model.Torch, 18, func(c *model.Config) {
+		c.Whiten, c.WhitenPad, c.Widen, c.LogitScale, c.Blocks = 0, false, nil, 0, []int{2, 0, 3}
+	})
 	add("resnet50d", model.Torch, 34, func(c *model.Config) { c.Stem = model.DeepStem })
 	add("resnet18d", model.Keras, 18, nil)
 	add("seresnet18", model.Torch, 16, func(c *model.Config) { c.SE = true })

@@ -255,7 +255,9 @@ func (f facts) singles(c model.Config) []model.Config {
 	if f.stem[0] != c.Filters {
 		c.StemFilters = f.stem[0]
 	}
-	return []model.Config{whitened, c}
+	padded := whitened
+	padded.WhitenPad = true
+	return []model.Config{whitened, padded, c}
 }
 
 // pooledBlocks is a ResNet-9.

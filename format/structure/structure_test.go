@@ -38,6 +38,10 @@ func configs(t *testing.T) []model.Config {
 					continue
 				}
 				all = append(all, biased, bare, other)
+				if c.WhitenPad {
+					c.WhitenPad = false
+					all = append(all, c)
+				}
 				if c.Block == model.Bottleneck {
 					c.StrideFirst = true
 					all = append(all, c)
