@@ -468,3 +468,71 @@ func TestPreparations(t *testing.T) {
 		t.Errorf("a run allocates %v times", n)
 	}
 }
+
+// A validation inside training runs an inference program over variables that steps
+// update in the meantime: what is folded follows them.
+func TestFoldsFollowTraining(t *testing.T) {
+	forEachVariant(t, func(t *testing.T, o Options) {
+		tr := newTraining(t, open(t, o), small, 7)
+		g, err := small.Graph(3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		judge := ref.New()
+		refVars := judge.NewVariables()
+		fast, slow := compileFor(t, tr.engine, g, tr.vars).(*Program), compileFor(t, judge, g, refVars)
+		defer fast.Close()
+		defer slow.Close()
+		if names := fast.Preparations(); !slices.Contains(names, "fold batch_norm layer2.0.bn2") {
+			t.Fatalf("preparations %q", names)
+		}
+		rng := random.New(5, 6)
+		x := tensor.New(tensor.Float32, g.Inputs[0].Shape...)
+		for i := range x.Float32s() {
+			x.Float32s()[i] = float32(rng.Normal())
+		}
+		var before []float64
+		for range 3 {
+			for range 2 {
+				tr.step(t)
+			}
+			for _, v := range g.Variables {
+				value, err := tr.vars.Get(v.Name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := refVars.Set(v.Name, value); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, err := fast.Run(context.Background(), x)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := slow.Run(context.Background(), x.Convert(tensor.Float64))
+			if err != nil {
+				t.Fatal(err)
+			}
+			size, worst, moved := 0.0, 0.0, 0.0
+			logits := want[1].Float64s()
+			for i, w := range logits {
+				size, worst = max(size, math.Abs(w)), max(worst, math.Abs(float64(got[1].Float32s()[i])-w))
+				if before != nil {
+					moved = max(moved, math.Abs(w-before[i]))
+				}
+			}
+			limit := 3e-6 // as in TestFoldedNetworks
+			if o.Precision == "bfloat16" {
+				limit = 0.02
+			}
+			t.Logf("error %.2g of the largest logit; steps moved one by %.2g of it", worst/size, moved/size)
+			if !(worst <= limit*size) {
+				t.Errorf("error %.3g of a largest logit of %.3g, want at most %v of it", worst, size, limit)
+			}
+			if before != nil && !(moved > 3*limit*size) {
+				t.Errorf("steps moved the logits by %.3g only: the test would not see old weights", moved)
+			}
+			before = slices.Clone(logits)
+		}
+	})
+}
