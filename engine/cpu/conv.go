@@ -196,10 +196,10 @@ func (c *compiler) addPass(v *convPass, name string, m pixelMap, images, cSrc, c
 	for v.tasks() < 16 && v.panelsPerTask > 1 {
 		v.panelsPerTask = (v.panelsPerTask + 1) / 2
 	}
-	for r := range v.rows {
+	for r := range endTiles * v.rows {
 		v.tight = append(v.tight, int32(r*v.cols))
 	}
-	c.needScratch(v.rows * v.cols)
+	c.needScratch(endTiles * v.rows * v.cols)
 	c.needChannels(max(cSrc, cDst))
 	c.p.passes = append(c.p.passes, v)
 	c.step(name, v.tasks(), v.run, append(v.end.reads(), src, wei, dst)...)
@@ -234,14 +234,16 @@ func (v *convPass) run(worker, task int) {
 	for panel := panel0; panel < min(panel0+v.panelsPerTask, v.panels); panel++ {
 		w := wei[panel*v.panelSize:][:v.panelSize]
 		valid := min(cols, v.cDst-panel*cols)
-		for tile := tile0; tile < min(tile0+v.tilesPerTask, t.tiles()); tile++ {
+		tileEnd := min(tile0+v.tilesPerTask, t.tiles())
+		if v.end != nil {
+			for tile := tile0; tile < tileEnd; tile += endTiles {
+				v.runEnd(p.scratch[worker], t, tile, min(tile+endTiles, tileEnd), src, w, offset, panel*cols, valid)
+			}
+			continue
+		}
+		for tile := tile0; tile < tileEnd; tile++ {
 			taps := t.taps[t.first[tile]:t.first[tile+1]]
 			at := t.dst[tile*rows:][:rows]
-			if v.end != nil {
-				at = at[:min(rows, t.pixels-tile*rows)] // each once: dst may be what is added
-				v.runEnd(p.scratch[worker][:rows*cols], at, src, taps, w, offset, panel*cols, valid)
-				continue
-			}
 			if v.pair != nil {
 				k, words := v.pair, wordsOf(src)
 				out := halvesOf(dst)[offset+panel*cols:]
@@ -270,13 +272,25 @@ func (v *convPass) run(worker, task int) {
 	}
 }
 
-// runEnd computes a tile with an epilogue, from channel column, of which valid
+// endTiles is how many tiles meet their epilogue at once: sums that have just been
+// stored are slow to load.
+const endTiles = 8
+
+// runEnd computes tiles with an epilogue, from channel column, of which valid
 // exist. offset is that of the group of images in dst.
-func (v *convPass) runEnd(sums []float32, at []int32, src []float32, taps []int32, w []float32, offset, column, valid int) {
+func (v *convPass) runEnd(sums []float32, t *tileTable, tile, tileEnd int, src, w []float32, offset, column, valid int) {
 	p, k := v.p, v.p.engine.kernels
 	bias := v.end.biasOf(p, column, column+valid)
+	at := t.dst[tile*v.rows : min(tileEnd*v.rows, t.pixels)] // each once: dst may be what is added
+	for i := tile; i < tileEnd; i++ {
+		taps, to := t.taps[t.first[i]:t.first[i+1]], sums[(i-tile)*v.rows*v.cols:]
+		if v.pair != nil {
+			v.pair.Sums(to, v.tight, wordsOf(src), wordsOf(p.zero), taps, v.cSrc, wordsOf(w), false)
+		} else {
+			v.tile.Run(to, v.tight, src, p.zero, taps, v.cSrc, w, false)
+		}
+	}
 	if v.pair != nil {
-		v.pair.Sums(sums, v.tight, wordsOf(src), wordsOf(p.zero), taps, v.cSrc, wordsOf(w), false)
 		var add []uint16
 		if v.end.add != noSlot {
 			add = halvesOf(p.mem[v.end.add])[offset+column:]
@@ -284,7 +298,6 @@ func (v *convPass) runEnd(sums []float32, at []int32, src []float32, taps []int3
 		k.BF16.Epilogue(halvesOf(p.mem[v.dst])[offset+column:], sums, v.tight, at, add, bias, v.end.before, v.end.after)
 		return
 	}
-	v.tile.Run(sums, v.tight, src, p.zero, taps, v.cSrc, w, false)
 	var add []float32
 	if v.end.add != noSlot {
 		add = p.mem[v.end.add][offset+column:]
