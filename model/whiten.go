@@ -83,9 +83,9 @@ func (w *Whitening) Kernel() (tensor.Tensor, error) {
 	values, vectors := eigen(a, n)
 	kernel := tensor.New(tensor.Float32, w.side, w.side, w.channels, 2*n)
 	out := kernel.Float32s()
-	for f, λ := range values {
+	for f, value := range values {
 		v := vectors[f*n : (f+1)*n]
-		scale := 1 / math.Sqrt(max(λ, 0)+5e-4) // rounding may leave less than nothing
+		scale := 1 / math.Sqrt(max(value, 0)+5e-4) // rounding may leave less than nothing
 		if largest := slices.MaxFunc(v, func(a, b float64) int { return cmp.Compare(math.Abs(a), math.Abs(b)) }); largest < 0 {
 			scale = -scale
 		}
@@ -124,8 +124,8 @@ func eigen(a []float64, n int) (values, vectors []float64) {
 				if a[p*n+q] == 0 {
 					continue
 				}
-				θ := (a[q*n+q] - a[p*n+p]) / (2 * a[p*n+q])
-				t := math.Copysign(1, θ) / (math.Abs(θ) + math.Hypot(θ, 1)) // the smaller root of t²+2θt-1
+				ratio := (a[q*n+q] - a[p*n+p]) / (2 * a[p*n+q])
+				t := math.Copysign(1, ratio) / (math.Abs(ratio) + math.Hypot(ratio, 1)) // the smaller root of t² + 2·ratio·t - 1
 				c := 1 / math.Hypot(t, 1)
 				s := t * c
 				rotate := func(m []float64, i, j int) { m[i], m[j] = c*m[i]-s*m[j], s*m[i]+c*m[j] }

@@ -78,13 +78,13 @@ func TestEigen(t *testing.T) {
 		if len(values) != n {
 			t.Fatalf("%d values of %d rows", len(values), n)
 		}
-		for f, λ := range values {
+		for f, value := range values {
 			v := vectors[f*n : (f+1)*n]
-			if f > 0 && values[f-1] < λ {
+			if f > 0 && values[f-1] < value {
 				t.Errorf("seed %d: values %v are not in order", seed, values)
 			}
 			for i := range n {
-				sum := -λ * v[i]
+				sum := -value * v[i]
 				for j := range n {
 					sum += a[i*n+j] * v[j]
 				}
