@@ -153,10 +153,13 @@ class Rows:
         self.path = os.path.join(HERE, "results", kind + ".json")
         with open(args.residual, "rb") as f:
             self.build = hashlib.sha256(f.read()).hexdigest()[:16]
-        self.stored = {}
-        if os.path.exists(self.path):
-            with open(self.path) as f:
-                self.stored = json.load(f)
+        self.stored = self.read()
+
+    def read(self):
+        if not os.path.exists(self.path):
+            return {}
+        with open(self.path) as f:
+            return json.load(f)
 
     def wanted(self, name):
         return any(fnmatch.fnmatch(name, pattern) for pattern in self.args.rows.split(","))
@@ -198,6 +201,7 @@ class Rows:
             for contender in opened.values():
                 contender.close()
         print(f"{name}: {time.time() - began:.0f} s", file=sys.stderr, flush=True)
+        self.stored = self.read()  # again: another call may have measured other rows meanwhile
         self.stored[name] = {"build": self.build, "rounds": self.args.rounds, "reports": reports}
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         with open(self.path + ".tmp", "w") as f:

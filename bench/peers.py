@@ -157,7 +157,7 @@ def report(measured, args):
             other = v.get(row.name.replace("bfloat16", "float32"), {}) if row.dtype == "bfloat16" else {}
             reference = best(other, "torch")
             lines.append([row.title(), *(alternate.spread(s[k]) if k in s else "" for k in ["residual", torch]), torch.split()[1] if torch else "",
-                          f"**{ratio(s, 'residual', torch)}**" if torch else "",
+                          f"**{ratio(s, 'residual', torch)}**" if torch and "residual" in s else "",
                           f"{statistics.median(s['residual']) / statistics.median(other[reference]):.2f}" if reference and "residual" in s else "",
                           *([alternate.spread(s[keras]), keras.split()[1], ratio(s, "residual", keras)] if keras else ["", "", ""])])
             if "direct" in s and torch:
