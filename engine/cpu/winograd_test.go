@@ -208,6 +208,8 @@ func TestWinogradRule(t *testing.T) {
 		{"avx2", "off", 3, 1, 32, 32, 64, 64, true, 0},
 		{"avx512_bf16", "auto", 3, 1, 32, 32, 64, 64, true, 2}, // in bfloat16
 		{"avx512_bf16", "on-4x4", 3, 1, 32, 32, 64, 64, true, 2},
+		{"avx512_bf16", "auto", 3, 1, 1, 8, 256, 256, false, 2},
+		{"avx512_bf16", "auto", 3, 1, 1, 4, 512, 512, false, 0},
 		{"avx512_bf16", "auto", 3, 1, 32, 32, 32, 64, true, 0},
 	} {
 		precision := "float32"
