@@ -110,7 +110,11 @@ func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, changing
 		size, products = 2, by2
 	}
 	rows := c.k.ConvTileOf(tiles(4), y[3]).Rows
-	if by4 := winograd4Planes*((tiles(4)+rows-1)/rows*rows) + 200; mode == winogradAuto && !bf16 && by4 < products {
+	weights = 200
+	if winograd4Planes*ch*oc <= winograd4Packed {
+		weights = 800
+	}
+	if by4 := winograd4Planes*((tiles(4)+rows-1)/rows*rows) + weights; mode == winogradAuto && !bf16 && by4 < products {
 		size = 4
 	}
 	return size

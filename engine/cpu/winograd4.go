@@ -61,6 +61,9 @@ func (c *compiler) winograd4Columns(ch, oc, at, depth int) winograd4Kernels {
 	}
 }
 
+// winograd4Packed is how many transformed numbers of a kernel may go through memory.
+const winograd4Packed = 1 << 20
+
 // winograd4Pass is a compiled convolution, forward or backward data.
 type winograd4Pass struct {
 	p              *Program
@@ -90,7 +93,6 @@ type winograd4Pass struct {
 func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Node, images, h, w, oh, ow, top, left, cSrc, cDst int, src, dst slot, turned bool, end *epilogue) error {
 	// The sums of a task, its transformed source and kernels come to about the
 	// second cache, here and below. Chains of 64 sums keep rounding small as well.
-	const packedFloats = 1 << 20 // transformed kernels that go through memory
 	wantTiles, wantDepth, wantColumns := 26, 64, 128
 	perImage := ((oh + 3) / 4) * ((ow + 3) / 4)
 	tile := c.k.ConvTileOf(images*perImage, cDst)
@@ -109,7 +111,7 @@ func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Nod
 	if rest := images - (v.groups-1)*group; rest != group {
 		v.last = newWinogradTiles(4, rest, h, w, oh, ow, top, left, cSrc, cDst)
 	}
-	packed := winograd4Planes*cSrc*cDst <= packedFloats
+	packed := winograd4Planes*cSrc*cDst <= winograd4Packed
 	if !packed {
 		wantTiles, wantColumns = 39, 64
 	}

@@ -208,6 +208,9 @@ func TestWinogradRule(t *testing.T) {
 		{"avx2", "off", 3, 1, 32, 32, 64, 64, true, 0},
 		{"avx512_bf16", "auto", 3, 1, 32, 32, 64, 64, true, 2}, // in bfloat16
 		{"avx512_bf16", "on-4x4", 3, 1, 32, 32, 64, 64, true, 2},
+		{"avx512", "auto", 3, 1, 1, 16, 128, 128, false, 2}, // few pixels, 36 planes of weights
+		{"avx512", "auto", 3, 1, 2, 16, 128, 128, false, 4},
+		{"avx512", "auto", 3, 1, 1, 32, 64, 64, false, 4},
 		{"avx512_bf16", "auto", 3, 1, 1, 8, 256, 256, false, 2},
 		{"avx512_bf16", "auto", 3, 1, 1, 4, 512, 512, false, 0},
 		{"avx512_bf16", "auto", 3, 1, 32, 32, 32, 64, true, 0},
