@@ -15,7 +15,6 @@ import (
 	"github.com/residual-ml/residual/graph"
 	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/loader"
-	"github.com/residual-ml/residual/model"
 	"github.com/residual-ml/residual/tensor"
 )
 
@@ -118,14 +117,11 @@ func writeCapsule(w io.Writer, c Capsule, g *graph.Graph, vars engine.Variables,
 	if b.Partners.Valid() {
 		tensors = append(tensors, safetensors.Named{Name: partnersTensor, Tensor: b.Partners}, safetensors.Named{Name: partnerWeightsTensor, Tensor: b.PartnerWeights})
 	}
-	for _, v := range g.Variables {
-		value, err := vars.Get(v.Name)
-		if err != nil {
-			return err
-		}
-		tensors = append(tensors, safetensors.Named{Name: variablePrefix + v.Name, Tensor: model.ToFile(value)})
+	variables, err := inFile(vars, g, variablePrefix)
+	if err != nil {
+		return err
 	}
-	return safetensors.Write(w, tensors, map[string]string{capsuleKey: string(text)})
+	return safetensors.Write(w, append(tensors, variables...), map[string]string{capsuleKey: string(text)})
 }
 
 // probe computes a step's forward and backward pass once more, without its

@@ -58,16 +58,15 @@ func (t *Trainer) save() (saved bool, err error) {
 		times = append(times, e.Seconds, e.ImagesPerSecond)
 	}
 	c.State = append(c.State, safetensors.Named{Name: clockTensor, Tensor: tensor.Of(times, len(times))})
-	for _, v := range t.graph.Variables {
-		value, err := t.vars.Get(v.Name)
-		if err != nil {
-			return false, err
-		}
-		named := safetensors.Named{Name: v.Name, Tensor: model.ToFile(value)}
+	variables, err := inFile(t.vars, t.graph, "")
+	if err != nil {
+		return false, err
+	}
+	for i, v := range t.graph.Variables {
 		if v.Variable.Role == graph.State {
-			c.State = append(c.State, named)
+			c.State = append(c.State, variables[i])
 		} else {
-			c.Weights = append(c.Weights, named)
+			c.Weights = append(c.Weights, variables[i])
 		}
 	}
 	if err := t.run.SaveCheckpoint(lastCheckpoint, c); err != nil {
@@ -77,6 +76,32 @@ func (t *Trainer) save() (saved bool, err error) {
 	t.savedAt = t.at.GlobalStep
 	t.observe(Saved{t.at.Epoch, t.at.GlobalStep})
 	return true, nil
+}
+
+// inFile are a graph's variables as they go to a file, under their names after a
+// prefix. They are read one by one when they are written: together they would be
+// copies of all weights and moments.
+func inFile(vars engine.Variables, g *graph.Graph, prefix string) ([]safetensors.Named, error) {
+	var all []safetensors.Named
+	var precision tensor.DType // the engine's, of all variables
+	for i, v := range g.Variables {
+		get := func() (tensor.Tensor, error) {
+			value, err := vars.Get(v.Name)
+			if err != nil {
+				return value, err
+			}
+			return model.ToFile(value), nil
+		}
+		if i == 0 {
+			first, err := get()
+			if err != nil {
+				return nil, err
+			}
+			precision = first.DType()
+		}
+		all = append(all, safetensors.Named{Name: prefix + v.Name, Later: &safetensors.Later{DType: precision, Shape: model.FileShape(v.Shape), Get: get}})
+	}
+	return all, nil
 }
 
 var errNotSaved = errors.New("the run directory cannot be written")

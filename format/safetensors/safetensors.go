@@ -22,6 +22,35 @@ import (
 type Named struct {
 	Name   string
 	Tensor tensor.Tensor
+	Later  *Later // for Write, in place of Tensor
+}
+
+// Later is a tensor that Write asks for when its turn comes, so that not all need
+// be in memory at once.
+type Later struct {
+	DType tensor.DType
+	Shape tensor.Shape
+	Get   func() (tensor.Tensor, error)
+}
+
+// kind is what the header says of a tensor.
+func (n Named) kind() (tensor.DType, tensor.Shape) {
+	if n.Later != nil {
+		return n.Later.DType, n.Later.Shape
+	}
+	return n.Tensor.DType(), n.Tensor.Shape()
+}
+
+// value is the tensor, now.
+func (n Named) value() (tensor.Tensor, error) {
+	if n.Later == nil {
+		return n.Tensor, nil
+	}
+	t, err := n.Later.Get()
+	if err == nil && (!t.Valid() || t.DType() != n.Later.DType || !t.Shape().Equal(n.Later.Shape)) {
+		return t, fmt.Errorf("it is %v %v, was to be %v %v", t.DType(), t.Shape(), n.Later.DType, n.Later.Shape)
+	}
+	return t, err
 }
 
 // File is the content of a safetensors file.
@@ -42,7 +71,7 @@ func (f *File) Tensor(name string) (t tensor.Tensor, ok bool) {
 func (f *File) Tensors() []Named {
 	out := make([]Named, len(f.Names))
 	for i, name := range f.Names {
-		out[i] = Named{name, f.tensors[name]}
+		out[i] = Named{Name: name, Tensor: f.tensors[name]}
 	}
 	return out
 }

@@ -25,19 +25,19 @@ func everything() []Named {
 		long[i] = float32(i) * 0.37
 	}
 	return []Named{
-		{"u8", tensor.Of([]uint8{1, 2, 255}, 3)},
-		{"f64", tensor.Of([]float64{0.1, math.Inf(-1), 1e300}, 3, 1)},
-		{"long", tensor.Of(long, len(long))},
-		{"f16", tensor.OfBits(tensor.Float16, []uint16{0x3c00, 0x7e01}, 2)},
-		{"i8", tensor.Of([]int8{-128, 127}, 2)},
-		{"bf16", tensor.OfBits(tensor.BFloat16, []uint16{0xff80}, 1)},
-		{"i64", tensor.Of([]int64{math.MinInt64}, 1)},
-		{"i32", tensor.Of([]int32{math.MinInt32, 5}, 1, 2)},
-		{"i16", tensor.Of([]int16{-3, 4}, 2)},
-		{"bool", tensor.New(tensor.Bool, 3)},
-		{"scalar", tensor.Scalar(3.5)},
-		{"empty", tensor.New(tensor.Float32, 3, 0, 2)},
-		{`ünïcode "quoted" <&>` + "\u2028\n", tensor.Of([]uint8{9}, 1)},
+		{Name: "u8", Tensor: tensor.Of([]uint8{1, 2, 255}, 3)},
+		{Name: "f64", Tensor: tensor.Of([]float64{0.1, math.Inf(-1), 1e300}, 3, 1)},
+		{Name: "long", Tensor: tensor.Of(long, len(long))},
+		{Name: "f16", Tensor: tensor.OfBits(tensor.Float16, []uint16{0x3c00, 0x7e01}, 2)},
+		{Name: "i8", Tensor: tensor.Of([]int8{-128, 127}, 2)},
+		{Name: "bf16", Tensor: tensor.OfBits(tensor.BFloat16, []uint16{0xff80}, 1)},
+		{Name: "i64", Tensor: tensor.Of([]int64{math.MinInt64}, 1)},
+		{Name: "i32", Tensor: tensor.Of([]int32{math.MinInt32, 5}, 1, 2)},
+		{Name: "i16", Tensor: tensor.Of([]int16{-3, 4}, 2)},
+		{Name: "bool", Tensor: tensor.New(tensor.Bool, 3)},
+		{Name: "scalar", Tensor: tensor.Scalar(3.5)},
+		{Name: "empty", Tensor: tensor.New(tensor.Float32, 3, 0, 2)},
+		{Name: `ünïcode "quoted" <&>` + "\u2028\n", Tensor: tensor.Of([]uint8{9}, 1)},
 	}
 }
 
@@ -97,6 +97,39 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// Tensors that are asked for one by one make the same file; one that is not what
+// was said, or cannot be had, is an error.
+func TestLater(t *testing.T) {
+	want := everything()
+	later := slices.Clone(want)
+	asked := 0
+	for i, n := range want {
+		get := func() (tensor.Tensor, error) {
+			asked++
+			return n.Tensor, nil
+		}
+		later[i] = Named{Name: n.Name, Later: &Later{DType: n.Tensor.DType(), Shape: n.Tensor.Shape(), Get: get}}
+	}
+	if !bytes.Equal(encode(t, later, nil), encode(t, want, nil)) {
+		t.Error("other bytes")
+	}
+	if asked != len(want) {
+		t.Errorf("%d tensors were asked for %d times", len(want), asked)
+	}
+	for what, got := range map[string]tensor.Tensor{"shape": tensor.New(tensor.Float32, 3, 1), "float64": tensor.New(tensor.Float64, 3), "gone": {}} {
+		get := func() (tensor.Tensor, error) {
+			if what == "gone" {
+				return got, errors.New("gone")
+			}
+			return got, nil
+		}
+		err := Write(io.Discard, []Named{{Name: "x", Later: &Later{DType: tensor.Float32, Shape: tensor.Shape{3}, Get: get}}}, nil)
+		if err == nil || !strings.Contains(err.Error(), `"x"`) || what == "gone" && !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: error %v", what, err)
+		}
+	}
+}
+
 // Mapped files are read in place, so every tensor must lie at a multiple of its
 // element size from the start of the file.
 func TestAlignment(t *testing.T) {
@@ -144,7 +177,7 @@ func TestReadsReference(t *testing.T) {
 		if !ok {
 			t.Fatalf("unexpected tensor %q", name)
 		}
-		tensors = append(tensors, Named{name, x})
+		tensors = append(tensors, Named{Name: name, Tensor: x})
 	}
 	if len(tensors) != len(want) {
 		t.Errorf("%d tensors, want %d", len(tensors), len(want))
@@ -261,10 +294,10 @@ func TestOrderIsThatOfTheHeader(t *testing.T) {
 func TestWriteRefuses(t *testing.T) {
 	one := tensor.Scalar(1)
 	for want, tensors := range map[string][]Named{
-		"reserved":       {{"__metadata__", one}},
-		"not UTF-8":      {{"a\xff", one}},
-		"duplicate name": {{"a", one}, {"a", one}},
-		"has no data":    {{"a", tensor.Tensor{}}},
+		"reserved":       {{Name: "__metadata__", Tensor: one}},
+		"not UTF-8":      {{Name: "a\xff", Tensor: one}},
+		"duplicate name": {{Name: "a", Tensor: one}, {Name: "a", Tensor: one}},
+		"has no data":    {{Name: "a", Tensor: tensor.Tensor{}}},
 	} {
 		var b bytes.Buffer
 		err := Write(&b, tensors, nil)
@@ -420,7 +453,7 @@ func FuzzHeader(f *testing.F) {
 
 func BenchmarkReadWrite(b *testing.B) {
 	// The weights of ResNet-18 as one tensor: 44.7 MB.
-	tensors := []Named{{"w", tensor.New(tensor.Float32, 11_183_562)}}
+	tensors := []Named{{Name: "w", Tensor: tensor.New(tensor.Float32, 11_183_562)}}
 	data := encode(b, tensors, nil)
 	b.Run("read", func(b *testing.B) {
 		b.SetBytes(int64(len(data)))

@@ -27,11 +27,21 @@ func Write(w io.Writer, tensors []Named, metadata map[string]string) error {
 		return fmt.Errorf("safetensors: writing the header: %w", err)
 	}
 	for _, n := range stored {
-		if err := writeElements(w, n.Tensor); err != nil {
+		t, err := n.value()
+		if err == nil {
+			err = writeElements(w, t)
+		}
+		if err != nil {
 			return fmt.Errorf("safetensors: writing tensor %q: %w", n.Name, err)
 		}
 	}
 	return nil
+}
+
+// bytes is the size of a tensor's data.
+func (n Named) bytes() int64 {
+	dtype, shape := n.kind()
+	return int64(shape.Elements()) * int64(dtype.Size())
 }
 
 // layOut returns the header with its length prefix, and the tensors in the order
@@ -46,7 +56,7 @@ func layOut(tensors []Named, metadata map[string]string) (header []byte, stored 
 			return nil, nil, fmt.Errorf("tensor %q: the name is not UTF-8", n.Name)
 		case seen[n.Name]:
 			return nil, nil, fmt.Errorf("tensor %q: duplicate name", n.Name)
-		case !n.Tensor.Valid():
+		case n.Later == nil && !n.Tensor.Valid():
 			return nil, nil, fmt.Errorf("tensor %q: has no data", n.Name)
 		}
 		seen[n.Name] = true
@@ -54,13 +64,15 @@ func layOut(tensors []Named, metadata map[string]string) (header []byte, stored 
 
 	stored = slices.Clone(tensors)
 	slices.SortStableFunc(stored, func(a, b Named) int {
-		return cmp.Compare(b.Tensor.DType().Size(), a.Tensor.DType().Size())
+		x, _ := a.kind()
+		y, _ := b.kind()
+		return cmp.Compare(y.Size(), x.Size())
 	})
 	begin := make(map[string]int64, len(stored))
 	at := int64(0)
 	for _, n := range stored {
 		begin[n.Name] = at
-		at += int64(n.Tensor.Len()) * int64(n.Tensor.DType().Size())
+		at += n.bytes()
 	}
 
 	var b bytes.Buffer
@@ -80,13 +92,14 @@ func layOut(tensors []Named, metadata map[string]string) (header []byte, stored 
 		if i > 0 || metadata != nil {
 			b.WriteByte(',')
 		}
-		dtype, err := dtypeName(n.Tensor.DType())
+		kind, shape := n.kind()
+		dtype, err := dtypeName(kind)
 		if err != nil {
 			return nil, nil, fmt.Errorf("tensor %q: %w", n.Name, err)
 		}
 		writeJSON(&b, n.Name)
-		fmt.Fprintf(&b, `:{"dtype":%q,"shape":%v,"data_offsets":[%d,%d]}`, dtype, n.Tensor.Shape(),
-			begin[n.Name], begin[n.Name]+int64(n.Tensor.Len())*int64(n.Tensor.DType().Size()))
+		fmt.Fprintf(&b, `:{"dtype":%q,"shape":%v,"data_offsets":[%d,%d]}`, dtype, shape,
+			begin[n.Name], begin[n.Name]+n.bytes())
 	}
 	b.WriteByte('}')
 	for b.Len()%8 != 0 {
