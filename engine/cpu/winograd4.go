@@ -93,7 +93,7 @@ type winograd4Pass struct {
 func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Node, images, h, w, oh, ow, top, left, cSrc, cDst int, src, dst slot, turned bool, end *epilogue) error {
 	// The sums of a task, its transformed source and kernels come to about the
 	// second cache, here and below. Chains of 64 sums keep rounding small as well.
-	wantTiles, wantDepth, wantColumns := 26, 64, 128
+	wantTiles, wantDepth, wantColumns := 16, 64, 128
 	perImage := ((oh + 3) / 4) * ((ow + 3) / 4)
 	tile := c.k.ConvTileOf(images*perImage, cDst)
 	v := &winograd4Pass{
@@ -113,7 +113,7 @@ func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Nod
 	}
 	packed := winograd4Planes*cSrc*cDst <= winograd4Packed
 	if !packed {
-		wantTiles, wantColumns = 39, 64
+		wantTiles, wantColumns = 39, 32
 	}
 	v.tilesPerTask = max(wantTiles/tile.Rows, 1) * tile.Rows
 	v.depth = min(wantDepth, cSrc)
@@ -256,7 +256,7 @@ func (c *compiler) lowerWinograd4Weights(n *graph.Node) error {
 	if err := checkImages(x, dy); err != nil {
 		return err
 	}
-	const wantChannels, wantColumns, wantTiles, wantTasks = 64, 64, 26, 16
+	const wantChannels, wantColumns, wantTiles, wantTasks = 64, 64, 40, 16
 	tile := c.k.OuterTileFor(ch, oc)
 	v := &winograd4Weights{
 		p: c.p, tile: tile, x: c.slotOf[x.ID], dy: c.slotOf[dy.ID], c: ch, oc: oc,
@@ -267,9 +267,8 @@ func (c *compiler) lowerWinograd4Weights(n *graph.Node) error {
 	v.panels = min(max(wantColumns/tile.Cols, 1), (oc+tile.Cols-1)/tile.Cols)
 	v.columns = v.panels * tile.Cols
 	v.groupsX, v.groupsDy = (ch+v.channels-1)/v.channels, (oc+v.columns-1)/v.columns
-	v.tilesPerBlock = wantTiles
 	perImage := ((oh + 3) / 4) * ((ow + 3) / 4)
-	group := min((v.tilesPerBlock+perImage-1)/perImage, images)
+	group := min(max(wantTiles/perImage, 1), images)
 	if max(group*v.xStep, group*v.dyStep) > math.MaxInt32 {
 		return errTooLarge
 	}
@@ -280,8 +279,8 @@ func (c *compiler) lowerWinograd4Weights(n *graph.Node) error {
 	if rest := images - (v.groups-1)*group; rest != group {
 		v.last = newWinogradTiles(4, rest, h, w, oh, ow, pad.Top, pad.Left, ch, oc)
 	}
-	v.tilesPerBlock = min(v.tilesPerBlock, v.tables.tiles())
-	v.chunks = (v.tables.tiles() + v.tilesPerBlock - 1) / v.tilesPerBlock
+	v.chunks = (v.tables.tiles() + wantTiles - 1) / wantTiles
+	v.tilesPerBlock = (v.tables.tiles() + v.chunks - 1) / v.chunks
 	v.blocks = (v.groups-1)*v.chunks + (v.last.tiles()+v.tilesPerBlock-1)/v.tilesPerBlock
 	v.shards = min((wantTasks+v.groupsX*v.groupsDy-1)/(v.groupsX*v.groupsDy), v.blocks)
 
