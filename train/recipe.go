@@ -169,7 +169,7 @@ var recipes = []Recipe{
 		// the mean of 1000 runs of 9.9 epochs). There the loss is a sum over 1024
 		// pictures, the rate 11.5/(1024·(1+1/(1-0.85))) and the decay 0.0153·1024/11.5;
 		// of the mean that is a rate of 1.5 and a decay of 0.00133. Twelve epochs, as
-		// 45,000 pictures in ten were not enough: docs/decisions/0019-speedrun.md.
+		// 45,000 pictures in ten were not enough: docs/decisions/0020-speedrun.md.
 		Name:       "speedrun94",
 		About:      "a small residual network with a whitening stem in twelve epochs, after the CIFAR-10 speed records of Page, hlb-CIFAR10 and airbench",
 		Model:      "resnet8w",
