@@ -111,7 +111,7 @@ func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, changing
 	}
 	rows := c.k.ConvTileOf(tiles(4), y[3]).Rows
 	weights = 200
-	if winograd4Planes*ch*oc <= winograd4Packed {
+	if !changing && winograd4Planes*ch*oc <= winograd4Packed {
 		weights = 800
 	}
 	if by4 := winograd4Planes*((tiles(4)+rows-1)/rows*rows) + weights; mode == winogradAuto && !bf16 && by4 < products {
