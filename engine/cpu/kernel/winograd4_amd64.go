@@ -64,6 +64,8 @@ var winograd4AVX512 = winograd4AVX2.after(16, Winograd{
 
 // winograd4Constants are the factors of the transforms, each as often as a vector
 // of AVX2 has elements. The files of assembly name the rows.
+//
+//lint:ignore U1000 assembly alone reads them
 var winograd4Constants = func() (rows [15][8]float32) {
 	const a, b, u, v = winograd4A, winograd4B, winograd4U, winograd4V
 	for i, x := range [15]float32{
