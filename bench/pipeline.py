@@ -23,11 +23,11 @@ from alternate import Once
 ROWS = {
     "tutorial": ("resnet18", "keras", 32, "float32", 16, ["--recipe=tutorial"]),
     "tutorial-bfloat16": ("resnet18", "keras", 32, "bfloat16", 24, ["--recipe=tutorial"]),
-    "fast": ("resnet20", "torch", 128, "float32", 32, ["--recipe=fast", "--score-test=off"]),
-    "fast-bfloat16": ("resnet20", "torch", 128, "bfloat16", 32, ["--recipe=fast", "--score-test=off"]),
-    # The augmentation of speedrun94 on the small network, where it weighs most.
-    "speedrun94-augment": ("resnet20", "torch", 128, "float32", 32,
-                           ["--recipe=fast", "--score-test=off", "--pad-crop=0", "--flip=false", "--translate=4", "--alternating-flip", "--cutout=8"]),
+    "he2015": ("resnet20", "torch", 128, "float32", 32, ["--recipe=he2015", "--score-test=off"]),
+    "he2015-bfloat16": ("resnet20", "torch", 128, "bfloat16", 32, ["--recipe=he2015", "--score-test=off"]),
+    # More augmentation on the small network, where it weighs most.
+    "he2015-augment": ("resnet20", "torch", 128, "bfloat16", 32,
+                       ["--recipe=he2015", "--score-test=off", "--pad-crop=0", "--flip=false", "--translate=4", "--alternating-flip", "--cutout=8"]),
 }
 
 

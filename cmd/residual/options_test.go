@@ -26,7 +26,7 @@ func TestDefaultNetwork(t *testing.T) {
 		{[]string{"--model=resnet18"}, "cpu/generic", "resnet18", false},
 		{[]string{"--model=resnet20"}, "cpu/generic", "resnet20", false},
 		{[]string{"--blocks=1", "--filters=4"}, "cpu/generic", "resnet18-blocks1-filters4", false},
-		{[]string{"--recipe=fast"}, "cpu/generic", "resnet20", false},
+		{[]string{"--recipe=fast"}, "cpu/generic", "resnet8w", false},
 	} {
 		var o trainOptions
 		cfg := resolved(t, &o, c.args)
