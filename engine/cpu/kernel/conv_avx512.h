@@ -66,41 +66,35 @@
 // TAP sets the source rows, the weights and the index for the tap record at tap,
 // and moves to the next record.
 #define TAP \
-	MOVQ tap-8(SP), DI        \
-	ROW(0, R8)                \
-	ROW(1, R9)                \
-	ROW(2, R10)               \
-	ROW(3, R11)               \
-	ROW(4, R12)               \
-	ROW(5, R13)               \
-	ROW(6, R14)               \
-	ROW(7, R15)               \
-	ROW(8, AX)                \
-	ROW(9, BX)                \
-	ROW(10, DX)               \
-	ROW(11, SI)               \
-	ROW(12, BP)               \
-	MOVLQSX (DI), CX          \
-	ADDQ $60, DI              \
-	MOVQ DI, tap-8(SP)        \
-	MOVQ wei_base+128(FP), DI \
-	LEAQ (DI)(CX*4), DI       \
-	MOVQ c+120(FP), CX        \
-	NEGQ CX
+	MOVQ tap-8(SP), DI \
+	SHORTSOURCES       \
+	ROW(8, AX)         \
+	ROW(9, BX)         \
+	ROW(10, DX)        \
+	ROW(11, SI)        \
+	ROW(12, BP)        \
+	WEIGHTS(60)
 
 // TAPSHORT is TAP for the tile of 8 rows.
 #define TAPSHORT \
-	MOVQ tap-8(SP), DI        \
-	ROW(0, R8)                \
-	ROW(1, R9)                \
-	ROW(2, R10)               \
-	ROW(3, R11)               \
-	ROW(4, R12)               \
-	ROW(5, R13)               \
-	ROW(6, R14)               \
-	ROW(7, R15)               \
+	MOVQ tap-8(SP), DI \
+	SHORTSOURCES       \
+	WEIGHTS(40)
+
+#define SHORTSOURCES \
+	ROW(0, R8)  \
+	ROW(1, R9)  \
+	ROW(2, R10) \
+	ROW(3, R11) \
+	ROW(4, R12) \
+	ROW(5, R13) \
+	ROW(6, R14) \
+	ROW(7, R15)
+
+// WEIGHTS is the part of TAP after the rows; a record has so many bytes.
+#define WEIGHTS(record) \
 	MOVLQSX (DI), CX          \
-	ADDQ $40, DI              \
+	ADDQ $record, DI          \
 	MOVQ DI, tap-8(SP)        \
 	MOVQ wei_base+128(FP), DI \
 	LEAQ (DI)(CX*4), DI       \
@@ -121,6 +115,40 @@
 	MOVQ zero_base+72(FP), DX \
 	LEAQ (DX)(CX*4), DX       \
 	MOVQ DX, zero-32(SP)
+
+// SHORTROWS, WIDEROWS and NARROWROWS do something with every row of a tile.
+#define SHORTROWS(do) \
+	do(0, Z0, Z1) \
+	do(1, Z2, Z3) \
+	do(2, Z4, Z5) \
+	do(3, Z6, Z7) \
+	do(4, Z8, Z9) \
+	do(5, Z10, Z11) \
+	do(6, Z12, Z13) \
+	do(7, Z14, Z15)
+
+#define WIDEROWS(do) \
+	SHORTROWS(do) \
+	do(8, Z16, Z17) \
+	do(9, Z18, Z19) \
+	do(10, Z20, Z21) \
+	do(11, Z22, Z23) \
+	do(12, Z24, Z25)
+
+#define NARROWROWS(do) \
+	do(0, Z0) \
+	do(1, Z1) \
+	do(2, Z2) \
+	do(3, Z3) \
+	do(4, Z4) \
+	do(5, Z5) \
+	do(6, Z6) \
+	do(7, Z7) \
+	do(8, Z8) \
+	do(9, Z9) \
+	do(10, Z10) \
+	do(11, Z11) \
+	do(12, Z12)
 
 #define DSTROW(r) \
 	MOVLQSX (4*r)(SI), CX \

@@ -81,6 +81,19 @@ done:
 	NOTQ  AX                   \
 	KMOVW AX, K1
 
+// SUM sets Z0 to 16 sums with their bias, not less than before.
+#define SUM \
+	VMOVUPS (R12)(AX*4), Z0    \
+	VADDPS  (DX)(AX*4), Z0, Z0 \
+	VMAXPS  Z0, Z6, Z0
+
+// SUMTAIL is SUM of the channels of K1.
+#define SUMTAIL \
+	VMOVUPS.Z (R12)(AX*4), K1, Z0 \
+	VMOVUPS.Z (DX)(AX*4), K1, Z1  \
+	VADDPS    Z1, Z0, Z0          \
+	VMAXPS    Z0, Z6, Z0
+
 // func epilogueAVX512(dst, src []float32, from, at []int32, add, bias []float32, before, after float32)
 TEXT ·epilogueAVX512(SB), NOSPLIT, $0-152
 	VBROADCASTSS before+144(FP), Z6
@@ -91,9 +104,7 @@ TEXT ·epilogueAVX512(SB), NOSPLIT, $0-152
 plain:
 	SUBQ    $16, R11
 	JLT     plainTail
-	VMOVUPS (R12)(AX*4), Z0
-	VADDPS  (DX)(AX*4), Z0, Z0
-	VMAXPS  Z0, Z6, Z0
+	SUM
 	VMAXPS  Z0, Z7, Z0
 	VMOVUPS Z0, (R13)(AX*4)
 	ADDQ    $16, AX
@@ -102,10 +113,7 @@ plain:
 plainTail:
 	CMPQ      R11, $-16
 	JE        next
-	VMOVUPS.Z (R12)(AX*4), K1, Z0
-	VMOVUPS.Z (DX)(AX*4), K1, Z1
-	VADDPS    Z1, Z0, Z0
-	VMAXPS    Z0, Z6, Z0
+	SUMTAIL
 	VMAXPS    Z0, Z7, Z0
 	VMOVUPS   Z0, K1, (R13)(AX*4)
 	JMP       next
@@ -113,9 +121,7 @@ plainTail:
 adding:
 	SUBQ    $16, R11
 	JLT     addTail
-	VMOVUPS (R12)(AX*4), Z0
-	VADDPS  (DX)(AX*4), Z0, Z0
-	VMAXPS  Z0, Z6, Z0
+	SUM
 	VADDPS  (R15)(AX*4), Z0, Z0
 	VMAXPS  Z0, Z7, Z0
 	VMOVUPS Z0, (R13)(AX*4)
@@ -125,11 +131,8 @@ adding:
 addTail:
 	CMPQ      R11, $-16
 	JE        next
-	VMOVUPS.Z (R12)(AX*4), K1, Z0
-	VMOVUPS.Z (DX)(AX*4), K1, Z1
+	SUMTAIL
 	VMOVUPS.Z (R15)(AX*4), K1, Z2
-	VADDPS    Z1, Z0, Z0
-	VMAXPS    Z0, Z6, Z0
 	VADDPS    Z2, Z0, Z0
 	VMAXPS    Z0, Z7, Z0
 	VMOVUPS   Z0, K1, (R13)(AX*4)
@@ -152,9 +155,7 @@ TEXT ·epilogueBF16AVX512(SB), NOSPLIT, $0-152
 plain:
 	SUBQ    $16, R11
 	JLT     plainTail
-	VMOVUPS (R12)(AX*4), Z0
-	VADDPS  (DX)(AX*4), Z0, Z0
-	VMAXPS  Z0, Z6, Z0
+	SUM
 	VMAXPS  Z0, Z7, Z0
 	NARROW1(0, 0)
 	VMOVUPS Y0, (R13)(AX*2)
@@ -164,10 +165,7 @@ plain:
 plainTail:
 	CMPQ      R11, $-16
 	JE        next
-	VMOVUPS.Z (R12)(AX*4), K1, Z0
-	VMOVUPS.Z (DX)(AX*4), K1, Z1
-	VADDPS    Z1, Z0, Z0
-	VMAXPS    Z0, Z6, Z0
+	SUMTAIL
 	VMAXPS    Z0, Z7, Z0
 	NARROW1(0, 0)
 	VMOVDQU16 Y0, K1, (R13)(AX*2)
@@ -176,9 +174,7 @@ plainTail:
 adding:
 	SUBQ      $16, R11
 	JLT       addTail
-	VMOVUPS   (R12)(AX*4), Z0
-	VADDPS    (DX)(AX*4), Z0, Z0
-	VMAXPS    Z0, Z6, Z0
+	SUM
 	VPMOVZXWD (R15)(AX*2), Z1
 	VPSLLD    $16, Z1, Z1
 	VADDPS    Z1, Z0, Z0
@@ -191,12 +187,9 @@ adding:
 addTail:
 	CMPQ        R11, $-16
 	JE          next
-	VMOVUPS.Z   (R12)(AX*4), K1, Z0
-	VMOVUPS.Z   (DX)(AX*4), K1, Z1
+	SUMTAIL
 	VPMOVZXWD.Z (R15)(AX*2), K1, Z2
 	VPSLLD      $16, Z2, Z2
-	VADDPS      Z1, Z0, Z0
-	VMAXPS      Z0, Z6, Z0
 	VADDPS      Z2, Z0, Z0
 	VMAXPS      Z0, Z7, Z0
 	NARROW1(0, 0)

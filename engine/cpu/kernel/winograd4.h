@@ -67,22 +67,23 @@
 	VFNMADD231PS (R12)(AX*1), V12, m    \
 	VFMADD231PS (R13)(AX*1), V13, m
 
-// ROWPAIR stores x4 - c·x2 ± d·(x3 - c·x1).
-#define ROWPAIR(x1, x2, x3, x4, c, d, p, m) \
-	VMOVAPS x4, V12            \
-	VMOVAPS x3, V13            \
-	VFNMADD231PS c, x2, V12    \
-	VFNMADD231PS c, x1, V13    \
-	VMOVAPS V12, V14           \
-	VFMADD231PS d, V13, V12    \
-	VFNMADD231PS d, V13, V14   \
-	VMOVUPS V12, p             \
+// ROWPAIR stores e0 + c·e1 ± d·(o0 + c·o1), or with VFNMADD231PS for add, e0 - c·e1 ±
+// d·(o0 - c·o1).
+#define ROWPAIR(add, e0, e1, o0, o1, c, d, p, m) \
+	VMOVAPS e0, V12           \
+	VMOVAPS o0, V13           \
+	add c, e1, V12            \
+	add c, o1, V13            \
+	VMOVAPS V12, V14          \
+	VFMADD231PS d, V13, V12   \
+	VFNMADD231PS d, V13, V14  \
+	VMOVUPS V12, p            \
 	VMOVUPS V14, m
 
 // INPUTROW stores a row times B.
 #define INPUTROW(to, x0, x1, x2, x3, x4, x5) \
-	ROWPAIR(x1, x2, x3, x4, CB2, CA, (to)(R9*1), (to)(R9*2))  \
-	ROWPAIR(x1, x2, x3, x4, CA2, CB, (to)(R10*1), (to)(R9*4)) \
+	ROWPAIR(VFNMADD231PS, x4, x2, x3, x1, CB2, CA, (to)(R9*1), (to)(R9*2))  \
+	ROWPAIR(VFNMADD231PS, x4, x2, x3, x1, CA2, CB, (to)(R10*1), (to)(R9*4)) \
 	VFNMADD231PS CS, x2, x4    \
 	VFNMADD231PS CS, x3, x5    \
 	VFMADD231PS CP, x0, x4     \
@@ -178,21 +179,10 @@ done:
 	VFMADD231PS (R14)(AX*1), V12, V14  \
 	BOTH(V14, p, m)
 
-#define GRADIENTROWPAIR(x0, x1, x2, x3, c, d, p, m) \
-	VMOVAPS x0, V12            \
-	VMOVAPS x1, V13            \
-	VFMADD231PS c, x2, V12     \
-	VFMADD231PS c, x3, V13     \
-	VMOVAPS V12, V14           \
-	VFMADD231PS d, V13, V12    \
-	VFNMADD231PS d, V13, V14   \
-	VMOVUPS V12, p             \
-	VMOVUPS V14, m
-
 // GRADIENTROW stores a row times Aᵀ.
 #define GRADIENTROW(to, x0, x1, x2, x3) \
-	GRADIENTROWPAIR(x0, x1, x2, x3, CA2, CA, (to)(R9*1), (to)(R9*2))  \
-	GRADIENTROWPAIR(x0, x1, x2, x3, CB2, CB, (to)(R10*1), (to)(R9*4)) \
+	ROWPAIR(VFMADD231PS, x0, x2, x1, x3, CA2, CA, (to)(R9*1), (to)(R9*2))  \
+	ROWPAIR(VFMADD231PS, x0, x2, x1, x3, CB2, CB, (to)(R10*1), (to)(R9*4)) \
 	VMOVUPS x0, (to)           \
 	VMOVUPS x3, (to)(R15*1)
 

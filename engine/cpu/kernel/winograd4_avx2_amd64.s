@@ -1,8 +1,9 @@
 //go:build !purego
 
 #include "textflag.h"
+#include "vectors_avx2.h"
 
-// What winograd4.h calls its functions, registers and constants.
+// What winograd4.h calls its functions and constants.
 
 #define INPUT ·winograd4InputAVX2
 #define GRADIENT ·winograd4GradientAVX2
@@ -10,24 +11,6 @@
 #define OUTPUTEPILOGUE ·winograd4OutputEpilogueAVX2
 #define WEIGHTS ·winograd4WeightsAVX2
 #define SUMS ·winograd4SumsAVX2
-#define LANES 8
-
-#define V0 Y0
-#define V1 Y1
-#define V2 Y2
-#define V3 Y3
-#define V4 Y4
-#define V5 Y5
-#define V6 Y6
-#define V7 Y7
-#define V8 Y8
-#define V9 Y9
-#define V10 Y10
-#define V11 Y11
-#define V12 Y12
-#define V13 Y13
-#define V14 Y14
-#define V15 Y15
 
 #define CA ·winograd4Constants+0(SB)
 #define CA2 ·winograd4Constants+32(SB)

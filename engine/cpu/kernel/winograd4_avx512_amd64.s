@@ -1,8 +1,9 @@
 //go:build !purego
 
 #include "textflag.h"
+#include "vectors_avx512.h"
 
-// What winograd4.h calls its functions, registers and constants.
+// What winograd4.h calls its functions and constants.
 
 #define INPUT ·winograd4InputAVX512
 #define GRADIENT ·winograd4GradientAVX512
@@ -10,24 +11,6 @@
 #define OUTPUTEPILOGUE ·winograd4OutputEpilogueAVX512
 #define WEIGHTS ·winograd4WeightsAVX512
 #define SUMS ·winograd4SumsAVX512
-#define LANES 16
-
-#define V0 Z0
-#define V1 Z1
-#define V2 Z2
-#define V3 Z3
-#define V4 Z4
-#define V5 Z5
-#define V6 Z6
-#define V7 Z7
-#define V8 Z8
-#define V9 Z9
-#define V10 Z10
-#define V11 Z11
-#define V12 Z12
-#define V13 Z13
-#define V14 Z14
-#define V15 Z15
 
 #define CA Z16
 #define CA2 Z17

@@ -1,45 +1,11 @@
 //go:build !purego
 
 #include "textflag.h"
+#include "vectors_avx2.h"
+#include "winograd2_float32.h"
 
 // The transforms of winograd.go, 8 channels at a time. AX is the offset of the
 // channels in bytes, R9 the size of a plane, R10 that of three.
-
-// POINTER sets p to element offset (4*i)(SI) of DX, or to none if it is NoPixel.
-#define POINTER(i, none, p) \
-	MOVLQSX (4*i)(SI), CX \
-	LEAQ    (DX)(CX*4), p \
-	TESTQ   CX, CX        \
-	CMOVQLT none, p
-
-#define SPILL(i) \
-	POINTER(i, R8, AX) \
-	MOVQ AX, (8*i)(SP)
-
-// COLUMN is Bᵀ times column j of the patch: a, b, c, d become its elements.
-#define COLUMN(j, a, b, c, d) \
-	MOVQ    (8*j)(SP), CX     \
-	MOVQ    (8*j+32)(SP), R12 \
-	MOVQ    (8*j+64)(SP), R13 \
-	MOVQ    (8*j+96)(SP), R14 \
-	VMOVUPS (CX)(AX*1), a     \
-	VMOVUPS (R12)(AX*1), b    \
-	VMOVUPS (R13)(AX*1), c    \
-	VSUBPS  (R14)(AX*1), b, d \
-	VSUBPS  c, a, a           \
-	VSUBPS  b, c, c           \
-	VADDPS  (R13)(AX*1), b, b
-
-// INPUTROW stores a row times B.
-#define INPUTROW(to, a, b, c, d) \
-	VSUBPS  c, a, a        \
-	VSUBPS  d, b, d        \
-	VMOVUPS a, (to)        \
-	VADDPS  c, b, a        \
-	VMOVUPS d, (to)(R10*1) \
-	VSUBPS  b, c, b        \
-	VMOVUPS a, (to)(R9*1)  \
-	VMOVUPS b, (to)(R9*2)
 
 // func winogradInputAVX2(dst, src, zero []float32, patches []int32, c, stride, plane int)
 // SI patch, BX patches left, DX src, R8 zero, DI dst, R11 dst of these channels,
@@ -107,15 +73,6 @@ done:
 	VZEROUPPER
 	RET
 
-// GRADIENTROW stores a row (a, b) times Aᵀ.
-#define GRADIENTROW(to, a, b) \
-	VADDPS  b, a, Y8       \
-	VSUBPS  b, a, Y9       \
-	VMOVUPS a, (to)        \
-	VMOVUPS Y8, (to)(R9*1) \
-	VMOVUPS Y9, (to)(R9*2) \
-	VMOVUPS b, (to)(R10*1)
-
 // func winogradGradientAVX2(dst, src, zero []float32, patches []int32, c, stride, plane int)
 // As winogradInputAVX2, with the four pointers in R12..R15 and the end of the channels at c.
 TEXT ·winogradGradientAVX2(SB), NOSPLIT, $8-120
@@ -173,87 +130,6 @@ channels:
 done:
 	VZEROUPPER
 	RET
-
-// OUTPUTCOLUMN is Aᵀ times a column.
-#define OUTPUTCOLUMN(m0, m1, m2, m3, s0, s1) \
-	VMOVUPS m1, Y8     \
-	VMOVUPS m2, Y9     \
-	VADDPS  m0, Y8, s0 \
-	VSUBPS  Y9, Y8, s1 \
-	VADDPS  Y9, s0, s0 \
-	VSUBPS  m3, s1, s1
-
-// OUTPUTROW stores a row times A at p and q, unless they are 0.
-#define OUTPUTROW(s0, s1, s2, s3, p, q, noP, noQ) \
-	VADDPS  s1, s0, Y8    \
-	VSUBPS  s2, s1, Y9    \
-	VADDPS  s2, Y8, Y8    \
-	VSUBPS  s3, Y9, Y9    \
-	TESTQ   p, p          \
-	JZ      noP           \
-	VMOVUPS Y8, (p)(AX*1) \
-	noP:                  \
-	TESTQ   q, q          \
-	JZ      noQ           \
-	VMOVUPS Y9, (q)(AX*1) \
-	noQ:
-
-// BIASCOLUMN is OUTPUTCOLUMN of a column whose second element gets the bias, Y12.
-#define BIASCOLUMN(m0, m1, m2, m3, s0, s1) \
-	VMOVUPS m1, Y8      \
-	VADDPS  Y12, Y8, Y8 \
-	VMOVUPS m2, Y9      \
-	VADDPS  m0, Y8, s0  \
-	VSUBPS  Y9, Y8, s1  \
-	VADDPS  Y9, s0, s0  \
-	VSUBPS  m3, s1, s1
-
-// LOWERROW is a row times A, not less than Y10.
-#define LOWERROW(s0, s1, s2, s3) \
-	VADDPS s1, s0, Y8  \
-	VSUBPS s2, s1, Y9  \
-	VADDPS s2, Y8, Y8  \
-	VSUBPS s3, Y9, Y9  \
-	VMAXPS Y8, Y10, Y8 \
-	VMAXPS Y9, Y10, Y9
-
-// ENDROW stores a row of LOWERROW at p and q, unless they are 0.
-#define ENDROW(p, q, noP, noQ) \
-	TESTQ   p, p          \
-	JZ      noP           \
-	VMOVUPS Y8, (p)(AX*1) \
-	noP:                  \
-	TESTQ   q, q          \
-	JZ      noQ           \
-	VMOVUPS Y9, (q)(AX*1) \
-	noQ:
-
-// ADDROW adds what lies CX from p and q, and stores no less than Y11.
-#define ADDROW(p, q, noP, noQ) \
-	TESTQ   p, p              \
-	JZ      noP               \
-	VADDPS  (p)(CX*1), Y8, Y8 \
-	VMAXPS  Y8, Y11, Y8       \
-	VMOVUPS Y8, (p)(AX*1)     \
-	noP:                      \
-	TESTQ   q, q              \
-	JZ      noQ               \
-	VADDPS  (q)(CX*1), Y9, Y9 \
-	VMAXPS  Y9, Y11, Y9       \
-	VMOVUPS Y9, (q)(AX*1)     \
-	noQ:
-
-// ENDCOLUMNS computes both rows before LOWERROW, with the bias at CX.
-#define ENDCOLUMNS \
-	VMOVUPS (CX)(AX*1), Y12                                               \
-	LEAQ    (R8)(AX*1), CX                                                \
-	LEAQ    (CX)(R9*4), DX                                                \
-	LEAQ    (DX)(R9*4), DI                                                \
-	LEAQ    (DI)(R9*4), R11                                               \
-	OUTPUTCOLUMN((CX), (DX), (DI), (R11), Y0, Y4)                         \
-	BIASCOLUMN((CX)(R9*1), (DX)(R9*1), (DI)(R9*1), (R11)(R9*1), Y1, Y5)   \
-	OUTPUTCOLUMN((CX)(R9*2), (DX)(R9*2), (DI)(R9*2), (R11)(R9*2), Y2, Y6) \
-	OUTPUTCOLUMN((CX)(R10*1), (DX)(R10*1), (DI)(R10*1), (R11)(R10*1), Y3, Y7)
 
 // func winogradOutputAVX2(dst, src []float32, at []int32, c, stride, plane int)
 // SI offsets of a tile, BX tiles left, R8 src, R12..R15 destinations or 0; CX, DX,
@@ -381,27 +257,6 @@ done:
 DATA halfAVX2<>+0(SB)/4, $0.5
 GLOBL halfAVX2<>(SB), RODATA|NOPTR, $4
 
-#define WEIGHTCOLUMN(g0, g1, g2, a, b, c, d) \
-	VMOVUPS g0, a       \
-	VMOVUPS g2, d       \
-	VMOVUPS g1, Y12     \
-	VADDPS  d, a, Y13   \
-	VADDPS  Y12, Y13, b \
-	VSUBPS  Y12, Y13, c \
-	VMULPS  Y15, b, b   \
-	VMULPS  Y15, c, c
-
-#define WEIGHTROW(to, a, b, c) \
-	VADDPS  c, a, Y12       \
-	VADDPS  b, Y12, Y13     \
-	VSUBPS  b, Y12, Y14     \
-	VMULPS  Y15, Y13, Y13   \
-	VMULPS  Y15, Y14, Y14   \
-	VMOVUPS a, (to)         \
-	VMOVUPS Y13, (to)(R9*1) \
-	VMOVUPS Y14, (to)(R9*2) \
-	VMOVUPS c, (to)(R10*1)
-
 // func winogradWeightsAVX2(dst, src []float32, n, tap, plane int)
 // SI, R11, R12 are three rows of taps, R8 the size of a tap, DI dst, BX elements left.
 TEXT ·winogradWeightsAVX2(SB), NOSPLIT, $0-72
@@ -441,27 +296,6 @@ elements:
 done:
 	VZEROUPPER
 	RET
-
-#define SUMCOLUMN(m0, m1, m2, m3, a, b, c) \
-	VMOVUPS m1, Y12       \
-	VMOVUPS m2, Y13       \
-	VADDPS  Y13, Y12, Y14 \
-	VSUBPS  Y13, Y12, b   \
-	VMULPS  Y15, Y14, Y14 \
-	VMULPS  Y15, b, b     \
-	VADDPS  m0, Y14, a    \
-	VSUBPS  m3, Y14, c
-
-#define SUMROW(to, a, b, c, d) \
-	VADDPS  c, b, Y12       \
-	VSUBPS  c, b, Y13       \
-	VMULPS  Y15, Y12, Y12   \
-	VMULPS  Y15, Y13, Y13   \
-	VADDPS  Y12, a, a       \
-	VSUBPS  d, Y12, Y12     \
-	VMOVUPS a, (to)         \
-	VMOVUPS Y13, (to)(R8*1) \
-	VMOVUPS Y12, (to)(R8*2)
 
 // func winogradSumsAVX2(dst, src []float32, n, tap, plane int)
 // SI, CX, DX, R11 are four rows of planes, DI, R12, R13 three rows of taps, R8 the

@@ -1,45 +1,11 @@
 //go:build !purego
 
 #include "textflag.h"
+#include "vectors_avx512.h"
+#include "winograd2_float32.h"
 
 // The transforms of winograd.go, 16 channels at a time. AX is the offset of the
 // channels in bytes, R9 the size of a plane, R10 that of three.
-
-// POINTER sets p to element offset (4*i)(SI) of DX, or to none if it is NoPixel.
-#define POINTER(i, none, p) \
-	MOVLQSX (4*i)(SI), CX \
-	LEAQ    (DX)(CX*4), p \
-	TESTQ   CX, CX        \
-	CMOVQLT none, p
-
-#define SPILL(i) \
-	POINTER(i, R8, AX) \
-	MOVQ AX, (8*i)(SP)
-
-// COLUMN is Bᵀ times column j of the patch: a, b, c, d become its elements.
-#define COLUMN(j, a, b, c, d) \
-	MOVQ    (8*j)(SP), CX     \
-	MOVQ    (8*j+32)(SP), R12 \
-	MOVQ    (8*j+64)(SP), R13 \
-	MOVQ    (8*j+96)(SP), R14 \
-	VMOVUPS (CX)(AX*1), a     \
-	VMOVUPS (R12)(AX*1), b    \
-	VMOVUPS (R13)(AX*1), c    \
-	VSUBPS  (R14)(AX*1), b, d \
-	VSUBPS  c, a, a           \
-	VSUBPS  b, c, c           \
-	VADDPS  (R13)(AX*1), b, b
-
-// INPUTROW stores a row times B.
-#define INPUTROW(to, a, b, c, d) \
-	VSUBPS  c, a, a        \
-	VSUBPS  d, b, d        \
-	VMOVUPS a, (to)        \
-	VADDPS  c, b, a        \
-	VMOVUPS d, (to)(R10*1) \
-	VSUBPS  b, c, b        \
-	VMOVUPS a, (to)(R9*1)  \
-	VMOVUPS b, (to)(R9*2)
 
 // func winogradInputAVX512(dst, src, zero []float32, patches []int32, c, stride, plane int)
 // SI patch, BX patches left, DX src, R8 zero, DI dst, R11 dst of these channels,
@@ -107,15 +73,6 @@ done:
 	VZEROUPPER
 	RET
 
-// GRADIENTROW stores a row (a, b) times Aᵀ.
-#define GRADIENTROW(to, a, b) \
-	VADDPS  b, a, Z8       \
-	VSUBPS  b, a, Z9       \
-	VMOVUPS a, (to)        \
-	VMOVUPS Z8, (to)(R9*1) \
-	VMOVUPS Z9, (to)(R9*2) \
-	VMOVUPS b, (to)(R10*1)
-
 // func winogradGradientAVX512(dst, src, zero []float32, patches []int32, c, stride, plane int)
 // As winogradInputAVX512, with the four pointers in R12..R15 and the end of the channels at c.
 TEXT ·winogradGradientAVX512(SB), NOSPLIT, $8-120
@@ -173,87 +130,6 @@ channels:
 done:
 	VZEROUPPER
 	RET
-
-// OUTPUTCOLUMN is Aᵀ times a column.
-#define OUTPUTCOLUMN(m0, m1, m2, m3, s0, s1) \
-	VMOVUPS m1, Z8     \
-	VMOVUPS m2, Z9     \
-	VADDPS  m0, Z8, s0 \
-	VSUBPS  Z9, Z8, s1 \
-	VADDPS  Z9, s0, s0 \
-	VSUBPS  m3, s1, s1
-
-// OUTPUTROW stores a row times A at p and q, unless they are 0.
-#define OUTPUTROW(s0, s1, s2, s3, p, q, noP, noQ) \
-	VADDPS  s1, s0, Z8    \
-	VSUBPS  s2, s1, Z9    \
-	VADDPS  s2, Z8, Z8    \
-	VSUBPS  s3, Z9, Z9    \
-	TESTQ   p, p          \
-	JZ      noP           \
-	VMOVUPS Z8, (p)(AX*1) \
-	noP:                  \
-	TESTQ   q, q          \
-	JZ      noQ           \
-	VMOVUPS Z9, (q)(AX*1) \
-	noQ:
-
-// BIASCOLUMN is OUTPUTCOLUMN of a column whose second element gets the bias, Z12.
-#define BIASCOLUMN(m0, m1, m2, m3, s0, s1) \
-	VMOVUPS m1, Z8      \
-	VADDPS  Z12, Z8, Z8 \
-	VMOVUPS m2, Z9      \
-	VADDPS  m0, Z8, s0  \
-	VSUBPS  Z9, Z8, s1  \
-	VADDPS  Z9, s0, s0  \
-	VSUBPS  m3, s1, s1
-
-// LOWERROW is a row times A, not less than Z10.
-#define LOWERROW(s0, s1, s2, s3) \
-	VADDPS s1, s0, Z8  \
-	VSUBPS s2, s1, Z9  \
-	VADDPS s2, Z8, Z8  \
-	VSUBPS s3, Z9, Z9  \
-	VMAXPS Z8, Z10, Z8 \
-	VMAXPS Z9, Z10, Z9
-
-// ENDROW stores a row of LOWERROW at p and q, unless they are 0.
-#define ENDROW(p, q, noP, noQ) \
-	TESTQ   p, p          \
-	JZ      noP           \
-	VMOVUPS Z8, (p)(AX*1) \
-	noP:                  \
-	TESTQ   q, q          \
-	JZ      noQ           \
-	VMOVUPS Z9, (q)(AX*1) \
-	noQ:
-
-// ADDROW adds what lies CX from p and q, and stores no less than Z11.
-#define ADDROW(p, q, noP, noQ) \
-	TESTQ   p, p              \
-	JZ      noP               \
-	VADDPS  (p)(CX*1), Z8, Z8 \
-	VMAXPS  Z8, Z11, Z8       \
-	VMOVUPS Z8, (p)(AX*1)     \
-	noP:                      \
-	TESTQ   q, q              \
-	JZ      noQ               \
-	VADDPS  (q)(CX*1), Z9, Z9 \
-	VMAXPS  Z9, Z11, Z9       \
-	VMOVUPS Z9, (q)(AX*1)     \
-	noQ:
-
-// ENDCOLUMNS computes both rows before LOWERROW, with the bias at CX.
-#define ENDCOLUMNS \
-	VMOVUPS (CX)(AX*1), Z12                                               \
-	LEAQ    (R8)(AX*1), CX                                                \
-	LEAQ    (CX)(R9*4), DX                                                \
-	LEAQ    (DX)(R9*4), DI                                                \
-	LEAQ    (DI)(R9*4), R11                                               \
-	OUTPUTCOLUMN((CX), (DX), (DI), (R11), Z0, Z4)                         \
-	BIASCOLUMN((CX)(R9*1), (DX)(R9*1), (DI)(R9*1), (R11)(R9*1), Z1, Z5)   \
-	OUTPUTCOLUMN((CX)(R9*2), (DX)(R9*2), (DI)(R9*2), (R11)(R9*2), Z2, Z6) \
-	OUTPUTCOLUMN((CX)(R10*1), (DX)(R10*1), (DI)(R10*1), (R11)(R10*1), Z3, Z7)
 
 // func winogradOutputAVX512(dst, src []float32, at []int32, c, stride, plane int)
 // SI offsets of a tile, BX tiles left, R8 src, R12..R15 destinations or 0; CX, DX,
@@ -381,27 +257,6 @@ done:
 DATA halfAVX512<>+0(SB)/4, $0.5
 GLOBL halfAVX512<>(SB), RODATA|NOPTR, $4
 
-#define WEIGHTCOLUMN(g0, g1, g2, a, b, c, d) \
-	VMOVUPS g0, a       \
-	VMOVUPS g2, d       \
-	VMOVUPS g1, Z12     \
-	VADDPS  d, a, Z13   \
-	VADDPS  Z12, Z13, b \
-	VSUBPS  Z12, Z13, c \
-	VMULPS  Z15, b, b   \
-	VMULPS  Z15, c, c
-
-#define WEIGHTROW(to, a, b, c) \
-	VADDPS  c, a, Z12       \
-	VADDPS  b, Z12, Z13     \
-	VSUBPS  b, Z12, Z14     \
-	VMULPS  Z15, Z13, Z13   \
-	VMULPS  Z15, Z14, Z14   \
-	VMOVUPS a, (to)         \
-	VMOVUPS Z13, (to)(R9*1) \
-	VMOVUPS Z14, (to)(R9*2) \
-	VMOVUPS c, (to)(R10*1)
-
 // func winogradWeightsAVX512(dst, src []float32, n, tap, plane int)
 // SI, R11, R12 are three rows of taps, R8 the size of a tap, DI dst, BX elements left.
 TEXT ·winogradWeightsAVX512(SB), NOSPLIT, $0-72
@@ -441,27 +296,6 @@ elements:
 done:
 	VZEROUPPER
 	RET
-
-#define SUMCOLUMN(m0, m1, m2, m3, a, b, c) \
-	VMOVUPS m1, Z12       \
-	VMOVUPS m2, Z13       \
-	VADDPS  Z13, Z12, Z14 \
-	VSUBPS  Z13, Z12, b   \
-	VMULPS  Z15, Z14, Z14 \
-	VMULPS  Z15, b, b     \
-	VADDPS  m0, Z14, a    \
-	VSUBPS  m3, Z14, c
-
-#define SUMROW(to, a, b, c, d) \
-	VADDPS  c, b, Z12       \
-	VSUBPS  c, b, Z13       \
-	VMULPS  Z15, Z12, Z12   \
-	VMULPS  Z15, Z13, Z13   \
-	VADDPS  Z12, a, a       \
-	VSUBPS  d, Z12, Z12     \
-	VMOVUPS a, (to)         \
-	VMOVUPS Z13, (to)(R8*1) \
-	VMOVUPS Z12, (to)(R8*2)
 
 // func winogradSumsAVX512(dst, src []float32, n, tap, plane int)
 // SI, CX, DX, R11 are four rows of planes, DI, R12, R13 three rows of taps, R8 the

@@ -2,21 +2,25 @@
 
 #include "textflag.h"
 #include "bf16_avx512.h"
+#include "vectors_avx512.h"
+
+#define ELEMENT 2
+#define RATIO 2
+#define STORE8(m) \
+	NARROW1(8, 8) \
+	VMOVUPS Y8, m
+#define STORE9(m) \
+	NARROW1(9, 9) \
+	VMOVUPS Y9, m
+#define ADDEND(m, v) \
+	WIDEN(m, Z13)   \
+	VADDPS Z13, v, v
+
+#include "winograd2.h"
 
 // The transforms of winograd_avx512_amd64.s between bfloat16 in memory and float32
 // in registers. AX is the offset of the channels in bytes of bfloat16, R9 the size
 // of a plane, R10 that of three.
-
-// POINTER sets p to element offset (4*i)(SI) of DX, or to none if it is NoPixel.
-#define POINTER(i, none, p) \
-	MOVLQSX (4*i)(SI), CX \
-	LEAQ    (DX)(CX*2), p \
-	TESTQ   CX, CX        \
-	CMOVQLT none, p
-
-#define SPILL(i) \
-	POINTER(i, R8, AX) \
-	MOVQ AX, (8*i)(SP)
 
 // WIDEN sets v to 16 numbers at m.
 #define WIDEN(m, v) \
@@ -189,97 +193,6 @@ channels:
 done:
 	VZEROUPPER
 	RET
-
-// OUTPUTCOLUMN is Aᵀ times a column.
-#define OUTPUTCOLUMN(m0, m1, m2, m3, s0, s1) \
-	VMOVUPS m1, Z8     \
-	VMOVUPS m2, Z9     \
-	VADDPS  m0, Z8, s0 \
-	VSUBPS  Z9, Z8, s1 \
-	VADDPS  Z9, s0, s0 \
-	VSUBPS  m3, s1, s1
-
-// OUTPUTROW stores a row times A at p and q, unless they are 0.
-#define OUTPUTROW(s0, s1, s2, s3, p, q, noP, noQ) \
-	VADDPS  s1, s0, Z8    \
-	VSUBPS  s2, s1, Z9    \
-	VADDPS  s2, Z8, Z8    \
-	VSUBPS  s3, Z9, Z9    \
-	NARROW1(8, 8)         \
-	NARROW1(9, 9)         \
-	TESTQ   p, p          \
-	JZ      noP           \
-	VMOVUPS Y8, (p)(AX*1) \
-	noP:                  \
-	TESTQ   q, q          \
-	JZ      noQ           \
-	VMOVUPS Y9, (q)(AX*1) \
-	noQ:
-
-// BIASCOLUMN is OUTPUTCOLUMN of a column whose second element gets the bias, Z12.
-#define BIASCOLUMN(m0, m1, m2, m3, s0, s1) \
-	VMOVUPS m1, Z8      \
-	VADDPS  Z12, Z8, Z8 \
-	VMOVUPS m2, Z9      \
-	VADDPS  m0, Z8, s0  \
-	VSUBPS  Z9, Z8, s1  \
-	VADDPS  Z9, s0, s0  \
-	VSUBPS  m3, s1, s1
-
-// LOWERROW is a row times A, not less than Z10.
-#define LOWERROW(s0, s1, s2, s3) \
-	VADDPS s1, s0, Z8  \
-	VSUBPS s2, s1, Z9  \
-	VADDPS s2, Z8, Z8  \
-	VSUBPS s3, Z9, Z9  \
-	VMAXPS Z8, Z10, Z8 \
-	VMAXPS Z9, Z10, Z9
-
-// ENDROW stores a row of LOWERROW at p and q, unless they are 0.
-#define ENDROW(p, q, noP, noQ) \
-	TESTQ   p, p          \
-	JZ      noP           \
-	NARROW1(8, 8)         \
-	VMOVUPS Y8, (p)(AX*1) \
-	noP:                  \
-	TESTQ   q, q          \
-	JZ      noQ           \
-	NARROW1(9, 9)         \
-	VMOVUPS Y9, (q)(AX*1) \
-	noQ:
-
-// ADDROW adds what lies CX from p and q, and stores no less than Z11.
-#define ADDROW(p, q, noP, noQ) \
-	TESTQ     p, p           \
-	JZ        noP            \
-	VPMOVZXWD (p)(CX*1), Z13 \
-	VPSLLD    $16, Z13, Z13  \
-	VADDPS    Z13, Z8, Z8    \
-	VMAXPS    Z8, Z11, Z8    \
-	NARROW1(8, 8)            \
-	VMOVUPS   Y8, (p)(AX*1)  \
-	noP:                     \
-	TESTQ     q, q           \
-	JZ        noQ            \
-	VPMOVZXWD (q)(CX*1), Z13 \
-	VPSLLD    $16, Z13, Z13  \
-	VADDPS    Z13, Z9, Z9    \
-	VMAXPS    Z9, Z11, Z9    \
-	NARROW1(9, 9)            \
-	VMOVUPS   Y9, (q)(AX*1)  \
-	noQ:
-
-// ENDCOLUMNS computes both rows before LOWERROW, with the bias at CX.
-#define ENDCOLUMNS \
-	VMOVUPS (CX)(AX*2), Z12                                               \
-	LEAQ    (R8)(AX*2), CX                                                \
-	LEAQ    (CX)(R9*4), DX                                                \
-	LEAQ    (DX)(R9*4), DI                                                \
-	LEAQ    (DI)(R9*4), R11                                               \
-	OUTPUTCOLUMN((CX), (DX), (DI), (R11), Z0, Z4)                         \
-	BIASCOLUMN((CX)(R9*1), (DX)(R9*1), (DI)(R9*1), (R11)(R9*1), Z1, Z5)   \
-	OUTPUTCOLUMN((CX)(R9*2), (DX)(R9*2), (DI)(R9*2), (R11)(R9*2), Z2, Z6) \
-	OUTPUTCOLUMN((CX)(R10*1), (DX)(R10*1), (DI)(R10*1), (R11)(R10*1), Z3, Z7)
 
 // func winogradOutputBF16(dst []uint16, src []float32, at []int32, c, stride, plane int)
 // SI offsets of a tile, BX tiles left, R8 src, R12..R15 destinations or 0; CX, DX,
