@@ -291,18 +291,10 @@ func (v *convPass) runEnd(sums []float32, t *tileTable, tile, tileEnd int, src, 
 		}
 	}
 	if v.pair != nil {
-		var add []uint16
-		if v.end.add != noSlot {
-			add = halvesOf(p.mem[v.end.add])[offset+column:]
-		}
-		k.BF16.Epilogue(halvesOf(p.mem[v.dst])[offset+column:], sums, v.tight, at, add, bias, v.end.before, v.end.after)
+		k.BF16.Epilogue(halvesOf(p.mem[v.dst])[offset+column:], sums, v.tight, at, v.end.addHalvesOf(p, offset+column), bias, v.end.before, v.end.after)
 		return
 	}
-	var add []float32
-	if v.end.add != noSlot {
-		add = p.mem[v.end.add][offset+column:]
-	}
-	k.Epilogue(p.mem[v.dst][offset+column:], sums, v.tight, at, add, bias, v.end.before, v.end.after)
+	k.Epilogue(p.mem[v.dst][offset+column:], sums, v.tight, at, v.end.addOf(p, offset+column), bias, v.end.before, v.end.after)
 }
 
 // changing reports whether weights are new in each run.

@@ -57,7 +57,7 @@ func (c *compiler) foldNext(f *fold, first *graph.Node) bool {
 		return false
 	}
 	n := c.users[f.out.ID][0]
-	constants := !slices.ContainsFunc(n.Inputs[1:], func(v *graph.Node) bool { return v.Op != graph.OpVariable })
+	constants := ofVariables(n)
 	begun, conv := f.add != nil || f.relu[0], first.Op == graph.OpConv
 	switch {
 	case c.folded[n.ID]:
@@ -79,6 +79,11 @@ func (c *compiler) foldNext(f *fold, first *graph.Node) bool {
 	f.nodes, f.out = append(f.nodes, n), n
 	c.folded[n.ID] = true
 	return true
+}
+
+// ofVariables reports whether all operands of a node but the first are variables.
+func ofVariables(n *graph.Node) bool {
+	return !slices.ContainsFunc(n.Inputs[1:], func(v *graph.Node) bool { return v.Op != graph.OpVariable })
 }
 
 // addend returns the operand that an addition adds to x, if it is a value of the
@@ -132,15 +137,11 @@ func (c *compiler) foldOf(n *graph.Node) *fold {
 		reads = append(slices.Clone(reads), f.bias.Inputs[1])
 	}
 	c.prepare("fold "+label(f.norm), 1, func(_, _ int) {
-		gamma, beta, mean, variance := p.mem[in[1]], p.mem[in[2]], p.mem[in[3]], p.mem[in[4]]
-		for j := range oc {
-			s, m := float64(gamma[j])/math.Sqrt(float64(variance[j])+eps), float64(mean[j])
-			if bias != noSlot {
-				m -= float64(p.mem[bias][j])
-			}
-			p.mem[f.scale][j] = float32(s)
-			p.mem[f.shift][j] = float32(float64(beta[j]) - m*s)
+		var before []float32
+		if bias != noSlot {
+			before = p.mem[bias]
 		}
+		normCoefficients(p.mem[f.scale], p.mem[f.shift], p.mem[in[1]], p.mem[in[2]], p.mem[in[3]], p.mem[in[4]], before, eps)
 	}, reads...)
 	return f
 }
@@ -195,6 +196,22 @@ func (e *epilogue) biasOf(p *Program, from, to int) []float32 {
 		return p.zero[from:to]
 	}
 	return p.mem[e.bias][from:to]
+}
+
+// addOf returns what is added to the value from element at on, and nothing where
+// nothing is; addHalvesOf is the same in bfloat16.
+func (e *epilogue) addOf(p *Program, at int) []float32 {
+	if e.add == noSlot {
+		return nil
+	}
+	return p.mem[e.add][at:]
+}
+
+func (e *epilogue) addHalvesOf(p *Program, at int) []uint16 {
+	if e.add == noSlot {
+		return nil
+	}
+	return halvesOf(p.mem[e.add])[at:]
 }
 
 // preparation is work that depends on variables alone, such as packing weights.

@@ -3,7 +3,6 @@ package cpu
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/residual-ml/residual/graph"
 	"github.com/residual-ml/residual/tensor"
@@ -392,19 +391,25 @@ func (b *loopBuilder) constant(v float32) slot {
 	return b.c.fixed(data)
 }
 
-// normCoefficients: y = x·scale + shift with scale = γ/√(variance+ε) and
-// shift = β - mean·scale.
+// normCoefficients: y = x·scale + shift is batch normalisation of x + bias, with
+// scale = γ/√(variance+ε) and shift = β - (mean-bias)·scale. No bias is 0.
+func normCoefficients(scale, shift, gamma, beta, mean, variance, bias []float32, eps float64) {
+	for j := range scale {
+		s, m := float64(gamma[j])/math.Sqrt(float64(variance[j])+eps), float64(mean[j])
+		if bias != nil {
+			m -= float64(bias[j])
+		}
+		scale[j], shift[j] = float32(s), float32(float64(beta[j])-m*s)
+	}
+}
+
+// normCoefficients returns those of a node's batch normalisation.
 func (b *loopBuilder) normCoefficients(n *graph.Node, in []slot) (scale, shift slot) {
 	p, eps := b.c.p, n.Norm.Epsilon
 	compute := func(scale []float32) {
-		gamma, beta, mean, variance, shift := p.mem[in[1]], p.mem[in[2]], p.mem[in[3]], p.mem[in[4]], p.mem[shift]
-		for j := range scale {
-			s := float64(gamma[j]) / math.Sqrt(float64(variance[j])+eps)
-			scale[j] = float32(s)
-			shift[j] = float32(float64(beta[j]) - float64(mean[j])*s)
-		}
+		normCoefficients(scale, p.mem[shift], p.mem[in[1]], p.mem[in[2]], p.mem[in[3]], p.mem[in[4]], nil, eps)
 	}
-	if !slices.ContainsFunc(n.Inputs[1:], func(v *graph.Node) bool { return v.Op != graph.OpVariable }) {
+	if ofVariables(n) {
 		scale, shift = b.constant(0), b.constant(0)
 		b.c.prepare(label(n)+" coefficients", 1, func(_, _ int) { compute(p.mem[scale]) }, n.Inputs[1:]...)
 		return scale, shift

@@ -183,6 +183,69 @@ func newWinogradTiles(size, images, h, w, oh, ow, top, left, cSrc, cDst int) *wi
 	return t
 }
 
+// winogradBlocks divides the tiles of all images into blocks. A block belongs to one
+// group of images; the last group may be smaller.
+type winogradBlocks struct {
+	groups         int
+	tables, last   *winogradTiles // of all groups but the last, and of that
+	tilesPerBlock  int
+	chunks, blocks int // blocks per group, and of all groups
+}
+
+// group lists the tiles of the images, size×size each, in groups of so many images;
+// the rest are newWinogradTiles's.
+func (b *winogradBlocks) group(size, images, together, h, w, oh, ow, top, left, cSrc, cDst int) {
+	b.groups = (images + together - 1) / together
+	b.tables = newWinogradTiles(size, together, h, w, oh, ow, top, left, cSrc, cDst)
+	b.last = b.tables
+	if rest := images - (b.groups-1)*together; rest != together {
+		b.last = newWinogradTiles(size, rest, h, w, oh, ow, top, left, cSrc, cDst)
+	}
+}
+
+// divide makes blocks of so many tiles.
+func (b *winogradBlocks) divide(tilesPerBlock int) {
+	b.tilesPerBlock = tilesPerBlock
+	b.chunks = (b.tables.tiles() + tilesPerBlock - 1) / tilesPerBlock
+	b.blocks = (b.groups-1)*b.chunks + (b.last.tiles()+tilesPerBlock-1)/tilesPerBlock
+}
+
+// of returns a block's tiles, and the first image of their group.
+func (b *winogradBlocks) of(block int) (image int, patches, at []int32) {
+	group := min(block/b.chunks, b.groups-1)
+	t := b.tables
+	if group == b.groups-1 {
+		t = b.last
+	}
+	first := (block - group*b.chunks) * b.tilesPerBlock
+	patches, at = t.of(first, min(first+b.tilesPerBlock, t.tiles()))
+	return group * b.tables.images, patches, at
+}
+
+// winogradTasks are blocks of tiles times panels of destination channels.
+type winogradTasks struct {
+	winogradBlocks
+	panels, panelsPerTask int
+}
+
+// share gives tasks so many panels, or fewer where there would be too few tasks.
+func (t *winogradTasks) share(panelsPerTask int) {
+	t.panelsPerTask = min(max(panelsPerTask, 1), t.panels)
+	for t.tasks() < 16 && t.panelsPerTask > 1 {
+		t.panelsPerTask = (t.panelsPerTask + 1) / 2
+	}
+}
+
+func (t *winogradTasks) tasks() int {
+	return t.blocks * ((t.panels + t.panelsPerTask - 1) / t.panelsPerTask)
+}
+
+// task returns the block and the panels of a task.
+func (t *winogradTasks) task(task int) (block, panel, panelEnd int) {
+	panel = task / t.blocks * t.panelsPerTask
+	return task % t.blocks, panel, min(panel+t.panelsPerTask, t.panels)
+}
+
 // planes is the layout of transformed values in scratch: plane i begins at
 // i·size, and a tile's channels lie stride elements apart.
 type planes struct{ stride, size int }
@@ -190,34 +253,31 @@ type planes struct{ stride, size int }
 // newPlanes keeps rows and planes off each other's cache sets: both distances
 // are odd numbers of cache lines, of so many elements.
 func newPlanes(tiles, channels, line int) planes {
-	odd := func(n int) int { return ((n+line-1)/line | 1) * line }
-	stride := odd(channels)
-	return planes{stride, odd(tiles * stride)}
+	stride := oddLines(channels, line)
+	return planes{stride, oddLines(tiles*stride, line)}
 }
+
+// oddLines is the size of at least n elements that is an odd number of cache lines.
+func oddLines(n, line int) int { return ((n+line-1)/line | 1) * line }
 
 // winogradPass is a compiled convolution, forward or backward data. In mixed
 // precision source, destination and transformed source are bfloat16, products
 // are of pairs of channels, and in has two elements in a word.
 type winogradPass struct {
-	p              *Program
-	tile           *kernel.ConvTile // or
-	pair           *kernel.PairTile
-	rows, cols     int // of the tile
-	src, wei, dst  slot
-	cSrc, cDst     int
-	srcStep        int // elements of one source image
-	dstStep        int
-	panels         int
-	panelsPerTask  int
-	tilesPerTask   int
-	depth          int // channels of the source that are transformed at a time
-	groups         int
-	tables, last   *winogradTiles
-	chunks, lastCh int // blocks of tiles per group
-	in, out        planes
-	taps           []int32 // the record of one tap over the rows of in
-	at             []int32 // offsets of rows of out
-	end            *epilogue
+	winogradTasks
+	p             *Program
+	tile          *kernel.ConvTile // or
+	pair          *kernel.PairTile
+	rows, cols    int // of the tile
+	src, wei, dst slot
+	cSrc, cDst    int
+	srcStep       int // elements of one source image
+	dstStep       int
+	depth         int // channels of the source that are transformed at a time
+	in, out       planes
+	taps          []int32 // the record of one tap over the rows of in
+	at            []int32 // offsets of rows of out
+	end           *epilogue
 }
 
 // lowerWinograd appends the steps of a convolution through transformed weights.
@@ -244,20 +304,12 @@ func (c *compiler) lowerWinograd(n *graph.Node, name string, images, h, w, oh, o
 	if max(group*v.srcStep, group*v.dstStep, cSrc*v.cols) > math.MaxInt32 {
 		return errTooLarge
 	}
-	v.groups = (images + group - 1) / group
-	v.tables = newWinogradTiles(2, group, h, w, oh, ow, top, left, cSrc, cDst)
-	v.last = v.tables
-	if rest := images - (v.groups-1)*group; rest != group {
-		v.last = newWinogradTiles(2, rest, h, w, oh, ow, top, left, cSrc, cDst)
-	}
-	v.tilesPerTask = max(wantTiles/v.rows, 1) * v.rows
+	v.group(2, images, group, h, w, oh, ow, top, left, cSrc, cDst)
+	v.divide(max(wantTiles/v.rows, 1) * v.rows)
+	v.share(wantColumns / v.cols)
 	v.depth = min(wantDepth, cSrc)
-	v.panelsPerTask = min(max(wantColumns/v.cols, 1), v.panels)
-	for v.tasks() < 16 && v.panelsPerTask > 1 {
-		v.panelsPerTask = (v.panelsPerTask + 1) / 2
-	}
-	v.in = newPlanes(v.tilesPerTask, v.depth, line)
-	v.out = newPlanes(v.tilesPerTask, v.panelsPerTask*v.cols, 16)
+	v.in = newPlanes(v.tilesPerBlock, v.depth, line)
+	v.out = newPlanes(v.tilesPerBlock, v.panelsPerTask*v.cols, 16)
 	v.taps = []int32{0, 0}
 	for r := range v.rows {
 		v.taps = append(v.taps, int32(r*v.in.stride/perWord))
@@ -271,29 +323,13 @@ func (c *compiler) lowerWinograd(n *graph.Node, name string, images, h, w, oh, o
 	return nil
 }
 
-// tasks counts the tasks, and sets what run needs to tell them apart.
-func (v *winogradPass) tasks() int {
-	v.chunks = (v.tables.tiles() + v.tilesPerTask - 1) / v.tilesPerTask
-	v.lastCh = (v.last.tiles() + v.tilesPerTask - 1) / v.tilesPerTask
-	return ((v.groups-1)*v.chunks + v.lastCh) * ((v.panels + v.panelsPerTask - 1) / v.panelsPerTask)
-}
-
 // run computes one task: some tiles of one group times some panels.
 func (v *winogradPass) run(worker, task int) {
 	p, f := v.p, &v.p.engine.kernels.Winograd
-	perPanels := (v.groups-1)*v.chunks + v.lastCh
-	panel0 := task / perPanels * v.panelsPerTask
-	panelEnd := min(panel0+v.panelsPerTask, v.panels)
-	task %= perPanels
-	group := min(task/v.chunks, v.groups-1)
-	tile0 := (task - group*v.chunks) * v.tilesPerTask
-	t := v.tables
-	if group == v.groups-1 {
-		t = v.last
-	}
-	tiles := min(v.tilesPerTask, t.tiles()-tile0)
-	patches, at := t.patches[16*tile0:16*(tile0+tiles)], t.at[4*tile0:4*(tile0+tiles)]
-	srcAt, dstAt := group*v.tables.images*v.srcStep, group*v.tables.images*v.dstStep+panel0*v.cols
+	block, panel0, panelEnd := v.task(task)
+	image, patches, at := v.of(block)
+	tiles := len(at) / 4
+	srcAt, dstAt := image*v.srcStep, image*v.dstStep+panel0*v.cols
 	columns := min(panelEnd*v.cols, v.cDst) - panel0*v.cols
 	wei := p.mem[v.wei]
 	if v.pair != nil {
@@ -318,12 +354,8 @@ func (v *winogradPass) run(worker, task int) {
 			bf16.Output(dst, out, at, columns, v.out.stride, v.out.size)
 			return
 		}
-		var add []uint16
-		if v.end.add != noSlot {
-			add = halvesOf(p.mem[v.end.add])[dstAt:]
-		}
 		bias := v.end.biasOf(p, panel0*v.cols, panel0*v.cols+columns)
-		bf16.OutputEpilogue(dst, out, at, v.out.stride, v.out.size, add, bias, v.end.before, v.end.after)
+		bf16.OutputEpilogue(dst, out, at, v.out.stride, v.out.size, v.end.addHalvesOf(p, dstAt), bias, v.end.before, v.end.after)
 		return
 	}
 	in := p.scratch[worker][:16*v.in.size]
@@ -346,12 +378,8 @@ func (v *winogradPass) run(worker, task int) {
 		f.Output(dst, out, at, columns, v.out.stride, v.out.size)
 		return
 	}
-	var add []float32
-	if v.end.add != noSlot {
-		add = p.mem[v.end.add][dstAt:]
-	}
 	bias := v.end.biasOf(p, panel0*v.cols, panel0*v.cols+columns)
-	f.OutputEpilogue(dst, out, at, v.out.stride, v.out.size, add, bias, v.end.before, v.end.after)
+	f.OutputEpilogue(dst, out, at, v.out.stride, v.out.size, v.end.addOf(p, dstAt), bias, v.end.before, v.end.after)
 }
 
 // winogradRows packs transformed kernels [3,3,c,oc] in panels
@@ -467,6 +495,7 @@ func (c *compiler) winogradPairColumns(n *graph.Node, weights *graph.Node, ch, o
 // at the end. In mixed precision transformed values are bfloat16 and products are
 // of pairs of tiles: x and dy are packed in pairs for each block.
 type winogradWeights struct {
+	winogradBlocks
 	p              *Program
 	tile           *kernel.OuterTile // or
 	pair           *kernel.PairOuterTile
@@ -478,11 +507,7 @@ type winogradWeights struct {
 	xStep, dyStep  int // elements of one image
 	strips, panels int
 	panelsPerTask  int
-	tilesPerBlock  int
 	shards         int
-	groups         int
-	tables, last   *winogradTiles
-	chunks, blocks int // blocks of tiles per group, and of all groups
 	in, grad       planes
 	stripStep      int     // from a strip of a transformed block of x to the next
 	offsets        []int32 // of tiles in a strip and a panel
@@ -511,25 +536,17 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	v.strips, v.panels = (ch+v.rows-1)/v.rows, (oc+v.cols-1)/v.cols
 	// Many tiles, because each block reads and writes all sums; fewer where their
 	// transforms would not stay in the second cache.
-	v.tilesPerBlock = 128
+	wantTiles := 128
 	if ch+oc <= 128 {
-		v.tilesPerBlock = 64
+		wantTiles = 64
 	}
 	perImage := ((oh + 1) / 2) * ((ow + 1) / 2)
-	group := min((v.tilesPerBlock+perImage-1)/perImage, images)
+	group := min((wantTiles+perImage-1)/perImage, images)
 	if max(group*v.xStep, group*v.dyStep) > math.MaxInt32 {
 		return errTooLarge
 	}
-	v.groups = (images + group - 1) / group
-	pad := n.Conv.Pad
-	v.tables = newWinogradTiles(2, group, h, w, oh, ow, pad.Top, pad.Left, xCh, dyCh)
-	v.last = v.tables
-	if rest := images - (v.groups-1)*group; rest != group {
-		v.last = newWinogradTiles(2, rest, h, w, oh, ow, pad.Top, pad.Left, xCh, dyCh)
-	}
-	v.tilesPerBlock = min(v.tilesPerBlock, v.tables.tiles())
-	v.chunks = (v.tables.tiles() + v.tilesPerBlock - 1) / v.tilesPerBlock
-	v.blocks = (v.groups-1)*v.chunks + (v.last.tiles()+v.tilesPerBlock-1)/v.tilesPerBlock
+	v.group(2, images, group, h, w, oh, ow, n.Conv.Pad.Top, n.Conv.Pad.Left, xCh, dyCh)
+	v.divide(min(wantTiles, v.tables.tiles()))
 
 	shardSize := v.panels * v.strips * 16 * v.rows * v.cols
 	const shardFloats, maxShards, wantTasks = 2304 << 10, 16, 8
@@ -575,23 +592,11 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	return nil
 }
 
-// tilesOf returns the images of a block, counted in groups, and its tiles.
-func (v *winogradWeights) tilesOf(block int) (group int, patches, at []int32) {
-	group = min(block/v.chunks, v.groups-1)
-	t := v.tables
-	if group == v.groups-1 {
-		t = v.last
-	}
-	tile0 := (block - group*v.chunks) * v.tilesPerBlock
-	end := min(tile0+v.tilesPerBlock, t.tiles())
-	return group, t.patches[16*tile0 : 16*end], t.at[4*tile0 : 4*end]
-}
-
 // input transforms a block of x.
 func (v *winogradWeights) input(block int, dst []float32) {
 	p := v.p
-	group, patches, _ := v.tilesOf(block)
-	p.engine.kernels.Winograd.Input(dst, p.mem[v.x][group*v.tables.images*v.xStep:], p.zero, patches, v.c, v.in.stride, v.in.size)
+	image, patches, _ := v.of(block)
+	p.engine.kernels.Winograd.Input(dst, p.mem[v.x][image*v.xStep:], p.zero, patches, v.c, v.in.stride, v.in.size)
 }
 
 // packX transforms a block of x for all tasks. Reading strips of it from memory
@@ -604,7 +609,7 @@ func (v *winogradWeights) packX(worker, block int) {
 	}
 	in := v.p.scratch[worker][:16*v.in.size]
 	v.input(block, in)
-	_, _, at := v.tilesOf(block)
+	_, _, at := v.of(block)
 	dst := v.p.mem[v.packedX][block*16*v.strips*v.stripStep:]
 	for plane := range 16 {
 		for strip := range v.strips {
@@ -618,8 +623,8 @@ func (v *winogradWeights) packX(worker, block int) {
 // [plane][strip][pair][rows]; planes is scratch.
 func (v *winogradWeights) inputPairs(block int, dst []uint32, planes []uint16) {
 	p, k := v.p, &v.p.engine.kernels.BF16
-	group, patches, at := v.tilesOf(block)
-	x := halvesOf(p.mem[v.x])[group*v.tables.images*v.xStep:]
+	image, patches, at := v.of(block)
+	x := halvesOf(p.mem[v.x])[image*v.xStep:]
 	k.Input(planes, x, halvesOf(p.zero), patches, v.c, v.in.stride, v.in.size)
 	v.packPairs(dst, planes, len(at)/4, v.strips, v.rows, v.stripStep, v.c, v.in)
 }
@@ -668,7 +673,7 @@ func (v *winogradWeights) add(worker, block, panel0, panelEnd, columns int, sums
 	p, size := v.p, v.rows*v.cols
 	in := p.scratch[worker][:16*v.in.size]
 	grad := p.scratch[worker][16*v.in.size:][:16*v.grad.size]
-	group, _, at := v.tilesOf(block)
+	image, _, at := v.of(block)
 	planeStep := v.in.size
 	if v.packedX == noSlot {
 		v.input(block, in)
@@ -676,7 +681,7 @@ func (v *winogradWeights) add(worker, block, panel0, panelEnd, columns int, sums
 		planeStep = v.strips * v.stripStep
 		in = p.mem[v.packedX][block*16*planeStep:]
 	}
-	dy := p.mem[v.dy][group*v.tables.images*v.dyStep+panel0*v.cols:]
+	dy := p.mem[v.dy][image*v.dyStep+panel0*v.cols:]
 	p.engine.kernels.Winograd.Gradient(grad, dy, p.zero, at, columns, v.grad.stride, v.grad.size)
 	for plane := range 16 {
 		for panel := panel0; panel < panelEnd; panel++ {
@@ -702,9 +707,9 @@ func (v *winogradWeights) addPairs(worker, block, panel0, panelEnd, columns int,
 	} else {
 		in = wordsOf(p.mem[v.packedX][block*16*inStep:])
 	}
-	group, _, at := v.tilesOf(block)
+	image, _, at := v.of(block)
 	tiles, panels := len(at)/4, panelEnd-panel0
-	dy := halvesOf(p.mem[v.dy])[group*v.tables.images*v.dyStep+panel0*v.cols:]
+	dy := halvesOf(p.mem[v.dy])[image*v.dyStep+panel0*v.cols:]
 	k.Gradient(halvesOf(halves), dy, halvesOf(p.zero), at, columns, v.grad.stride, v.grad.size)
 	v.packPairs(grad, halvesOf(halves), tiles, panels, v.cols, gradStep, columns, v.grad)
 	for plane := range 16 {

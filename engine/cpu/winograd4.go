@@ -15,9 +15,9 @@ import (
 
 const winograd4Planes = 36
 
-// oddPlane is the size of a plane of at least n elements: an odd number of cache
-// lines, so that the elements of one tile in all planes share no cache set.
-func oddPlane(n int) int { return ((n+15)/16 | 1) * 16 }
+// oddPlane is the size of a plane of at least n elements of float32, such that the
+// elements of one tile in all planes share no cache set.
+func oddPlane(n int) int { return oddLines(n, 16) }
 
 // winograd4Kernels transforms rows k0 to k0+depth of one panel of kernels w: with
 // j a column of the panel, plane i of row k0+r goes to dst[i·plane + r·cols + j].
@@ -66,26 +66,21 @@ const winograd4Packed = 1 << 20
 
 // winograd4Pass is a compiled convolution, forward or backward data.
 type winograd4Pass struct {
-	p              *Program
-	tile           *kernel.ConvTile
-	src, wei, dst  slot
-	cSrc, cDst     int
-	srcStep        int // elements of one source image
-	dstStep        int
-	panels         int
-	panelsPerTask  int
-	tilesPerTask   int
-	plane          int              // of the transformed weights of a panel
-	depth          int              // channels of the source that are transformed at a time
-	kernels        winograd4Kernels // of wei; nil when wei has them transformed, [panel][plane][cSrc][cols]
-	scale          slot             // of output channels, for kernels
-	groups         int
-	tables, last   *winogradTiles
-	chunks, lastCh int     // blocks of tiles per group
-	in, out        planes  // of scratch
-	taps           []int32 // the record of one tap over the rows of in
-	at             []int32 // offsets of rows of out
-	end            *epilogue
+	winogradTasks
+	p             *Program
+	tile          *kernel.ConvTile
+	src, wei, dst slot
+	cSrc, cDst    int
+	srcStep       int // elements of one source image
+	dstStep       int
+	plane         int              // of the transformed weights of a panel
+	depth         int              // channels of the source that are transformed at a time
+	kernels       winograd4Kernels // of wei; nil when wei has them transformed, [panel][plane][cSrc][cols]
+	scale         slot             // of output channels, for kernels
+	in, out       planes           // of scratch
+	taps          []int32          // the record of one tap over the rows of in
+	at            []int32          // offsets of rows of out
+	end           *epilogue
 }
 
 // lowerWinograd4 appends the steps of a convolution. h, w and oh, ow are the
@@ -98,31 +93,23 @@ func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Nod
 	tile := c.k.ConvTileOf(images*perImage, cDst)
 	v := &winograd4Pass{
 		p: c.p, tile: tile, src: src, dst: dst, scale: noSlot, cSrc: cSrc, cDst: cDst,
-		srcStep: h * w * cSrc, dstStep: oh * ow * cDst,
-		panels: (cDst + tile.Cols - 1) / tile.Cols, end: end,
+		srcStep: h * w * cSrc, dstStep: oh * ow * cDst, end: end,
 	}
+	v.panels = (cDst + tile.Cols - 1) / tile.Cols
 	group := groupImages(perImage, images, tile.Rows)
 	if max(group*v.srcStep, group*v.dstStep, cSrc*tile.Cols) > math.MaxInt32 {
 		return errTooLarge
 	}
-	v.groups = (images + group - 1) / group
-	v.tables = newWinogradTiles(4, group, h, w, oh, ow, top, left, cSrc, cDst)
-	v.last = v.tables
-	if rest := images - (v.groups-1)*group; rest != group {
-		v.last = newWinogradTiles(4, rest, h, w, oh, ow, top, left, cSrc, cDst)
-	}
+	v.group(4, images, group, h, w, oh, ow, top, left, cSrc, cDst)
 	packed := winograd4Planes*cSrc*cDst <= winograd4Packed
 	if !packed {
 		wantTiles, wantColumns = 39, 32
 	}
-	v.tilesPerTask = max(wantTiles/tile.Rows, 1) * tile.Rows
+	v.divide(max(wantTiles/tile.Rows, 1) * tile.Rows)
+	v.share(wantColumns / tile.Cols)
 	v.depth = min(wantDepth, cSrc)
-	v.panelsPerTask = min(max(wantColumns/tile.Cols, 1), v.panels)
-	for v.tasks() < 16 && v.panelsPerTask > 1 {
-		v.panelsPerTask = (v.panelsPerTask + 1) / 2
-	}
-	v.in = planes{v.depth, oddPlane(v.tilesPerTask * v.depth)}
-	v.out = planes{v.panelsPerTask * tile.Cols, oddPlane(v.tilesPerTask * v.panelsPerTask * tile.Cols)}
+	v.in = planes{v.depth, oddPlane(v.tilesPerBlock * v.depth)}
+	v.out = planes{v.panelsPerTask * tile.Cols, oddPlane(v.tilesPerBlock * v.panelsPerTask * tile.Cols)}
 	v.taps = []int32{0, 0}
 	for r := range tile.Rows {
 		v.taps = append(v.taps, int32(r*v.in.stride))
@@ -159,30 +146,14 @@ func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Nod
 	return nil
 }
 
-// tasks counts the tasks, and sets what run needs to tell them apart.
-func (v *winograd4Pass) tasks() int {
-	v.chunks = (v.tables.tiles() + v.tilesPerTask - 1) / v.tilesPerTask
-	v.lastCh = (v.last.tiles() + v.tilesPerTask - 1) / v.tilesPerTask
-	return ((v.groups-1)*v.chunks + v.lastCh) * ((v.panels + v.panelsPerTask - 1) / v.panelsPerTask)
-}
-
 // run computes one task: some tiles of one group times some panels.
 func (v *winograd4Pass) run(worker, task int) {
 	p, f := v.p, &v.p.engine.kernels.Winograd4
 	rows, cols := v.tile.Rows, v.tile.Cols
-	perPanels := (v.groups-1)*v.chunks + v.lastCh
-	panel0 := task / perPanels * v.panelsPerTask
-	panelEnd := min(panel0+v.panelsPerTask, v.panels)
-	task %= perPanels
-	group := min(task/v.chunks, v.groups-1)
-	tile0 := (task - group*v.chunks) * v.tilesPerTask
-	t := v.tables
-	if group == v.groups-1 {
-		t = v.last
-	}
-	tiles := min(v.tilesPerTask, t.tiles()-tile0)
-	patches, at := t.of(tile0, tile0+tiles)
-	srcAt, dstAt := group*v.tables.images*v.srcStep, group*v.tables.images*v.dstStep+panel0*cols
+	block, panel0, panelEnd := v.task(task)
+	image, patches, at := v.of(block)
+	tiles := len(at) / 16
+	srcAt, dstAt := image*v.srcStep, image*v.dstStep+panel0*cols
 	src, dst := p.mem[v.src][srcAt:], p.mem[v.dst][dstAt:]
 	columns := min(panelEnd*cols, v.cDst) - panel0*cols
 	scratch := p.scratch[worker]
@@ -218,18 +189,15 @@ func (v *winograd4Pass) run(worker, task int) {
 		f.Output(dst, out, at, columns, v.out.stride, v.out.size)
 		return
 	}
-	var add []float32
-	if v.end.add != noSlot {
-		add = p.mem[v.end.add][dstAt:]
-	}
 	bias := v.end.biasOf(p, panel0*cols, panel0*cols+columns)
-	f.OutputEpilogue(dst, out, at, v.out.stride, v.out.size, add, bias, v.end.before, v.end.after)
+	f.OutputEpilogue(dst, out, at, v.out.stride, v.out.size, v.end.addOf(p, dstAt), bias, v.end.before, v.end.after)
 }
 
 // winograd4Weights computes dw. A task adds the products of some channels of x
 // with some of dy over the tiles of a shard to sums in scratch, block by block,
 // and transforms the sums at the end; shards are added, in order, into dw.
 type winograd4Weights struct {
+	winogradBlocks
 	p                 *Program
 	tile              *kernel.OuterTile
 	x, dy, dw         slot
@@ -240,10 +208,6 @@ type winograd4Weights struct {
 	strips, panels    int // of a task
 	groupsX, groupsDy int // of channels and columns
 	shards            int
-	tilesPerBlock     int
-	groups            int // of images
-	tables, last      *winogradTiles
-	chunks, blocks    int     // blocks of tiles per group, and of all groups
 	in, grad          planes  // of scratch
 	sums              int     // size of a plane of [panel][strip][Rows*Cols] in scratch
 	offsets           []int32 // of tiles in in and grad
@@ -272,16 +236,9 @@ func (c *compiler) lowerWinograd4Weights(n *graph.Node) error {
 	if max(group*v.xStep, group*v.dyStep) > math.MaxInt32 {
 		return errTooLarge
 	}
-	v.groups = (images + group - 1) / group
-	pad := n.Conv.Pad
-	v.tables = newWinogradTiles(4, group, h, w, oh, ow, pad.Top, pad.Left, ch, oc)
-	v.last = v.tables
-	if rest := images - (v.groups-1)*group; rest != group {
-		v.last = newWinogradTiles(4, rest, h, w, oh, ow, pad.Top, pad.Left, ch, oc)
-	}
-	v.chunks = (v.tables.tiles() + wantTiles - 1) / wantTiles
-	v.tilesPerBlock = (v.tables.tiles() + v.chunks - 1) / v.chunks
-	v.blocks = (v.groups-1)*v.chunks + (v.last.tiles()+v.tilesPerBlock-1)/v.tilesPerBlock
+	v.group(4, images, group, h, w, oh, ow, n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc)
+	chunks := (v.tables.tiles() + wantTiles - 1) / wantTiles
+	v.divide((v.tables.tiles() + chunks - 1) / chunks)
 	v.shards = min((wantTasks+v.groupsX*v.groupsDy-1)/(v.groupsX*v.groupsDy), v.blocks)
 
 	v.in = planes{v.channels, oddPlane(v.tilesPerBlock*v.channels + tile.Rows)} // a tile may read past the last channel
@@ -321,16 +278,10 @@ func (v *winograd4Weights) run(worker, task int) {
 	sums := scratch[:winograd4Planes*v.sums]
 	clear(sums)
 	for block := shard * v.blocks / v.shards; block < (shard+1)*v.blocks/v.shards; block++ {
-		group := min(block/v.chunks, v.groups-1)
-		t := v.tables
-		if group == v.groups-1 {
-			t = v.last
-		}
-		tile0 := (block - group*v.chunks) * v.tilesPerBlock
-		tiles := min(v.tilesPerBlock, t.tiles()-tile0)
-		patches, at := t.of(tile0, tile0+tiles)
-		f.Input(in, p.mem[v.x][group*v.tables.images*v.xStep+c0:], p.zero, patches, channels, v.in.stride, v.in.size)
-		f.Gradient(grad, p.mem[v.dy][group*v.tables.images*v.dyStep+o0:], p.zero, at, columns, v.grad.stride, v.grad.size)
+		image, patches, at := v.of(block)
+		tiles := len(at) / 16
+		f.Input(in, p.mem[v.x][image*v.xStep+c0:], p.zero, patches, channels, v.in.stride, v.in.size)
+		f.Gradient(grad, p.mem[v.dy][image*v.dyStep+o0:], p.zero, at, columns, v.grad.stride, v.grad.size)
 		for i := range winograd4Planes {
 			for panel := range panels {
 				dy := grad[i*v.grad.size+panel*v.tile.Cols:]

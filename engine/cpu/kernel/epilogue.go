@@ -40,17 +40,13 @@ func lower(bound, v float32) float32 {
 
 // epilogueBF16Generic is epilogueGeneric with dst and add in bfloat16.
 func epilogueBF16Generic(dst []uint16, src []float32, from, at []int32, add []uint16, bias []float32, before, after float32) {
+	end := finishBF16(dst, add, bias, before, after)
 	for r, o := range at {
 		if o == NoPixel {
 			continue
 		}
-		to, sums := dst[o:][:len(bias)], src[from[r]:][:len(bias)]
-		for j, b := range bias {
-			v := lower(before, sums[j]+b)
-			if len(add) > 0 {
-				v += FromBF16(add[int(o)+j])
-			}
-			to[j] = ToBF16(lower(after, v))
+		for k, sum := range src[from[r]:][:len(bias)] {
+			end(sum, int(o), k)
 		}
 	}
 }
@@ -59,32 +55,50 @@ func epilogueBF16Generic(dst []uint16, src []float32, from, at []int32, add []ui
 // versions add the bias to element (1,1) of the products, whose factor in all four
 // results is 1.
 func winogradOutputEpilogueGeneric(dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32) {
-	outputEpilogue(winogradOutputGeneric, 16, 4, dst, src, at, stride, plane, add, bias, before, after)
+	outputEpilogue(winogradOutputGeneric, 16, 4, src, at, stride, plane, len(bias), finish(dst, add, bias, before, after))
 }
 
-// outputEpilogue is an output transform from so many planes to so many values with
-// an epilogue.
-func outputEpilogue(output func(dst, src []float32, at []int32, c, stride, plane int), planes, outputs int, dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32) {
+// finish returns what an epilogue does with the sum of channel k of the pixel at o.
+func finish(dst, add, bias []float32, before, after float32) func(sum float32, o, k int) {
+	return func(sum float32, o, k int) {
+		v := lower(before, sum+bias[k])
+		if len(add) > 0 {
+			v += add[o+k]
+		}
+		dst[o+k] = lower(after, v)
+	}
+}
+
+// finishBF16 is finish with dst and add in bfloat16.
+func finishBF16(dst, add []uint16, bias []float32, before, after float32) func(sum float32, o, k int) {
+	return func(sum float32, o, k int) {
+		v := lower(before, sum+bias[k])
+		if len(add) > 0 {
+			v += FromBF16(add[o+k])
+		}
+		dst[o+k] = ToBF16(lower(after, v))
+	}
+}
+
+// outputEpilogue is an output transform of c channels from so many planes to so many
+// values, each of which is finished.
+func outputEpilogue(output func(dst, src []float32, at []int32, c, stride, plane int), planes, outputs int,
+	src []float32, at []int32, stride, plane, c int, finish func(sum float32, o, k int)) {
 	one := make([]int32, outputs)
 	for i := range one {
 		one[i] = int32(i)
 	}
 	in, out := make([]float32, planes), make([]float32, outputs)
 	for t := 0; t < len(at)/outputs; t++ {
-		for k := range bias {
+		for k := range c {
 			for i := range in {
 				in[i] = src[i*plane+t*stride+k]
 			}
 			output(out, in, one, 1, 1, 1)
 			for i, o := range at[t*outputs:][:outputs] {
-				if o == NoPixel {
-					continue
+				if o != NoPixel {
+					finish(out[i], int(o), k)
 				}
-				v := lower(before, out[i]+bias[k])
-				if len(add) > 0 {
-					v += add[int(o)+k]
-				}
-				dst[int(o)+k] = lower(after, v)
 			}
 		}
 	}
@@ -92,25 +106,5 @@ func outputEpilogue(output func(dst, src []float32, at []int32, c, stride, plane
 
 // winogradOutputEpilogueBF16Generic is the same with dst and add in bfloat16.
 func winogradOutputEpilogueBF16Generic(dst []uint16, src []float32, at []int32, stride, plane int, add []uint16, bias []float32, before, after float32) {
-	one := [4]int32{0, 1, 2, 3}
-	var in [16]float32
-	var out [4]float32
-	for t := 0; t < len(at)/4; t++ {
-		for k := range bias {
-			for i := range in {
-				in[i] = src[i*plane+t*stride+k]
-			}
-			winogradOutputGeneric(out[:], in[:], one[:], 1, 1, 1)
-			for i, o := range at[t*4:][:4] {
-				if o == NoPixel {
-					continue
-				}
-				v := lower(before, out[i]+bias[k])
-				if len(add) > 0 {
-					v += FromBF16(add[int(o)+k])
-				}
-				dst[int(o)+k] = ToBF16(lower(after, v))
-			}
-		}
-	}
+	outputEpilogue(winogradOutputGeneric, 16, 4, src, at, stride, plane, len(bias), finishBF16(dst, add, bias, before, after))
 }

@@ -38,7 +38,7 @@ var winograd4Generic = Winograd{
 	Output: winograd4OutputGeneric,
 
 	OutputEpilogue: func(dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32) {
-		outputEpilogue(winograd4OutputGeneric, 36, 16, dst, src, at, stride, plane, add, bias, before, after)
+		outputEpilogue(winograd4OutputGeneric, 36, 16, src, at, stride, plane, len(bias), finish(dst, add, bias, before, after))
 	},
 
 	Weights: func(dst, src []float32, n, tap, plane int) { kernels4(dst, src, n, 3, 6, tap, plane, winograd4Weights) },
