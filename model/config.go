@@ -144,6 +144,12 @@ func (c Config) StemText() string {
 	return "3×3 stem"
 }
 
+// BlocksText is the numbers of blocks with commas between them, as --blocks takes
+// them.
+func (c Config) BlocksText() string {
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(c.Blocks), "[]"), " ", ",")
+}
+
 // DropPathRates returns for each residual block the probability that a training
 // step skips it, image by image, rising linearly from 0 for the first to DropPath
 // for the last (Huang et al. 2016, https://arxiv.org/abs/1603.09382, section 3);

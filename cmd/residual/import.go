@@ -37,7 +37,6 @@ func (o *givenOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.model, "model", "auto", "refuse the file unless it holds this network: "+strings.Join(model.Names(), ", "))
 	numbersFlag(f, &o.mean, "mean", "`R,G,B`, or one number of grey: the network sees (x·scale - mean)/std, x from 0 to 255")
 	numbersFlag(f, &o.std, "std", "`R,G,B`, as for --mean; what is given takes the place of the file's mean, std and scale")
-	f.Lookup("mean").DefValue, f.Lookup("std").DefValue = "", "" // not "(default [])"
 	f.Float64Var(&o.scale, "scale", 0, "factor of x (default: 1/255)")
 	choiceFlag(f, &o.resize, "resize", "how pictures of another size are treated", "file", loader.Crop, loader.Squash, loader.Letterbox)
 	f.Float64Var(&o.cropPct, "crop-pct", 0, "with crop: share of the shorter side that is seen, such as 0.875 (256 to 224 pixels)")

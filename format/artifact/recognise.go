@@ -310,7 +310,7 @@ func (r *recogniser) config() (model.Config, error) {
 		more += ", squeeze-excitation"
 	}
 	r.note("%s: %s blocks %s, %d filters in the first stage, %s, %s%s, %d channels in, %d classes",
-		c.Name, c.Block, strings.ReplaceAll(strings.Trim(fmt.Sprint(c.Blocks), "[]"), " ", ","), c.Filters, shortcut, c.StemText(), more, c.Channels, c.Classes)
+		c.Name, c.Block, c.BlocksText(), c.Filters, shortcut, c.StemText(), more, c.Channels, c.Classes)
 	return c, nil
 }
 
@@ -384,7 +384,7 @@ func (r *recogniser) pooledConfig() (model.Config, error) {
 		return c, err
 	}
 	r.note("%s: %s blocks %s, %d filters in the first stage, %s, %d channels in, %d classes",
-		c.Name, c.Block, strings.ReplaceAll(strings.Trim(fmt.Sprint(c.Blocks), "[]"), " ", ","), c.Filters, c.StemText(), c.Channels, c.Classes)
+		c.Name, c.Block, c.BlocksText(), c.Filters, c.StemText(), c.Channels, c.Classes)
 	return c, nil
 }
 
@@ -406,7 +406,6 @@ func (r *recogniser) common(c *model.Config) {
 	if c.ConvBias {
 		r.note("convolutions have biases")
 	}
-
 }
 
 // check names the network and compares shapes.

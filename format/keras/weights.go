@@ -265,7 +265,7 @@ func (c *contents) assemble(convs, norms []unit, dense unit, about string) (*art
 	}
 	config.ConvBias = biased > 0
 	notes := []string{fmt.Sprintf("the file has weights alone: a network of %s blocks %s with %d filters in the first stage is recognised by shapes, the order by %s",
-		config.Block, strings.ReplaceAll(strings.Trim(fmt.Sprint(config.Blocks), "[]"), " ", ","), config.Filters, about)}
+		config.Block, config.BlocksText(), config.Filters, about)}
 	if !slices.ContainsFunc(convs[1:], func(u unit) bool { return !applicationsName.MatchString(u.path + "/" + u.name) }) && config.Block == model.Bottleneck {
 		config.Convention, config.StrideFirst, config.Epsilon = model.Torch, true, 1.001e-5
 		notes = append(notes, "the names are those of keras.applications' ResNet: its strides (in the first 1×1), padding and ε are taken; "+

@@ -442,7 +442,7 @@ func (m *matching) result() (*Result, error) {
 func Describe(c model.Config) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "a network of %s blocks %s with %d filters in the first stage, ", c.Block,
-		strings.ReplaceAll(strings.Trim(fmt.Sprint(c.Blocks), "[]"), " ", ","), c.Filters)
+		c.BlocksText(), c.Filters)
 	b.WriteString(c.StemText() + ", ")
 	if c.StemFilters != 0 {
 		fmt.Fprintf(&b, "%d filters in the stem, ", c.StemFilters)
