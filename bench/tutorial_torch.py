@@ -118,33 +118,21 @@ def validate(model, images, labels, autocast):
     return loss / len(labels) + penalty, right / len(labels)
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("residual")
-    p.add_argument("--out", required=True)
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--epochs", type=int, default=5)
-    p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--save-every", type=int, default=200)
-    p.add_argument("--steps", type=int, default=0, help="stop after so many steps of this call")
-    a = p.parse_args()
-    torch.set_num_threads(a.threads)
-    os.makedirs(a.out, exist_ok=True)
-    data = os.path.join(os.environ["RESIDUAL_DATA"], "cifar10")
-    images, labels = cifar(data, [f"data_batch_{i}.bin" for i in range(1, 6)])
-    test_images, test_labels = cifar(data, ["test_batch.bin"])
-
+def fit(weights, train, test, out, seed, epochs=5, dtype="float32", save_every=200, stop_after=0):
+    """Trains and writes out/history.csv; goes on from out/checkpoint.pt where there is
+    one. train and test are (images, labels). Stops after so many steps of this call,
+    unless 0; returns the rows of COLUMNS, fewer than epochs then."""
+    os.makedirs(out, exist_ok=True)
+    (images, labels), (test_images, test_labels) = train, test
     model = ResNet18()
-    state = first_weights(a.residual, a.seed, a.out)
-    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing, unexpected = model.load_state_dict(weights, strict=False)
     missing = [m for m in missing if not m.endswith("num_batches_tracked")]
     if missing or unexpected:
         sys.exit(f"weights: missing {missing}, unexpected {unexpected}")
     model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
     at = {"epoch": 0, "step": 0, "loss": 0.0, "right": 0, "seconds": 0.0, "processor": 0.0, "history": []}
-    checkpoint = os.path.join(a.out, "checkpoint.pt")
+    checkpoint = os.path.join(out, "checkpoint.pt")
     if os.path.exists(checkpoint):
         saved = torch.load(checkpoint)
         model.load_state_dict(saved["model"])
@@ -156,12 +144,12 @@ def main():
         os.replace(checkpoint + ".new", checkpoint)
 
     def autocast():
-        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=a.dtype == "bfloat16")
+        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16")
 
     steps, called = -(-len(labels) // BATCH), 0
-    log = open(os.path.join(a.out, "steps.jsonl"), "a", buffering=1)
-    while at["epoch"] < a.epochs:
-        positions = order(a.seed, at["epoch"], len(labels))
+    log = open(os.path.join(out, "steps.jsonl"), "a", buffering=1)
+    while at["epoch"] < epochs:
+        positions = order(seed, at["epoch"], len(labels))
         while at["step"] < steps:
             began, used = time.perf_counter(), time.process_time()
             batch = positions[at["step"] * BATCH:(at["step"] + 1) * BATCH]
@@ -180,11 +168,11 @@ def main():
             at["seconds"] += time.perf_counter() - began
             at["processor"] += time.process_time() - used
             log.write(json.dumps({"epoch": at["epoch"], "step": at["step"], "loss": loss.item()}) + "\n")
-            if at["step"] % a.save_every == 0:
+            if at["step"] % save_every == 0:
                 save()
-            if called == a.steps:
+            if called == stop_after:
                 save()
-                return
+                return at["history"]
         began = time.perf_counter()
         val_loss, val_accuracy = validate(model, test_images, test_labels, autocast)
         n = len(labels)
@@ -193,9 +181,29 @@ def main():
         at["history"].append(row)
         at.update(epoch=at["epoch"] + 1, step=0, loss=0.0, right=0, seconds=0.0, processor=0.0)
         save()
-        with open(os.path.join(a.out, "history.csv"), "w", newline="") as f:
+        with open(os.path.join(out, "history.csv"), "w", newline="") as f:
             csv.writer(f).writerows([COLUMNS] + at["history"])
         print(*(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}" for name, value in zip(COLUMNS, row)), flush=True)
+    return at["history"]
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("residual")
+    p.add_argument("--out", required=True)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--epochs", type=int, default=5)
+    p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--save-every", type=int, default=200)
+    p.add_argument("--steps", type=int, default=0, help="stop after so many steps of this call")
+    a = p.parse_args()
+    torch.set_num_threads(a.threads)
+    data = os.path.join(os.environ["RESIDUAL_DATA"], "cifar10")
+    train = cifar(data, [f"data_batch_{i}.bin" for i in range(1, 6)])
+    test = cifar(data, ["test_batch.bin"])
+    os.makedirs(a.out, exist_ok=True)
+    fit(first_weights(a.residual, a.seed, a.out), train, test, a.out, a.seed, a.epochs, a.dtype, a.save_every, a.steps)
 
 
 if __name__ == "__main__":
