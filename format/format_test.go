@@ -23,8 +23,19 @@ import (
 // tiny is a small network with weights in the given convention.
 func tiny(t testing.TB, convention model.Convention) *artifact.Model {
 	t.Helper()
-	c := model.Config{Convention: convention, Height: 12, Width: 12, Channels: 3, Classes: 4, Stem: model.SmallStem, Block: model.Basic,
-		Shortcut: model.Projection, Blocks: []int{1, 1}, Filters: 4}
+	return tinyOf(t, model.Config{Convention: convention, Height: 12, Width: 12, Channels: 3, Classes: 4, Stem: model.SmallStem, Block: model.Basic,
+		Shortcut: model.Projection, Blocks: []int{1, 1}, Filters: 4})
+}
+
+// tinySingle is a small network of resnet8w's kind.
+func tinySingle() model.Config {
+	return model.Config{Convention: model.Torch, Height: 12, Width: 12, Channels: 3, Classes: 4, Stem: model.WhitenStem, Block: model.Single,
+		Shortcut: model.Projection, Blocks: []int{1, 1}, Filters: 4, Whiten: 2, WhitenPad: true, Widen: []int{1, 4},
+		Dirac: true, FixedGamma: true, NormRate: 0.4, LogitScale: 1.0 / 9}
+}
+
+func tinyOf(t testing.TB, c model.Config) *artifact.Model {
+	t.Helper()
 	c.Name = artifact.Name(c)
 	g, err := c.Graph(1)
 	if err != nil {
@@ -51,7 +62,11 @@ func tiny(t testing.TB, convention model.Convention) *artifact.Model {
 // complete is tiny with golden vectors.
 func complete(t *testing.T, convention model.Convention) *artifact.Model {
 	t.Helper()
-	m := tiny(t, convention)
+	return completed(t, tiny(t, convention))
+}
+
+func completed(t *testing.T, m *artifact.Model) *artifact.Model {
+	t.Helper()
 	notes, err := Complete(m, Given{Classes: []string{"ant", "bee", "cat", "dog"}})
 	if err != nil {
 		t.Fatal(err)
@@ -124,9 +139,20 @@ func TestRoundTrips(t *testing.T) {
 			continue
 		}
 		tried++
-		for _, convention := range []model.Convention{model.Torch, model.Keras} {
-			t.Run(f.Name+"/"+string(convention), func(t *testing.T) {
-				m := complete(t, convention)
+		for _, kind := range []string{"torch", "keras", "single", "single folded"} {
+			t.Run(f.Name+"/"+kind, func(t *testing.T) {
+				var m *artifact.Model
+				switch kind {
+				case "torch", "keras":
+					m = complete(t, model.Convention(kind))
+				case "single":
+					m = completed(t, tinyOf(t, tinySingle()))
+				default:
+					var err error
+					if m, err = completed(t, tinyOf(t, tinySingle())).Folded(); err != nil {
+						t.Fatal(err)
+					}
+				}
 				name := "model"
 				if len(f.Extensions) > 0 {
 					name += f.Extensions[0]
@@ -331,6 +357,19 @@ func TestUnknown(t *testing.T) {
 		}
 		if _, err := Read(path); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%q: %v", content, err)
+		}
+	}
+	// A file of a format need not have its extension.
+	for _, f := range Formats {
+		if len(f.Extensions) == 0 {
+			continue
+		}
+		other := filepath.Join(t.TempDir(), "weights.of-mine")
+		if err := Write(other, f.Name, complete(t, model.Torch), artifact.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Of(other); err != nil || got.Name != f.Name {
+			t.Errorf("%s under another name is %q, %v", f.Name, got.Name, err)
 		}
 	}
 	for content, want := range map[string]string{

@@ -297,6 +297,18 @@ func (c Config) BatchNormEpsilon() float64 {
 	return 1e-5
 }
 
+// BatchNormRate is the share of a batch's statistics that enters the moving ones:
+// PyTorch's momentum, 1 - Keras's.
+func (c Config) BatchNormRate() float64 {
+	switch {
+	case c.NormRate != 0:
+		return c.NormRate
+	case c.Convention == Keras:
+		return 0.01
+	}
+	return 0.1
+}
+
 // Check reports the first field that cannot be built.
 func (c Config) Check() error {
 	fail := func(field string, got any, want string) error {

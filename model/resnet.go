@@ -430,11 +430,7 @@ func (n *network) batchNorm(x *graph.Node, name string) *graph.Node {
 		return x
 	}
 	n.Layer(name)
-	rate, unbiased := 0.1, true
-	if n.Convention == Keras {
-		rate, unbiased = 0.01, false
-	}
-	rate = cmp.Or(n.NormRate, rate)
+	rate, unbiased := n.BatchNormRate(), n.Convention != Keras
 	channels := x.Shape[len(x.Shape)-1]
 	variable := func(suffix string, role graph.Role, init graph.InitKind) *graph.Node {
 		attrs := graph.VariableAttrs{Role: role, Init: graph.Init{Kind: init}, Shift: suffix == ".bias"}

@@ -55,6 +55,7 @@ type options struct {
 	NegativeSlope json.RawMessage `json:"negative_slope"`
 	Threshold     json.RawMessage `json:"threshold"`
 	Units         int             `json:"units"`
+	Target        []int           `json:"target_shape"`
 	Mean          json.RawMessage `json:"mean"`
 	Variance      json.RawMessage `json:"variance"`
 	Invert        bool            `json:"invert"`

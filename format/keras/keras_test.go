@@ -231,6 +231,21 @@ func networks(t *testing.T) map[string]*artifact.Model {
 		{"keras-biased", func(c *model.Config) { c.Convention, c.ConvBias = model.Keras, true }},
 		{"torch-folded", func(c *model.Config) { c.Norm, c.ConvBias = model.NoNorm, true }},
 		{"torch-epsilon", func(c *model.Config) { c.Epsilon = 1.001e-5 }},
+		{"torch-pooled", func(c *model.Config) { c.Block, c.Filters, c.Blocks = model.Pooled, 2, []int{1, 0} }},
+		{"keras-pooled", func(c *model.Config) {
+			c.Block, c.Convention, c.StemFilters, c.LogitScale = model.Pooled, model.Keras, 3, 7.0/64
+		}},
+		{"torch-single", func(c *model.Config) {
+			c.Block, c.Stem, c.Whiten, c.WhitenPad, c.Widen = model.Single, model.WhitenStem, 2, true, []int{1, 4}
+			c.Dirac, c.FixedGamma, c.NormRate, c.LogitScale = true, true, 0.4, 1.0/9
+		}},
+		{"keras-single", func(c *model.Config) {
+			c.Block, c.Convention, c.Stem, c.Whiten, c.Height, c.Width = model.Single, model.Keras, model.WhitenStem, 3, 18, 19
+		}},
+		{"torch-squeeze", func(c *model.Config) { c.SE = true }},
+		{"keras-squeeze-bottleneck", func(c *model.Config) {
+			c.SE, c.Block, c.Convention = true, model.Bottleneck, model.Keras
+		}},
 		{"odd-sizes", func(c *model.Config) { c.Convention, c.Height, c.Width, c.Channels = model.Keras, 17, 23, 1 }},
 	} {
 		c := model.Config{Name: x.name, Convention: model.Torch, Height: 16, Width: 16, Channels: 3, Classes: 3, Stem: model.SmallStem,
@@ -278,6 +293,7 @@ func written(t *testing.T, m *artifact.Model, o artifact.WriteOptions) []byte {
 func TestRoundTrip(t *testing.T) {
 	for name, m := range networks(t) {
 		t.Run(name, func(t *testing.T) {
+			c := m.Config
 			first := written(t, m, artifact.WriteOptions{})
 			back, err := read(first)
 			if err != nil {
@@ -295,6 +311,9 @@ func TestRoundTrip(t *testing.T) {
 			if got, want := fmt.Sprintf("%+v %v %+v %v", back.Config, back.Classes, *back.Preprocess, back.Golden),
 				fmt.Sprintf("%+v %v %+v %v", m.Config, m.Classes, *m.Preprocess, m.Golden); got != want {
 				t.Errorf("read back\n%s, want\n%s", got, want)
+			}
+			if momentum := fmt.Sprintf(`"momentum":%v,`, 1-c.BatchNormRate()); c.Norm != model.NoNorm && !bytes.Contains(first, []byte(momentum)) {
+				t.Errorf("no layer has %s", momentum)
 			}
 			if !bytes.Equal(written(t, back, artifact.WriteOptions{}), first) {
 				t.Error("written again, the file differs")
@@ -446,7 +465,7 @@ func TestHostile(t *testing.T) {
 		{"negative stride", archive(changed(`"strides":[1,1]`, `"strides":[-1,-1]`), weights), "strides [-1 -1]"},
 		{"cycle", archive(changed(`"keras_history":["images",0,0]`, `"keras_history":["relu",0,0]`), weights), "input of itself"},
 		{"unknown layer", archive(changed(`"keras_history":["images",0,0]`, `"keras_history":["pictures",0,0]`), weights), `no layer "pictures"`},
-		{"unknown class", archive(changed(`"class_name":"Add"`, `"class_name":"Multiply"`), weights), "Multiply: no layer of a residual network"},
+		{"unknown class", archive(changed(`"class_name":"Add"`, `"class_name":"Subtract"`), weights), "Subtract: no layer of a residual network"},
 		{"other ε", archive(changed(`"epsilon":0.001`, `"epsilon":0.01`), weights), "another ε"},
 		{"code by module", archive(changed(`"module":"keras.layers"`, `"module":"os"`), weights), `class "os.`},
 	} {

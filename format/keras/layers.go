@@ -116,8 +116,31 @@ func (m *modelBuilder) compute(l *layerState, inputs []*structure.Layer) (*struc
 	case "GlobalAveragePooling2D", "GlobalAvgPool2D":
 		s.Kind = structure.GlobalAvgPool
 		return m.net.Add(s)
+	case "GlobalMaxPooling2D", "GlobalMaxPool2D":
+		in := inputs[0].Shape
+		if len(in) != 3 || in[0] != in[1] {
+			return nil, fmt.Errorf("an input of shape %v, want a square [H,W,C]", in)
+		}
+		s.Kind, s.Size, s.Stride = structure.MaxPool, in[0], in[0]
+		pixel, err := m.net.Add(s)
+		if err != nil {
+			return nil, err
+		}
+		return m.net.Add(structure.Layer{Kind: structure.GlobalAvgPool, Name: s.Name, Inputs: []*structure.Layer{pixel}})
 	case "Flatten":
 		s.Kind = structure.Flatten
+		return m.net.Add(s)
+	case "Reshape": // [C] → [1,1,C], where a vector is taken for it
+		c := inputs[0].Shape
+		if len(c) != 1 || len(o.Target) != 3 || o.Target[0] != 1 || o.Target[1] != 1 || o.Target[2] != c[0] && o.Target[2] != -1 {
+			return nil, fmt.Errorf("%v to %v, want the channels [C] to [1,1,C]", c, o.Target)
+		}
+		return inputs[0], nil
+	case "Multiply":
+		if len(inputs) == 2 && len(inputs[0].Shape) == 1 {
+			s.Inputs = []*structure.Layer{inputs[1], inputs[0]}
+		}
+		s.Kind = structure.Multiply
 		return m.net.Add(s)
 	case "ZeroPadding2D":
 		return m.zeroPadding(o, s)
@@ -180,8 +203,10 @@ func (m *modelBuilder) activation(raw json.RawMessage, x *structure.Layer, name 
 		s.Kind = structure.ReLU
 	case "softmax":
 		s.Kind = structure.Softmax
+	case "sigmoid":
+		s.Kind = structure.Sigmoid
 	default:
-		return nil, fmt.Errorf("activation %q is none of a residual network that is known: relu, softmax and linear are", function)
+		return nil, fmt.Errorf("activation %q is none of a residual network that is known: relu, softmax, sigmoid and linear are", function)
 	}
 	return m.net.Add(s)
 }

@@ -32,7 +32,8 @@ const version = "3.0.0"
 // safe mode: a functional model of standard layers, which computes what m does.
 // Padding that 'same' does not mean is a ZeroPadding2D; a shortcut of option A is
 // an AveragePooling2D of one pixel, which subsamples, and a ZeroPadding2D with
-// channels_first, which pads the last axis, for these pictures the channels.
+// channels_first, which pads the last axis, for these pictures the channels. The
+// factor on a pooled network's logits is a Rescaling.
 //
 // The same model gives the same bytes.
 func Write(w io.Writer, m *artifact.Model, o artifact.WriteOptions) error {
@@ -155,11 +156,7 @@ func layersOf(net *structure.Network, m *artifact.Model, o artifact.WriteOptions
 			k.weights = kernelAndBias(l)
 			now[l] = k
 		case structure.BatchNorm:
-			momentum := 0.9 // 1 - PyTorch's
-			if m.Config.Convention == model.Keras {
-				momentum = 0.99
-			}
-			k := add(l.Name, "BatchNormalization", l.Shape, map[string]any{"axis": -1, "epsilon": l.Epsilon, "momentum": momentum}, in)
+			k := add(l.Name, "BatchNormalization", l.Shape, map[string]any{"axis": -1, "epsilon": l.Epsilon, "momentum": 1 - m.Config.BatchNormRate()}, in)
 			k.weights = []tensor.Tensor{l.Scale.Value, l.Shift.Value, l.Mean.Value, l.Variance.Value}
 			now[l] = k
 		case structure.ReLU:
@@ -191,6 +188,14 @@ func layersOf(net *structure.Network, m *artifact.Model, o artifact.WriteOptions
 		case structure.PadChannels:
 			now[l] = add(l.Name, "ZeroPadding2D", l.Shape, map[string]any{"data_format": "channels_first",
 				"padding": [][]int{{0, 0}, {l.Before, l.After}}}, in)
+		case structure.Sigmoid:
+			now[l] = add(l.Name, "Activation", l.Shape, map[string]any{"activation": "sigmoid"}, in)
+		case structure.Multiply: // Keras stretches axes of 1
+			gate, c := now[l.Inputs[1]], l.Shape[2]
+			one := add(l.Name+".reshape", "Reshape", tensor.Shape{1, 1, c}, map[string]any{"target_shape": []int{1, 1, c}}, gate)
+			now[l] = add(l.Name, "Multiply", l.Shape, nil, in, one)
+		case structure.Rescale: // of the logits: one number
+			now[l] = add(l.Name, "Rescaling", l.Shape, map[string]any{"scale": l.Gain[0], "offset": l.Offset[0]}, in)
 		default:
 			return nil, fmt.Errorf("layer %s: %v cannot be written for Keras", l.Name, l)
 		}

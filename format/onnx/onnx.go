@@ -5,6 +5,7 @@
 package onnx
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -29,10 +30,18 @@ const maxFile = math.MaxInt32
 // mean: before it, BatchNormalization and Dropout had a training mode by default.
 const oldestOpset = 7
 
-// Looks reports whether a file that begins with head may be ONNX: its name says
-// so and it is a protobuf message that begins with the version.
+// Looks reports whether a file that begins with head may be ONNX: a protobuf message
+// that begins with the version of the IR, as all exporters write it, and, unless the
+// file's name says ONNX, goes on with another field of a ModelProto: producer_name,
+// producer_version, domain, model_version, doc_string, graph or opset_import.
 func Looks(path string, head []byte) bool {
-	return strings.EqualFold(filepath.Ext(path), ".onnx") && len(head) > 2 && head[0] == 1<<3
+	if len(head) < 3 || head[0] != 1<<3 {
+		return false
+	}
+	if strings.EqualFold(filepath.Ext(path), ".onnx") {
+		return true
+	}
+	return head[1] > 0 && head[1] < 0x80 && bytes.IndexByte([]byte{2<<3 | 2, 3<<3 | 2, 4<<3 | 2, 5 << 3, 6<<3 | 2, 7<<3 | 2, 8<<3 | 2}, head[2]) >= 0
 }
 
 // ReadFile reads the network in the file at path. Tensors that the file keeps in

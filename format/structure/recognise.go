@@ -186,15 +186,18 @@ func propose(s *Network, expected *model.Config) ([]model.Config, error) {
 		if s.Output.Kind == Rescale && len(s.Output.Gain) == 1 {
 			scale = s.Output.Gain[0]
 		}
-		for _, c := range append(f.singles(base), f.pooledBlocks(base)) {
-			switch { // as a file's float32 has it
-			case sameEpsilon(scale, 1.0/9):
-				c.LogitScale = 1.0 / 9
-			case !sameEpsilon(scale, 0.125):
-				c.LogitScale = decimal(scale)
-			}
-			add(c)
+		switch { // as a file's float32 has it
+		case sameEpsilon(scale, 1.0/9):
+			base.LogitScale = 1.0 / 9
+		case !sameEpsilon(scale, 0.125):
+			base.LogitScale = decimal(scale)
 		}
+		for _, blocks := range f.stagesOfPools() {
+			for _, c := range append(f.singles(base, blocks), f.pooledBlocks(base, blocks)) {
+				add(c)
+			}
+		}
+		base.LogitScale = 0
 	}
 	base.Stem = model.SmallStem
 	stemFilters := f.stem[0]
@@ -234,20 +237,20 @@ func propose(s *Network, expected *model.Config) ([]model.Config, error) {
 	return proposals, nil
 }
 
-// stagesOfPools are the additions in each stage that begins with a convolution and a 2×2
-// max-pool. The last pool, over all that is left, may be one of 2×2 too.
-func (f facts) stagesOfPools() []int {
+// stagesOfPools are what the additions in each stage may be, where a stage begins with a
+// convolution and a 2×2 max-pool. The last pool, over all that is left, may be one of
+// 2×2 too, or a stage without additions.
+func (f facts) stagesOfPools() [][]int {
 	if n := len(f.pools); n > 1 && f.pools[n-1] == 0 {
-		return f.pools[:n-1]
+		return [][]int{f.pools[:n-1], f.pools}
 	}
-	return f.pools
+	return [][]int{f.pools}
 }
 
 // singles are networks of airbench's kind, with a whitening stem or a trained one.
-func (f facts) singles(c model.Config) []model.Config {
-	c.Block, c.Shortcut, c.Stem = model.Single, model.Projection, model.SmallStem
-	c.Blocks = f.stagesOfPools()
-	widths := f.pooled[:len(c.Blocks)]
+func (f facts) singles(c model.Config, blocks []int) []model.Config {
+	c.Block, c.Shortcut, c.Stem, c.Blocks = model.Single, model.Projection, model.SmallStem, blocks
+	widths := f.pooled[:len(blocks)]
 	c.Filters = widths[0]
 	c.Widen = model.Widening(widths)
 	whitened := c
@@ -261,9 +264,8 @@ func (f facts) singles(c model.Config) []model.Config {
 }
 
 // pooledBlocks is a ResNet-9.
-func (f facts) pooledBlocks(c model.Config) model.Config {
-	c.Block, c.Shortcut, c.Stem = model.Pooled, model.Projection, model.SmallStem
-	c.Blocks = f.stagesOfPools()
+func (f facts) pooledBlocks(c model.Config, blocks []int) model.Config {
+	c.Block, c.Shortcut, c.Stem, c.Blocks = model.Pooled, model.Projection, model.SmallStem, blocks
 	c.Filters = f.stem[min(1, len(f.stem)-1)] / 2
 	if f.stem[0] != c.Filters {
 		c.StemFilters = f.stem[0]

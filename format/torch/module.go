@@ -1,7 +1,6 @@
 package torch
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -74,11 +73,7 @@ func Module(c model.Config) (string, error) {
 	if strings.Contains(string(config), `"""`) || strings.ContainsAny(c.Name, "\"\\\n") {
 		return "", errors.New("the network's name cannot be written in Python")
 	}
-	w := &moduleWriter{biased: map[string]bool{}, register: map[*graph.Node]string{}, rate: 0.1}
-	if c.Convention == model.Keras {
-		w.rate = 0.01
-	}
-	w.rate = cmp.Or(c.NormRate, w.rate)
+	w := &moduleWriter{biased: map[string]bool{}, register: map[*graph.Node]string{}, rate: c.BatchNormRate()}
 	for _, v := range g.Variables {
 		if layer, ok := strings.CutSuffix(v.Name, ".bias"); ok {
 			w.biased[layer] = true
