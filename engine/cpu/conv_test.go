@@ -166,7 +166,7 @@ func fastest(p *Program) (times func() []time.Duration) {
 }
 
 // TestConvPasses compares the three passes with plain loops on small integers,
-// whose sums are exact (Winograd's halves and quarters too), so that any mistake in tables, tails, groups, blocks or
+// whose sums are exact (Winograd's halves and quarters too, and in bfloat16 until they are rounded), so that any mistake in tables, tails, groups, blocks or
 // shards is an inequality. The shapes are chosen to reach each of them. F(4×4,3×3) is not exact: it may be wrong by a
 // tenth, of sums of up to 15,000 products, where a mistake is wrong by whole numbers.
 func TestConvPasses(t *testing.T) {
@@ -192,6 +192,13 @@ func TestConvPasses(t *testing.T) {
 		{why: "kernel and padding lopsided", n: 2, h: 7, w: 8, c: 3, oc: 4, kh: 2, kw: 4, stride: 1, pad: lopsided},
 		{why: "stride 3 over the kernel", n: 2, h: 10, w: 11, c: 4, oc: 3, kh: 2, kw: 2, stride: 3, pad: sym(0)},
 		{why: "large stem", n: 2, h: 40, w: 50, c: 3, oc: 16, kh: 7, kw: 7, stride: 2, pad: sym(3)},
+		{why: "taps of a line joined", n: 3, h: 47, w: 53, c: 3, oc: 33, kh: 7, kw: 7, stride: 2, pad: sym(3), reach: func(f *convPass, w *weightsPass) bool {
+			return w.joined != nil && w.strips > 1 && len(w.blocks) > 5
+		}},
+		{why: "taps of a line joined, lopsided", n: 2, h: 30, w: 21, c: 5, oc: 9, kh: 2, kw: 4, stride: 1, pad: lopsided,
+			reach: func(f *convPass, w *weightsPass) bool { return w.joined != nil }},
+		{why: "taps of a line joined, padding that no tap reads, lines left out", n: 2, h: 50, w: 101, c: 1, oc: 2, kh: 1, kw: 2, stride: 3, pad: sym(2),
+			reach: func(f *convPass, w *weightsPass) bool { return w.joined != nil }},
 		{why: "lines, shards", n: 5, h: 24, w: 30, c: 16, oc: 16, kh: 3, kw: 3, stride: 1, pad: same, reach: func(f *convPass, w *weightsPass) bool {
 			return f.groups > 1 && f.chunks > 1 && w.shards > 1 && len(w.blocks) > 5 && w.packedX == noSlot
 		}},
@@ -238,8 +245,12 @@ func TestConvPasses(t *testing.T) {
 			}
 			want := naiveConv(in[0], in[1], in[2], attrs)
 			for _, k := range kernel.Supported() {
-				for threads, winograd := range map[int]string{1: "off", 3: "off", 2: "on", 4: "on", 5: "on-4x4"} {
-					e := open(t, Options{Threads: threads, InstructionSet: k.Set.String(), Winograd: winograd})
+				for threads, winograd := range map[int]string{1: "off", 3: "off", 2: "on", 4: "on", 5: "on-4x4", 6: "off"} {
+					precision := ""
+					if threads == 6 {
+						precision = "bfloat16"
+					}
+					e := open(t, Options{Threads: threads, InstructionSet: k.Set.String(), Winograd: winograd, Precision: precision})
 					p, err := e.Compile(g, e.NewVariables())
 					if err != nil {
 						t.Fatal(err)
@@ -275,8 +286,12 @@ func TestConvPasses(t *testing.T) {
 					}
 					for i, pass := range []string{"forward", "backward data", "backward weights"} {
 						for j, v := range got[i].Float32s() {
-							if !(max(v-want[i][j], want[i][j]-v) <= limit) {
-								t.Fatalf("%s, %v, winograd %s, %d threads: element %d of %v is %v, want %v", pass, k.Set, winograd, threads, j, got[i].Shape(), v, want[i][j])
+							want := want[i][j]
+							if precision == "bfloat16" && pass != "backward weights" { // maps are rounded, sums of integers are not
+								want = kernel.FromBF16(kernel.ToBF16(want))
+							}
+							if !(max(v-want, want-v) <= limit) {
+								t.Fatalf("%s %s, %v, winograd %s, %d threads: element %d of %v is %v, want %v", pass, precision, k.Set, winograd, threads, j, got[i].Shape(), v, want)
 							}
 						}
 					}

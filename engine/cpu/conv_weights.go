@@ -16,6 +16,13 @@ import (
 // its blocks, in order, to sums of its own, and the shards are added, in order,
 // into dw. The number of shards depends on the shape alone.
 //
+// Where channels are so few that a strip would be mostly empty, as in the first
+// layer of a network, the taps of a line of the kernel are joined: x is not cut in
+// strips but lies as in memory, with the padding of its lines, so that the Rows
+// elements from a pixel on are the channels of this and the next pixels, which are
+// what the next taps read. c then counts the channels of all of them, and taps the
+// lines of the kernel.
+//
 // In mixed precision the elements are pairs of the same pixel of two images
 // (bf16.go), and images below are pairs of them.
 type weightsPass struct {
@@ -39,6 +46,16 @@ type weightsPass struct {
 	blocks        []weightsBlock
 	maxX, maxDy   int // pixels of the largest block
 	xPixels       int // of all blocks
+	unit          int // elements of a packed pixel
+	joined        *joined
+}
+
+// joined says how lines of x are packed whose taps are joined.
+type joined struct {
+	channels int // of a pixel
+	width    int // pixels of a line of x
+	left     int // pixels of padding before them
+	padded   int // pixels of a packed line
 }
 
 // weightsBlock is a run of pixels of x and dy, in memory order, with the pairs
@@ -47,6 +64,7 @@ type weightsBlock struct {
 	x0, xPixels   int       // first pixel over all images, number of pixels
 	dy0, dyPixels int       //
 	gather        []int32   // pixels of x that are read, counted from x0, when these are few; xPixels is their number
+	lines         int       // of x, when taps are joined; xPixels are those of the packed lines
 	packed        int       // pixels of x in the blocks before
 	pairs         [][]int32 // per tap: offsets into a packed strip and panel
 }
@@ -61,15 +79,21 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 	x, dy := n.Inputs[0], n.Inputs[1]
 	images, h, w, ch := x.Shape[0], x.Shape[1], x.Shape[2], x.Shape[3]
 	oh, ow, oc := dy.Shape[1], dy.Shape[2], dy.Shape[3]
+	kh, kw := n.Shape[0], n.Shape[1]
 	v := &weightsPass{
-		p: c.p, packedX: noSlot, c: ch, oc: oc, taps: n.Shape[0] * n.Shape[1],
+		p: c.p, packedX: noSlot, c: ch, oc: oc, taps: kh * kw,
 		images: images, xPerImage: h * w, dyPerImage: oh * ow,
 	}
+	// Joined, if lines make a block and no strip gets emptier by it.
+	joins := kw > 1 && ch < 8 && oh*ow >= 2*blockPixels
+	if joins {
+		v.c, v.taps = kw*ch, kh
+	}
 	if c.p.engine.bf16 {
-		v.pair = c.k.BF16.OuterTileFor(ch, oc)
+		v.pair = c.k.BF16.OuterTileFor(v.c, oc)
 		v.rows, v.cols = v.pair.Rows, v.pair.Cols
 	} else {
-		v.tile = c.k.OuterTileFor(ch, oc)
+		v.tile = c.k.OuterTileFor(v.c, oc)
 		v.rows, v.cols = v.tile.Rows, v.tile.Cols
 	}
 	if checkImages(x, dy) != nil || max(images*h*w, images*oh*ow) > math.MaxInt32/max(v.rows, v.cols) {
@@ -84,9 +108,17 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 		v.x, v.xStep, v.dy, v.dyStep = c.slotOf[x.ID], ch, c.slotOf[dy.ID], oc
 		c.igemm(n)
 	}
-	v.strips, v.panels = (ch+v.rows-1)/v.rows, (oc+v.cols-1)/v.cols
-	m := forwardPixels(h, w, oh, ow, n.Shape[0], n.Shape[1], n.Conv)
-	v.cut(m, images, w, ow, v.rows, v.cols)
+	if joins {
+		v.joined = &joined{channels: ch, width: w, left: n.Conv.Pad.Left, padded: (ow-1)*n.Conv.Stride + kw}
+	}
+	v.strips, v.panels = (v.c+v.rows-1)/v.rows, (oc+v.cols-1)/v.cols
+	if joins {
+		v.unit = ch
+		v.cutJoined(images, h, w, oh, ow, n.Conv)
+	} else {
+		v.unit = v.strips * v.rows
+		v.cut(forwardPixels(h, w, oh, ow, kh, kw, n.Conv), images, w, ow, v.rows, v.cols)
+	}
 
 	shardSize := v.panels * v.strips * v.taps * v.rows * v.cols
 	const shardFloats, maxShards, wantTasks = 512 << 10, 16, 32
@@ -99,9 +131,9 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 	chunks = (v.panels + v.panelsPerTask - 1) / v.panelsPerTask
 
 	name := label(n)
-	c.needScratch(v.maxX*v.strips*v.rows + v.maxDy*v.cols)
+	c.needScratch(v.maxX*v.unit + v.slack() + v.maxDy*v.cols)
 	if chunks > 1 {
-		v.packedX = c.temp(v.xPixels * v.strips * v.rows)
+		v.packedX = c.temp(v.xPixels*v.unit + v.slack())
 		c.step("pack "+name, len(v.blocks), func(_, i int) {
 			v.packX(&v.blocks[i], v.blockX(i, nil))
 		}, v.x, v.packedX)
@@ -114,11 +146,13 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 	return nil
 }
 
+// blockPixels is how many pixels of dy a block has, or up to twice as many.
+const blockPixels = 256
+
 // cut makes the blocks: some whole images, or some lines of one.
 func (v *weightsPass) cut(m pixelMap, images, w, ow, rows, cols int) {
-	const wantPixels = 256
-	if m.dst >= 2*wantPixels { // lines
-		lines := max(wantPixels/ow, 1)
+	if m.dst >= 2*blockPixels { // lines
+		lines := max(blockPixels/ow, 1)
 		var shapes []weightsBlock
 		for d0 := 0; d0 < m.dst; d0 += lines * ow {
 			shapes = append(shapes, newWeightsBlock(m, 1, d0, min(lines*ow, m.dst-d0), w, rows, cols))
@@ -132,7 +166,7 @@ func (v *weightsPass) cut(m pixelMap, images, w, ow, rows, cols int) {
 		}
 		return
 	}
-	group := min(max(2*wantPixels/m.dst, 1), images)
+	group := min(max(2*blockPixels/m.dst, 1), images)
 	whole := newWeightsBlock(m, group, 0, m.dst, w, rows, cols)
 	for n := 0; n < images; n += group {
 		b := whole
@@ -143,6 +177,51 @@ func (v *weightsPass) cut(m pixelMap, images, w, ow, rows, cols int) {
 		b.dy0 += n * m.dst
 		v.add(b)
 	}
+}
+
+// cutJoined makes the blocks, of lines of an image, of a pass whose taps are joined.
+func (v *weightsPass) cutJoined(images, h, w, oh, ow int, a graph.ConvAttrs) {
+	perBlock := max(blockPixels/ow, 1)
+	for n := range images {
+		for y0 := 0; y0 < oh; y0 += perBlock {
+			y1 := min(y0+perBlock, oh)
+			first := max(y0*a.Stride-a.Pad.Top, 0) // line of x, and the one after the last
+			end := min((y1-1)*a.Stride-a.Pad.Top+v.taps, h)
+			b := weightsBlock{
+				x0: (n*h + first) * w, lines: max(end-first, 0), xPixels: max(end-first, 0) * v.joined.padded,
+				dy0: (n*oh + y0) * ow, dyPixels: (y1 - y0) * ow, pairs: make([][]int32, v.taps),
+			}
+			for tap := range v.taps {
+				for y := y0; y < y1; y++ {
+					line := y*a.Stride - a.Pad.Top + tap
+					if line < 0 || line >= h {
+						continue
+					}
+					for x := range ow {
+						b.pairs[tap] = append(b.pairs[tap],
+							int32(((line-first)*v.joined.padded+x*a.Stride)*v.unit), int32(((y-y0)*ow+x)*v.cols))
+					}
+				}
+			}
+			v.add(b)
+		}
+	}
+}
+
+// slack is how many elements after the packed pixels a kernel may read.
+func (v *weightsPass) slack() int {
+	if v.joined == nil {
+		return 0
+	}
+	return v.strips * v.rows
+}
+
+// strip returns where a kernel reads strip i of a block whose x is packed in x.
+func (v *weightsPass) strip(b *weightsBlock, x []float32, i int) []float32 {
+	if v.joined != nil {
+		return x[i*v.rows:]
+	}
+	return x[i*b.xPixels*v.rows:][:b.xPixels*v.rows]
 }
 
 func (v *weightsPass) add(b weightsBlock) {
@@ -208,18 +287,22 @@ func newWeightsBlock(m pixelMap, images, d0, count, w, rows, cols int) weightsBl
 // blockX returns where block i of x lies packed: in memory for all tasks, or in
 // a worker's scratch.
 func (v *weightsPass) blockX(i int, scratch []float32) []float32 {
-	size := v.strips * v.rows
 	b := &v.blocks[i]
+	size := b.xPixels*v.unit + v.slack()
 	if v.packedX == noSlot {
-		return scratch[:b.xPixels*size]
+		return scratch[:size]
 	}
-	return v.p.mem[v.packedX][b.packed*size:][:b.xPixels*size]
+	return v.p.mem[v.packedX][b.packed*v.unit:][:size]
 }
 
 // packX packs the channels of x in strips [strip][pixel][rows]. Rows beyond the
 // last channel get whatever follows in memory: their sums are not used.
 func (v *weightsPass) packX(b *weightsBlock, dst []float32) {
 	k, rows := v.p.engine.kernels, v.rows
+	if v.joined != nil {
+		v.packLines(b, dst)
+		return
+	}
 	if v.pair != nil {
 		for strip := range v.strips {
 			out := wordsOf(dst[strip*b.xPixels*rows:][:b.xPixels*rows])
@@ -243,6 +326,26 @@ func (v *weightsPass) packX(b *weightsBlock, dst []float32) {
 		}
 		for i, px := range b.gather {
 			packStrip(k, out[i*rows:][:rows], x[int(px)*v.c+strip*rows:], v.c, rows)
+		}
+	}
+}
+
+// packLines packs whole lines of x, with zeros for the padding before and after
+// them. What follows the last one is not used.
+func (v *weightsPass) packLines(b *weightsBlock, dst []float32) {
+	j := v.joined
+	within := min(j.width, max(j.padded-j.left, 0)) // pixels of a line that are read
+	for line := range b.lines {
+		out := dst[line*j.padded*j.channels:][:j.padded*j.channels]
+		before := min(j.left*j.channels, len(out))
+		clear(out[:before])
+		clear(out[before+within*j.channels:])
+		out = out[before:][:within*j.channels]
+		pixel := b.x0 + line*j.width
+		if v.pair != nil {
+			v.packPairs(wordsOf(out), v.x, pixel, within, v.xPerImage, v.xStep, 0, j.channels, j.channels)
+		} else {
+			copy(out, v.p.mem[v.x][pixel*j.channels:])
 		}
 	}
 }
@@ -295,7 +398,7 @@ func (v *weightsPass) run(worker, task int) {
 	panelSize := v.strips * v.taps * tile
 	sums := p.mem[v.sums][shard*v.panels*panelSize:]
 	clear(sums[panel0*panelSize : panelEnd*panelSize])
-	xSize := v.maxX * v.strips * v.rows
+	xSize := v.maxX*v.unit + v.slack()
 	scratch := p.scratch[worker]
 	for i := shard * len(v.blocks) / v.shards; i < (shard+1)*len(v.blocks)/v.shards; i++ {
 		b := &v.blocks[i]
@@ -308,7 +411,7 @@ func (v *weightsPass) run(worker, task int) {
 			v.packDy(b, dy, panel)
 			dst := sums[panel*panelSize:][:panelSize]
 			for strip := range v.strips {
-				xs := x[strip*b.xPixels*v.rows:][:b.xPixels*v.rows]
+				xs := v.strip(b, x, strip)
 				for _, pairs := range b.pairs {
 					if v.pair != nil {
 						v.pair.Run(dst[:tile], wordsOf(xs), wordsOf(dy), pairs)

@@ -467,25 +467,43 @@ func (b *loopBuilder) reduce(n *graph.Node, in loopInstr, lanes int, last func(j
 	b.emit(in)
 	p, dst := b.c.p, b.c.value(n)
 	b.totals = append(b.totals, func() {
-		b.c.step(label(n)+" total", 1, func(_, _ int) {
+		b.c.step(label(n)+" total", totalTasks(n.Shape.Elements()), func(_, task int) {
 			out := p.mem[dst]
 			sums := p.partials[in.sums:][:chunks*lanes]
-			width := lanes / len(out) // 1, or all lanes for a scalar
-			for j := range out {
+			if len(out) < lanes { // a scalar of all lanes
 				total := 0.0
-				for chunk := 0; chunk < len(sums); chunk += lanes {
-					for _, v := range sums[chunk+j*width:][:width] {
-						total += float64(v)
-					}
+				for _, v := range sums {
+					total += float64(v)
 				}
 				if last != nil {
-					total = last(j, total)
+					total = last(0, total)
 				}
-				out[j] = float32(total)
+				out[0] = float32(total)
+				return
+			}
+			first := task * totalChannels
+			end := min(first+totalChannels, lanes)
+			var totals [totalChannels]float64
+			for ; len(sums) > 0; sums = sums[lanes:] {
+				for j, v := range sums[first:end] {
+					totals[j] += float64(v)
+				}
+			}
+			for j := range end - first {
+				if last != nil {
+					totals[j] = last(first+j, totals[j])
+				}
+				out[first+j] = float32(totals[j])
 			}
 		}, append(reads, dst)...)
 	})
 }
+
+// totalChannels is how many channels' sums over the chunks one task adds up, chunk
+// by chunk: as many as lie together in memory and keep all threads busy.
+const totalChannels = 64
+
+func totalTasks(channels int) int { return (channels + totalChannels - 1) / totalChannels }
 
 // assignTemps lets temporaries share blocks of scratch once they are read for
 // the last time.

@@ -57,25 +57,36 @@ func (c *compiler) lowerMoments(nodes []*graph.Node) {
 		k.ScaleAdd(m, m, 1/float32(rows), 0)
 		k.ChannelMoments(sum, squares, values, m)
 	}, src)
-	c.step("moments total "+n.Name, 1, func(_, _ int) {
-		for j := range ch {
-			total := 0.0
-			for chunk := range chunks {
-				m, sum, _ := part(chunk)
-				total += float64(rowsOf(chunk))*float64(m[j]) + float64(sum[j])
+	c.step("moments total "+n.Name, totalTasks(ch), func(_, task int) {
+		first := task * totalChannels
+		end := min(first+totalChannels, ch)
+		var totals [totalChannels]float64
+		for chunk := range chunks {
+			m, sum, _ := part(chunk)
+			count := float64(rowsOf(chunk))
+			for j, v := range m[first:end] {
+				totals[j] += count*float64(v) + float64(sum[first+j])
 			}
-			all := total / float64(rows)
-			p.mem[mean][j] = float32(all)
-			if variance == noSlot {
-				continue
+		}
+		var all [totalChannels]float64 // the mean
+		for j := range end - first {
+			all[j] = totals[j] / float64(rows)
+			p.mem[mean][first+j] = float32(all[j])
+		}
+		if variance == noSlot {
+			return
+		}
+		clear(totals[:])
+		for chunk := range chunks { // Σ(x-all)² = Σ(x-m)² + 2(m-all)Σ(x-m) + rows·(m-all)²
+			m, sum, squares := part(chunk)
+			count := float64(rowsOf(chunk))
+			for j, v := range m[first:end] {
+				d := float64(v) - all[j]
+				totals[j] += float64(squares[first+j]) + 2*d*float64(sum[first+j]) + count*d*d
 			}
-			total = 0
-			for chunk := range chunks { // Σ(x-all)² = Σ(x-m)² + 2(m-all)Σ(x-m) + rows·(m-all)²
-				m, sum, squares := part(chunk)
-				d := float64(m[j]) - all
-				total += float64(squares[j]) + 2*d*float64(sum[j]) + float64(rowsOf(chunk))*d*d
-			}
-			p.mem[variance][j] = float32(total / float64(rows))
+		}
+		for j := range end - first {
+			p.mem[variance][first+j] = float32(totals[j] / float64(rows))
 		}
 	}, mean, variance)
 }
@@ -180,44 +191,39 @@ func windows(h, w, oh, ow int, a graph.PoolAttrs) []window {
 	return list
 }
 
+// offsets makes element offsets of the windows' pixels.
+func offsets(wins []window, channels int) []window {
+	for _, win := range wins {
+		for i := range win.pixels {
+			win.pixels[i] *= int32(channels)
+		}
+	}
+	return wins
+}
+
 // lowerMaxPool: y = max over the window. A NaN in the window gives NaN.
 func (c *compiler) lowerMaxPool(n *graph.Node) {
-	x := n.Inputs[0].Shape
+	x, k := n.Inputs[0].Shape, c.k
 	ch := x[3]
-	wins := windows(x[1], x[2], n.Shape[1], n.Shape[2], n.Pool)
+	wins := offsets(windows(x[1], x[2], n.Shape[1], n.Shape[2], n.Pool), ch)
+	c.p.kernels[n.Op.String()] = "windows " + k.Set.String()
 	c.imageStep(n, func(y []float32, in [][]float32) {
 		for o, win := range wins {
-			out := y[o*ch:][:ch]
-			fill(out, float32(math.Inf(-1)))
-			for _, px := range win.pixels {
-				for j, v := range in[0][int(px)*ch:][:ch] {
-					if v > out[j] || v != v {
-						out[j] = v
-					}
-				}
-			}
+			k.WindowMax(y[o*ch:][:ch], in[0], win.pixels)
 		}
 	})
 }
 
 // lowerMaxPoolBackward: dx gets dy where x was the first maximum of its window.
 func (c *compiler) lowerMaxPoolBackward(n *graph.Node) {
-	dy := n.Inputs[0].Shape
+	dy, k := n.Inputs[0].Shape, c.k
 	ch := n.Shape[3]
-	wins := windows(n.Shape[1], n.Shape[2], dy[1], dy[2], n.Pool)
+	wins := offsets(windows(n.Shape[1], n.Shape[2], dy[1], dy[2], n.Pool), ch)
+	c.p.kernels[n.Op.String()] = "windows " + k.Set.String()
 	c.imageStep(n, func(dx []float32, in [][]float32) {
-		dy, x := in[0], in[1]
 		clear(dx)
 		for o, win := range wins {
-			for j := range ch {
-				best := int(win.pixels[0])*ch + j
-				for _, px := range win.pixels[1:] {
-					if at := int(px)*ch + j; x[at] > x[best] || x[at] != x[at] && x[best] == x[best] {
-						best = at
-					}
-				}
-				dx[best] += dy[o*ch+j]
-			}
+			k.WindowMaxBackward(dx, in[0][o*ch:][:ch], in[1], win.pixels)
 		}
 	})
 }

@@ -25,6 +25,9 @@ var generic = Kernels{
 	ChannelSquares:  channelSquaresGeneric,
 	ChannelProducts: channelProductsGeneric,
 	ChannelMoments:  channelMomentsGeneric,
+
+	WindowMax:         windowMaxGeneric,
+	WindowMaxBackward: windowMaxBackwardGeneric,
 }
 
 var winogradGeneric = Winograd{

@@ -131,7 +131,8 @@ func TestTablesAreComplete(t *testing.T) {
 		if len(k.ConvTiles) == 0 || len(k.OuterTiles) == 0 || k.Pack == nil || k.Add == nil || k.Sub == nil || k.Mul == nil || k.Div == nil ||
 			k.Max == nil || k.Gate == nil || k.Sqrt == nil || k.ScaleAdd == nil || k.ChannelScaleAdd == nil ||
 			k.Epilogue == nil || k.Winograd.OutputEpilogue == nil || k.BF16.Epilogue == nil || k.BF16.OutputEpilogue == nil ||
-			k.ChannelSum == nil || k.ChannelSquares == nil || k.ChannelProducts == nil || k.ChannelMoments == nil {
+			k.ChannelSum == nil || k.ChannelSquares == nil || k.ChannelProducts == nil || k.ChannelMoments == nil ||
+			k.WindowMax == nil || k.WindowMaxBackward == nil {
 			t.Errorf("table of %v has holes: %+v", k.Set, k)
 		}
 	})
@@ -446,6 +447,66 @@ func testChannelKernels(t *testing.T, k *Kernels, f filler, limit func(float64) 
 	}
 }
 
+// Maxima of few values, so that many are equal, with NaNs among them; what goes
+// back must be in one place each, the first that is the maximum.
+func TestWindowMax(t *testing.T) {
+	nan := float32(math.NaN())
+	forEachSet(t, func(t *testing.T, k *Kernels) {
+		for _, nans := range []bool{false, true} {
+			f := filler{rng: rand.New(rand.NewPCG(20260101, 3))}
+			for c := range 41 {
+				for pixels := 1; pixels < 11; pixels++ {
+					testWindowMax(t, k, f, nans, nan, c, pixels)
+				}
+			}
+		}
+	})
+}
+
+func testWindowMax(t *testing.T, k *Kernels, f filler, nans bool, nan float32, c, pixels int) {
+	t.Helper()
+	const all = 12
+	src, _ := guarded(t, all*c, c%4)
+	f.fill(src)
+	for i := range src {
+		if nans && f.rng.IntN(20) == 0 {
+			src[i] = nan
+		}
+	}
+	var at []int32
+	for _, p := range f.rng.Perm(all)[:pixels] {
+		at = append(at, int32(p*c))
+	}
+	dst, check := guarded(t, c, pixels%4)
+	k.WindowMax(dst, src, at)
+	check()
+	dx, checkDx := guarded(t, all*c, (c+1)%4)
+	dy, _ := guarded(t, c, (c+2)%4)
+	f.fill(dx)
+	f.fill(dy)
+	want := slices.Clone(dx)
+	k.WindowMaxBackward(dx, dy, src, at)
+	checkDx()
+	for j := range c {
+		values := make([]float64, 0, pixels) // math.Max and its NaN
+		for _, o := range at {
+			values = append(values, float64(src[int(o)+j]))
+		}
+		top := values[0]
+		for _, v := range values {
+			top = math.Max(top, v)
+		}
+		if got := float64(dst[j]); got != top && !(math.IsNaN(got) && math.IsNaN(top)) {
+			t.Fatalf("%d channels: maximum of %v is %v", c, values, got)
+		}
+		first := slices.IndexFunc(values, func(v float64) bool { return v == top || math.IsNaN(v) })
+		want[int(at[first])+j] += dy[j]
+	}
+	if !slices.Equal(dx, want) {
+		t.Fatalf("%d channels, windows of %d: dx = %v, want %v", c, pixels, dx, want)
+	}
+}
+
 func TestTileFor(t *testing.T) {
 	k := &Kernels{
 		ConvTiles:  []ConvTile{{13, 32, nil}, {13, 16, nil}, {8, 32, nil}},
@@ -461,7 +522,7 @@ func TestTileFor(t *testing.T) {
 			t.Errorf("%v pixels and channels: tile of %d×%d, want %v", pass, got.Rows, got.Cols, want)
 		}
 	}
-	for sums, want := range map[[2]int][2]int{{3, 64}: {8, 16}, {16, 16}: {8, 16}, {32, 32}: {8, 16}, {13, 16}: {13, 16}, {64, 64}: {13, 32}, {512, 512}: {13, 32}} {
+	for sums, want := range map[[2]int][2]int{{3, 64}: {8, 16}, {16, 16}: {8, 16}, {32, 32}: {8, 16}, {13, 16}: {13, 16}, {64, 64}: {13, 32}, {512, 512}: {13, 32}, {21, 64}: {13, 32}} {
 		if got := k.OuterTileFor(sums[0], sums[1]); got.Rows != want[0] || got.Cols != want[1] {
 			t.Errorf("%v sums: tile of %d×%d, want %v", sums, got.Rows, got.Cols, want)
 		}

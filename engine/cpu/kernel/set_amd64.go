@@ -49,6 +49,9 @@ var avx2 = Kernels{
 	ChannelSquares:  channelSquaresVector,
 	ChannelProducts: channelProductsVector,
 	ChannelMoments:  channelMomentsVector,
+
+	WindowMax:         windowMaxVector,
+	WindowMaxBackward: windowMaxBackwardVector,
 }
 
 // avx512 shares the loops over blocks with avx2: they are bound by loads and
