@@ -228,9 +228,15 @@ func benchStep(m model.Config, o benchOptions) (*graph.Graph, error) {
 	}, o.batch)
 }
 
-// benchTrace writes the timeline of some training steps.
+// benchTrace writes the timeline of some training steps, or of inference where that
+// alone is measured.
 func benchTrace(ctx context.Context, eng *cpu.Engine, m model.Config, o benchOptions, path string) error {
 	step, err := benchStep(m, o)
+	runs := 1
+	if o.only == "infer" {
+		step, err = m.Graph(o.batch)
+		runs = o.n
+	}
 	if err != nil {
 		return err
 	}
@@ -238,7 +244,7 @@ func benchTrace(ctx context.Context, eng *cpu.Engine, m model.Config, o benchOpt
 	if err != nil {
 		return err
 	}
-	_, err = measure(ctx, eng, step, 1)
+	_, err = measure(ctx, eng, step, runs)
 	return errors.Join(err, stop())
 }
 

@@ -85,6 +85,8 @@ func (p *Program) Run(ctx context.Context, inputs ...tensor.Tensor) (outputs []t
 		return nil, fmt.Errorf("cpu: %w", err)
 	}
 	p.engine.shared.enter(p)
+	p.engine.pool.Hold()
+	defer p.engine.pool.Release()
 	committing := false
 	defer func() {
 		if v := recover(); v != nil {
