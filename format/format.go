@@ -165,8 +165,8 @@ func in(path string, err error) error {
 }
 
 // Write writes m to path in the format of that name, by the extension of path
-// where name is empty. A file is replaced in one piece; a folder must be empty
-// or not exist.
+// where name is empty. A file is replaced in one piece, and on an error stays as it
+// was; a folder must be empty or not exist.
 func Write(path, name string, m *artifact.Model, o artifact.WriteOptions) error {
 	f, err := ForOutput(path, name)
 	if err != nil {
@@ -181,10 +181,11 @@ func Write(path, name string, m *artifact.Model, o artifact.WriteOptions) error 
 		}
 		o.FoldNorm = false
 	}
-	if err := f.Write(path, m, o); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	err = f.Write(path, m, o)
+	if err != nil && !strings.Contains(err.Error(), "writing "+path) {
+		err = fmt.Errorf("writing %s: %w", path, err)
 	}
-	return nil
+	return err
 }
 
 // Inspect lists what a file or folder holds.

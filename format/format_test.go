@@ -2,6 +2,7 @@ package format
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"math"
@@ -345,6 +346,147 @@ func TestCutShort(t *testing.T) {
 		if err == nil || strings.Count(err.Error(), whole) != 1 {
 			t.Errorf("%s: Inspect: %v, want one with %s once", f.Name, err, whole)
 		}
+	}
+}
+
+// A write that fails in the end leaves everything as it was: an older file, the module
+// beside it, an empty folder, nothing.
+func TestFailedWrite(t *testing.T) {
+	m := completed(t, tinyOf(t, tinySingle()))
+	refuse := artifact.WriteOptions{Check: func(path string) error {
+		if _, err := os.Stat(path); err != nil {
+			t.Errorf("asked about %v", err)
+		}
+		return errors.New("planted")
+	}}
+	for _, f := range Formats {
+		t.Run(f.Name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "model"+strings.Join(f.Extensions[:min(1, len(f.Extensions))], ""))
+			old := map[string]string{}
+			for range 2 {
+				if err := Write(path, f.Name, m, refuse); err == nil || !strings.Contains(err.Error(), "planted") || strings.Count(err.Error(), path) != 1 {
+					t.Errorf("error %v, want the planted one with %s once", err, path)
+				}
+				entries, err := os.ReadDir(dir)
+				if err != nil || len(entries) != len(old) {
+					t.Fatalf("%v, %v, want %d files", entries, err, len(old))
+				}
+				for name, want := range old {
+					if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != want {
+						t.Errorf("%s was %q and is %q, %v", name, want, b, err)
+					}
+				}
+				if len(f.Extensions) == 0 {
+					continue // a folder that is not empty is refused before
+				}
+				old[filepath.Base(path)] = "older weights"
+				if f.Name == "torch" {
+					old["model_model.py"] = `"""older, as residual exported it: a module` + "\n"
+				}
+				for name, content := range old {
+					if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o666); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := Write(path, f.Name, m, artifact.WriteOptions{}); err != nil {
+				t.Error(err)
+			}
+			if back, err := Read(path); err != nil {
+				t.Error(err)
+			} else {
+				sameModel(t, back, m)
+			}
+		})
+	}
+}
+
+// One flipped low bit of a weight, which golden vectors cannot see, is found: by the
+// format's own sums or by the checksum of the weights. Files without a checksum, which
+// older versions wrote, are read as before.
+func TestChecksum(t *testing.T) {
+	m := tinyOf(t, tinySingle())
+	mean, ok := m.Tensor("layer1.bn.running_mean")
+	if !ok {
+		t.Fatal("no moving mean")
+	}
+	mean.Float32s()[1] = 0.3 // to be found in the file
+	completed(t, m)
+	var needle []byte
+	for _, x := range mean.Float32s() {
+		needle = binary.LittleEndian.AppendUint32(needle, math.Float32bits(x))
+	}
+	for _, f := range Formats {
+		t.Run(f.Name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "model"+strings.Join(f.Extensions[:min(1, len(f.Extensions))], ""))
+			if err := Write(path, f.Name, m, artifact.WriteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			back, err := Read(path)
+			if err != nil || back.Checksum == "" || back.Checksum != back.SHA256() || back.Checksum != m.SHA256() {
+				t.Fatalf("checksum %q, %v, want %q", back.Checksum, err, m.SHA256())
+			}
+			file := path
+			if len(f.Extensions) == 0 {
+				file = filepath.Join(path, "model.safetensors")
+			}
+			b, err := os.ReadFile(file)
+			if err != nil || bytes.Count(b, needle) != 1 {
+				t.Fatalf("the mean is %d times in the file, %v", bytes.Count(b, needle), err)
+			}
+			b[bytes.Index(b, needle)] ^= 1
+			if err := os.WriteFile(file, b, 0o666); err != nil {
+				t.Fatal(err)
+			}
+			back, err = Read(path)
+			if err != nil {
+				if !strings.Contains(err.Error(), "checksum") {
+					t.Errorf("error %v, want one of a checksum", err)
+				}
+				return // of the zip archive
+			}
+			if back.Checksum != m.SHA256() || back.SHA256() == m.SHA256() {
+				t.Errorf("the sum of the damaged weights is %s, of the whole ones %s, the file says %s", back.SHA256(), m.SHA256(), back.Checksum)
+			}
+			all, err := Verify(t.Context(), back, ref.New())
+			if err != nil || len(all) != 3 || !all[0].Agrees {
+				t.Errorf("golden vectors are not expected to see it: %+v, %v", all, err)
+			}
+		})
+	}
+	text, err := m.WriteMetadata()
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(text, "weights_sha256")
+	old, err := fromTensors(m.Tensors, text)
+	if err != nil || old.Checksum != "" || len(old.Golden) != 3 {
+		t.Errorf("a file of an older version: checksum %q, %v", old.Checksum, err)
+	}
+	text["weights_sha256"] = m.SHA256()
+	folded, err := m.Folded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := folded.ReadMetadata(text); err != nil || folded.Checksum != "" {
+		t.Errorf("the sum of another network counts: %q, %v", folded.Checksum, err)
+	}
+}
+
+// A Python file of the user's own is not replaced by a network's module.
+func TestForeignModule(t *testing.T) {
+	dir := t.TempDir()
+	mine := filepath.Join(dir, "net_model.py")
+	if err := os.WriteFile(mine, []byte("import torch\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	err := Write(filepath.Join(dir, "net.pth"), "", complete(t, model.Torch), artifact.WriteOptions{})
+	if err == nil || !strings.Contains(err.Error(), mine) || hint.Of(err) == "" {
+		t.Errorf("error %v, want one with %s and a hint", err, mine)
+	}
+	if b, err := os.ReadFile(mine); err != nil || string(b) != "import torch\n" {
+		t.Errorf("%q, %v", b, err)
 	}
 }
 

@@ -260,6 +260,7 @@ func writeHF(dir string, m *artifact.Model, o artifact.WriteOptions) (err error)
 			return err
 		}
 	}
+	_, missing := os.Stat(dir)
 	if err := atomicfile.MkdirAll(dir); err != nil {
 		return err
 	}
@@ -274,6 +275,9 @@ func writeHF(dir string, m *artifact.Model, o artifact.WriteOptions) (err error)
 		if err != nil { // nothing half-written stays
 			for _, name := range []string{"README.md", "config.json", "preprocessor_config.json", "model.py", "model.safetensors"} {
 				os.Remove(filepath.Join(dir, name))
+			}
+			if missing != nil {
+				os.Remove(dir)
 			}
 		}
 	}()
@@ -294,7 +298,11 @@ func writeHF(dir string, m *artifact.Model, o artifact.WriteOptions) (err error)
 			return err
 		}
 	}
-	return atomicfile.Write(filepath.Join(dir, "model.safetensors"), func(w io.Writer) error { return writeSafetensors(w, m) })
+	err = atomicfile.Write(filepath.Join(dir, "model.safetensors"), func(w io.Writer) error { return writeSafetensors(w, m) })
+	if err == nil && o.Check != nil {
+		err = o.Check(dir)
+	}
+	return err
 }
 
 func indented(v any) ([]byte, error) {

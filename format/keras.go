@@ -22,7 +22,7 @@ var kerasFormat = Format{
 		if ext := filepath.Ext(path); ext == ".h5" || ext == ".hdf5" {
 			return hint.Wrap(fmt.Errorf("HDF5 files are read and not written"), "write a .keras archive, which Keras 3 loads")
 		}
-		return atomicfile.Write(path, func(w io.Writer) error { return keras.Write(w, m, o) })
+		return atomicfile.WriteChecked(path, func(w io.Writer) error { return keras.Write(w, m, o) }, o.Check)
 	},
 }
 

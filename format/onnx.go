@@ -13,6 +13,6 @@ var onnxFormat = Format{
 	Name: "onnx", About: "ONNX (.onnx)", Extensions: []string{".onnx"},
 	Detect: onnx.Looks, Read: onnx.ReadFile, Inspect: onnx.Inspect,
 	Write: func(path string, m *artifact.Model, o artifact.WriteOptions) error {
-		return atomicfile.Write(path, func(w io.Writer) error { return onnx.Write(w, m, o) })
+		return atomicfile.WriteChecked(path, func(w io.Writer) error { return onnx.Write(w, m, o) }, o.Check)
 	},
 }

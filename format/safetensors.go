@@ -22,7 +22,7 @@ var safetensorsFormat = Format{
 		if err := o.Refuse("safetensors", artifact.WriteOptions{}); err != nil {
 			return err
 		}
-		return atomicfile.Write(path, func(w io.Writer) error { return writeSafetensors(w, m) })
+		return atomicfile.WriteChecked(path, func(w io.Writer) error { return writeSafetensors(w, m) }, o.Check)
 	},
 	Inspect: func(path string) (artifact.Listing, error) {
 		f, err := safetensors.ReadFile(path)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/residual-ml/residual/format/artifact"
 	"github.com/residual-ml/residual/format/torch"
 	"github.com/residual-ml/residual/internal/atomicfile"
+	"github.com/residual-ml/residual/internal/hint"
 )
 
 // torchFormat is what torch.save writes (package torch).
@@ -75,16 +77,39 @@ func writeTorch(path string, m *artifact.Model, o artifact.WriteOptions) error {
 	if err != nil {
 		return err
 	}
+	check := o.Check
 	if torch.Architecture(m.Config) == "" {
 		python, err := torch.Module(m.Config)
 		if err != nil {
 			return err
 		}
-		if err := atomicfile.WriteFile(ModulePath(path), []byte(python)); err != nil {
+		if err := ours(ModulePath(path)); err != nil {
 			return err
 		}
+		check = func(temp string) error { // the module is replaced with the weights or not at all
+			if o.Check != nil {
+				if err := o.Check(temp); err != nil {
+					return err
+				}
+			}
+			return atomicfile.WriteFile(ModulePath(path), []byte(python))
+		}
 	}
-	return atomicfile.Write(path, func(w io.Writer) error { return torch.Write(w, m.StateDict(), metadata) })
+	return atomicfile.WriteChecked(path, func(w io.Writer) error { return torch.Write(w, m.StateDict(), metadata) }, check)
+}
+
+// ours refuses to replace a Python file that residual has not written: nobody has
+// named it.
+func ours(path string) error {
+	if _, err := os.Stat(path); err != nil {
+		return nil
+	}
+	head, err := readHead(path)
+	if err == nil && !torch.IsModule(head) {
+		err = hint.Wrap(fmt.Errorf("%s is to hold the network's Python module, but is there and not of residual export", path),
+			"name another file with -o, or move this one away")
+	}
+	return err
 }
 
 // ModulePath is where the Python module of a network lies that was written to

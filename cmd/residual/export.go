@@ -148,6 +148,20 @@ func (o exportOptions) write(ctx context.Context, m *artifact.Model, stdout io.W
 			return err
 		}
 	}
+	var v verification
+	o.Check = func(path string) error {
+		back, err := f.Read(path)
+		if err != nil {
+			return fmt.Errorf("reading back what was written: %w", err)
+		}
+		if v, err = verifyModel(ctx, back, o.engine, o.threads); err == nil {
+			err = v.err()
+		}
+		if err != nil {
+			return fmt.Errorf("reading back what was written: %w", err)
+		}
+		return nil
+	}
 	if err := format.Write(o.out, f.Name, m, o.WriteOptions); err != nil {
 		return err
 	}
@@ -162,17 +176,6 @@ func (o exportOptions) write(ctx context.Context, m *artifact.Model, stdout io.W
 	fmt.Fprintf(stdout, "%s: %s in %s, %d bytes\n", o.out, what, f.About, bytes)
 	if f.Name == "torch" && torch.Architecture(m.Config) == "" {
 		fmt.Fprintf(stdout, "%s: builds this network in PyTorch, which torchvision and timm do not have\n", format.ModulePath(o.out))
-	}
-	back, err := format.Read(o.out)
-	if err != nil {
-		return fmt.Errorf("reading back what was written: %w", err)
-	}
-	v, err := verifyModel(ctx, back, o.engine, o.threads)
-	if err == nil {
-		err = v.err()
-	}
-	if err != nil {
-		return fmt.Errorf("%s: reading back what was written: %w", o.out, err)
 	}
 	_, err = fmt.Fprintf(stdout, "read back; golden vectors: %v\n", v)
 	return err

@@ -139,7 +139,7 @@ func runImport(ctx context.Context, o importOptions, file string, stdout io.Writ
 			return fmt.Errorf("%s: %w", file, err)
 		}
 		if err := v.err(); err != nil {
-			return hint.Wrap(fmt.Errorf("%s: %w", file, err), "the file is damaged, or this program computes it wrongly: residual verify shows the differences")
+			return fmt.Errorf("%s: %w", file, err)
 		}
 		report.Golden = &v
 	}

@@ -7,6 +7,8 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,6 +21,7 @@ import (
 
 	"github.com/residual-ml/residual/dataset"
 	"github.com/residual-ml/residual/format/safetensors"
+	"github.com/residual-ml/residual/internal/atomicfile"
 	"github.com/residual-ml/residual/tensor"
 )
 
@@ -67,6 +70,9 @@ func TestStories(t *testing.T) {
 				ts.Check(writePictures(ts.MkAbs(args[0]), n))
 			},
 			"bare": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(writeBare(ts.MkAbs(args[0]))) },
+			"flipbit": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(flipBit(ts.MkAbs(args[0]), ts.MkAbs(args[1])))
+			},
 			"contains": func(ts *testscript.TestScript, neg bool, args []string) {
 				want, err := strconv.Atoi(args[1])
 				ts.Check(err)
@@ -76,6 +82,21 @@ func TestStories(t *testing.T) {
 			},
 		},
 	})
+}
+
+// flipBit copies a safetensors file with the lowest bit of one bias changed.
+func flipBit(from, to string) error {
+	f, err := safetensors.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	bias, ok := f.Tensor("fc.bias")
+	if !ok {
+		return errors.New("no fc.bias")
+	}
+	x := &bias.Float32s()[0]
+	*x = math.Float32frombits(math.Float32bits(*x) ^ 1)
+	return atomicfile.Write(to, func(w io.Writer) error { return safetensors.Write(w, f.Tensors(), f.Metadata) })
 }
 
 func writePictures(dir string, n int) error {

@@ -24,8 +24,10 @@ func newVerify() *cobra.Command {
 		Short: "prove that an exported network still answers as it did",
 		Long: `Run the golden vectors of an exported network or an imported run: pictures in the
 file with the answers that the network gave when it was exported. They prove the
-whole way: decode, resize, normalise, network. The exit status is 1 when an answer
-differs by more than 1e-4 of the largest logit.`,
+whole way: decode, resize, normalise, network. A checksum of the weights in the file
+tells damage, which may be too small for an answer to show it, from rounding. The exit
+status is 1 when an answer differs by more than 1e-4 of the largest logit, or a weight
+at all.`,
 		Example: `  residual verify resnet18.onnx
   residual verify resnet18.safetensors --engine ref`,
 		Args: argsBetween(1, 1),
@@ -74,6 +76,11 @@ type verification struct {
 	Vectors []format.Comparison `json:"vectors"`
 	Agree   int                 `json:"agree"`
 	Engine  string              `json:"engine"`
+
+	// Of the weights; Exported is what the file says it was, "" in files that older
+	// versions wrote and in run directories.
+	SHA256   string `json:"weights_sha256"`
+	Exported string `json:"weights_sha256_exported,omitempty"`
 }
 
 func verifyModel(ctx context.Context, m *artifact.Model, engine string, threads int) (v verification, err error) {
@@ -85,7 +92,7 @@ func verifyModel(ctx context.Context, m *artifact.Model, engine string, threads 
 		return v, err
 	}
 	defer func() { err = errors.Join(err, eng.Close()) }()
-	v.Engine = eng.Name()
+	v.Engine, v.SHA256, v.Exported = eng.Name(), m.SHA256(), m.Checksum
 	v.Vectors, err = format.Verify(ctx, m, eng)
 	for _, c := range v.Vectors {
 		if c.Agrees {
@@ -103,12 +110,26 @@ func (v verification) String() string {
 	return fmt.Sprintf("%d of %d agree on %s, the largest difference of a logit is %.2g", v.Agree, len(v.Vectors), v.Engine, worst)
 }
 
-// err is nil when all agree.
+// damaged reports whether the weights are known not to be those that were exported.
+func (v verification) damaged() bool { return v.Exported != "" && v.Exported != v.SHA256 }
+
+// err is nil when all agree, and the weights are what they were.
 func (v verification) err() error {
-	if v.Agree == len(v.Vectors) {
-		return nil
+	const changed = "the weights are not those that were exported: their SHA-256 is %.12s…, want %.12s…"
+	agree := v.Agree == len(v.Vectors)
+	switch {
+	case v.damaged() && agree:
+		return hint.Wrap(fmt.Errorf(changed+"; the golden vectors agree within rounding", v.SHA256, v.Exported),
+			"the file is damaged, or another program has changed its weights: get or export it again")
+	case v.damaged():
+		return hint.Wrap(fmt.Errorf("golden vectors: %v; "+changed, v, v.SHA256, v.Exported),
+			"the file is damaged, or another program has changed its weights: get or export it again")
+	case !agree && v.Exported != "":
+		return hint.Wrap(fmt.Errorf("golden vectors: %v", v), "the weights are those that were exported: classes, preprocessing or the vectors were changed, or this program computes otherwise")
+	case !agree:
+		return hint.Wrap(fmt.Errorf("golden vectors: %v", v), "the file is damaged, or this program computes it wrongly: see what --engine ref answers")
 	}
-	return fmt.Errorf("golden vectors: %v", v)
+	return nil
 }
 
 func (v verification) write(w io.Writer, how string) error {
@@ -121,6 +142,12 @@ func (v verification) write(w io.Writer, how string) error {
 			verdict = "DIFFERS"
 		}
 		fmt.Fprintf(w, "picture %d, %d×%d: logits differ by %.2g at most, %.2g is allowed: %s\n", c.Picture, c.Width, c.Height, c.Difference, c.Allowed, verdict)
+	}
+	switch {
+	case v.damaged():
+		fmt.Fprintf(w, "weights: SHA-256 %.12s…, exported were %.12s…: DIFFERS\n", v.SHA256, v.Exported)
+	case v.Exported != "":
+		fmt.Fprintf(w, "weights: SHA-256 %.12s…: as exported\n", v.SHA256)
 	}
 	_, err := fmt.Fprintf(w, "%v\n", v)
 	return err

@@ -3,6 +3,7 @@ package artifact
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strconv"
 
 	"github.com/residual-ml/residual/loader"
@@ -11,7 +12,7 @@ import (
 
 // Keys of the metadata that formats with room for text carry: safetensors in
 // __metadata__, ONNX in metadata_props, Keras in its configuration. Values are
-// JSON but for architecture and steps. The first three are also those of a run's
+// JSON but for architecture, steps and the checksum. The first three are also those of a run's
 // checkpoints, so that model.safetensors of a run can be read alone.
 const (
 	modelKey        = "model"
@@ -19,6 +20,7 @@ const (
 	preprocessKey   = "preprocess"
 	goldenKey       = "golden"
 	stepsKey        = "steps"
+	checksumKey     = "weights_sha256" // Model.SHA256
 	architectureKey = "architecture"
 )
 
@@ -35,6 +37,7 @@ func (m *Model) WriteMetadata() (map[string]string, error) {
 		return nil
 	}
 	text[architectureKey] = m.Config.Name
+	text[checksumKey] = m.SHA256()
 	if err := set(modelKey, m.Config); err != nil {
 		return nil, err
 	}
@@ -74,7 +77,7 @@ func Config(text map[string]string) (c model.Config, ok bool, err error) {
 	return c, true, nil
 }
 
-// ReadMetadata fills m's classes, preprocessing, golden vectors and steps from
+// ReadMetadata fills m's classes, preprocessing, golden vectors, steps and checksum from
 // metadata that WriteMetadata wrote, or a run's checkpoint has. What contradicts
 // m's network is an error.
 func (m *Model) ReadMetadata(text map[string]string) error {
@@ -102,6 +105,11 @@ func (m *Model) ReadMetadata(text map[string]string) error {
 			return fmt.Errorf("metadata %s: %q, want a number from 0", stepsKey, s)
 		}
 		m.Steps = n
+	}
+	// A program that turned the file into another network, by folding batch
+	// normalisation for example, may have kept the metadata.
+	if c, ok, err := Config(text); err == nil && ok && reflect.DeepEqual(c, m.Config) {
+		m.Checksum = text[checksumKey]
 	}
 	return m.Check()
 }

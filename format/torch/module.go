@@ -1,6 +1,7 @@
 package torch
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +14,10 @@ import (
 	"github.com/residual-ml/residual/tensor"
 )
 
-const moduleHead = `"""%s, as residual exported it: the network layer by layer. Needs torch and
+// moduleMark is in the first line of every module.
+const moduleMark = ", as residual exported it: "
+
+const moduleHead = `"""%s` + moduleMark + `the network layer by layer. Needs torch and
 nothing else:
 
     net = load("WEIGHTS")          # .pth, or .safetensors (needs safetensors)
@@ -97,6 +101,12 @@ func Module(c model.Config) (string, error) {
 	fmt.Fprintf(&b, "        return %s\n", w.register[logits])
 	b.WriteString(moduleTail)
 	return b.String(), nil
+}
+
+// IsModule reports whether a file that begins with head is what Module writes.
+func IsModule(head []byte) bool {
+	line, _, _ := bytes.Cut(head, []byte("\n"))
+	return bytes.HasPrefix(line, []byte(`"""`)) && bytes.Contains(line, []byte(moduleMark))
 }
 
 // moduleWriter turns the nodes of a graph into lines of Python.

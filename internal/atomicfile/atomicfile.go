@@ -26,10 +26,14 @@ const tempInfix = ".tmp-"
 // New files get the permissions of the process's umask, replaced files keep
 // theirs. A symbolic link is followed, so the link stays. Anything else that is
 // not a regular file is refused: renaming over /dev/null would destroy it.
-func Write(path string, write func(io.Writer) error) error {
+func Write(path string, write func(io.Writer) error) error { return WriteChecked(path, write, nil) }
+
+// WriteChecked is Write that asks check, where it is not nil, about the finished
+// file before it takes the old one's place. An error of check is one of write.
+func WriteChecked(path string, write func(io.Writer) error, check func(temp string) error) error {
 	target, mode, err := resolve(path)
 	if err == nil {
-		err = replace(target, mode, write)
+		err = replace(target, mode, write, check)
 	}
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
@@ -49,7 +53,7 @@ var create = func(path string) (file, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 }
 
-func replace(target string, mode fs.FileMode, write func(io.Writer) error) error {
+func replace(target string, mode fs.FileMode, write func(io.Writer) error, check func(temp string) error) error {
 	dir, base := filepath.Split(target)
 	temp := filepath.Join(dir, "."+base+tempInfix+rand.Text()[:8])
 	f, err := create(temp)
@@ -76,6 +80,11 @@ func replace(target string, mode fs.FileMode, write func(io.Writer) error) error
 	for _, step := range []func() error{buffered.Flush, f.Sync, f.Close} {
 		if err := step(); err != nil {
 			return cause(err, temp)
+		}
+	}
+	if check != nil {
+		if err := check(temp); err != nil {
+			return err
 		}
 	}
 	if err := os.Rename(temp, target); err != nil {
