@@ -210,33 +210,52 @@ func look(n *graph.Node, t tensor.Tensor) LayerValues {
 	return v
 }
 
-// Replay computes the step of a capsule again and says what it found.
-func Replay(path string, eng engine.Engine) (recorded Capsule, layers []LayerValues, first *LayerValues, err error) {
-	f, err := safetensors.ReadFile(path)
-	if err == nil {
-		vars := eng.NewVariables()
-		var batch loader.Batch
-		if recorded, batch, err = openCapsule(f, vars); err == nil {
-			layers, first, err = probe(recorded.Config, eng, vars, batch, recorded.Config.modeOf(recorded.Epoch-1))
+// Replay computes the step of a capsule again and says what it found. open returns
+// the engine for it, which is closed in the end. What overflowed in the run's precision
+// may be finite in another one.
+func Replay(path string, open func(recorded Capsule) (engine.Engine, error)) (recorded Capsule, layers []LayerValues, first *LayerValues, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("capsule %s: %w", path, err)
 		}
-	}
+	}()
+	f, err := safetensors.ReadFile(path)
 	if err != nil {
-		err = fmt.Errorf("capsule %s: %w", path, err)
+		return recorded, nil, nil, err
 	}
+	if recorded, err = describeCapsule(f); err != nil {
+		return recorded, nil, nil, err
+	}
+	eng, err := open(recorded)
+	if err != nil {
+		return recorded, nil, nil, err
+	}
+	defer func() { err = errors.Join(err, eng.Close()) }()
+	vars := eng.NewVariables()
+	recorded, batch, err := openCapsule(f, vars)
+	if err != nil {
+		return recorded, nil, nil, err
+	}
+	layers, first, err = probe(recorded.Config, eng, vars, batch, recorded.Config.modeOf(recorded.Epoch-1))
 	return recorded, layers, first, err
+}
+
+// describeCapsule reads what a capsule says besides its tensors.
+func describeCapsule(f *safetensors.File) (recorded Capsule, err error) {
+	if f.Metadata[capsuleKey] == "" {
+		return recorded, fmt.Errorf("the file is no capsule: its metadata has no %q", capsuleKey)
+	}
+	if err := json.Unmarshal([]byte(f.Metadata[capsuleKey]), &recorded); err != nil {
+		return recorded, err
+	}
+	return recorded, recorded.Config.Check()
 }
 
 // openCapsule reads the description and the batch of a capsule, and sets vars to
 // its variables. Everything in the file is checked against the network that the
 // description names.
 func openCapsule(f *safetensors.File, vars engine.Variables) (recorded Capsule, batch loader.Batch, err error) {
-	if f.Metadata[capsuleKey] == "" {
-		return recorded, batch, fmt.Errorf("the file is no capsule: its metadata has no %q", capsuleKey)
-	}
-	if err := json.Unmarshal([]byte(f.Metadata[capsuleKey]), &recorded); err != nil {
-		return recorded, batch, err
-	}
-	if err := recorded.Config.Check(); err != nil {
+	if recorded, err = describeCapsule(f); err != nil {
 		return recorded, batch, err
 	}
 	batch.Indices, batch.Epoch = recorded.Indices, recorded.Epoch-1

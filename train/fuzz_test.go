@@ -87,7 +87,7 @@ func FuzzCapsule(f *testing.F) {
 		f.Fatal(err)
 	}
 	defer eng.Close()
-	if _, _, first, err := Replay(path, eng); err != nil || first == nil {
+	if _, _, first, err := Replay(path, opens(f, "float32")); err != nil || first == nil {
 		f.Fatalf("the capsule that the seeds are made from does not replay: %v", err)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

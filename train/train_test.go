@@ -723,12 +723,75 @@ func TestRollBack(t *testing.T) {
 	if trainer.at.GlobalStep != 9 || len(trainer.History()) != 2 {
 		t.Errorf("%d updates in %d epochs, want 9 in 2", trainer.at.GlobalStep, len(trainer.History()))
 	}
-	recorded, layers, first, err := Replay(filepath.Join(run.Path(), "capsule-step-00000008.safetensors"), newEngine(t))
+	recorded, layers, first, err := Replay(filepath.Join(run.Path(), "capsule-step-00000008.safetensors"), opens(t, "float32"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if first == nil || first.String() != "fc.bias (variable)" || recorded.First.String() != first.String() || len(layers) != len(recorded.Layers) || recorded.Batch != 3 {
 		t.Errorf("replayed: first %v of %d values; recorded %v of %d, batch %d", first, len(layers), recorded.First, len(recorded.Layers), recorded.Batch)
+	}
+}
+
+// opens opens the CPU engine in that precision for Replay.
+func opens(t testing.TB, precision string) func(Capsule) (engine.Engine, error) {
+	t.Helper()
+	return func(Capsule) (engine.Engine, error) { return cpu.New(cpu.Options{Precision: precision}) }
+}
+
+// A run that is infinite in bfloat16 alone: pixels just below float32's largest number,
+// which round to infinity in bfloat16, and a stem whose kernel makes them small again.
+// Its capsule, replayed in bfloat16, is infinite in the same place; in float32 it is not.
+func TestReplayPrecision(t *testing.T) {
+	c := testConfig()
+	c.Precision, c.Epochs = "bfloat16", 1
+	c.Preprocess.Scale = 3.4e38 / 199                                               // of the largest pixel; bfloat16's largest number is 3.3895e38
+	c.Model.Block, c.Model.Stem, c.Model.Whiten = model.Single, model.WhitenStem, 2 // whose kernel has no gradient, which were as large
+	for _, precision := range []string{"float32", "bfloat16"} {
+		run := newRun(t, c)
+		eng, err := opens(t, precision)(Capsule{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { eng.Close() })
+		fit, err := loader.New(stripes(16), loader.Options{BatchSize: c.BatchSize, Preprocess: c.Preprocess})
+		if err != nil {
+			t.Fatal(err)
+		}
+		trainer, err := New(c, eng, fit, nil, run, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { trainer.Close() })
+		kernel, err := trainer.vars.Get("whiten.weight")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range kernel.Float32s() {
+			kernel.Float32s()[i] = 1e-38 * float32(1+i%3)
+		}
+		if err := trainer.vars.Set("whiten.weight", kernel); err != nil {
+			t.Fatal(err)
+		}
+		err = trainer.Run(t.Context())
+		if precision == "float32" {
+			if err != nil {
+				t.Errorf("in float32: %v", err)
+			}
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), "not finite is whiten") {
+			t.Fatalf("in bfloat16: %v, want the stem not to be finite", err)
+		}
+		capsule := filepath.Join(run.Path(), "capsule-step-00000001.safetensors")
+		for _, again := range []string{"bfloat16", "float32"} {
+			recorded, _, first, err := Replay(capsule, opens(t, again))
+			if err != nil || recorded.Config.Precision != "bfloat16" || recorded.First == nil {
+				t.Fatalf("%s: %v, recorded in %s, first %v", again, err, recorded.Config.Precision, recorded.First)
+			}
+			if (first != nil) != (again == "bfloat16") || first != nil && !reflect.DeepEqual(first, recorded.First) {
+				t.Errorf("in %s the first value that is not finite is %v, recorded is %v", again, first, recorded.First)
+			}
+		}
 	}
 }
 

@@ -1,43 +1,60 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/train"
 )
 
 func newReplay() *cobra.Command {
-	var engineName, format string
+	var engineName, precision, format string
 	c := &cobra.Command{
 		Use:   "replay CAPSULE",
 		Short: "compute a step again whose loss or gradient was not finite",
 		Long: `A run that meets a loss or gradient that is not finite does not apply the step and
 leaves a capsule: the batch, the weights before the step, statistics of every value.
-Replay computes it again and names the first layer that is not finite.`,
-		Example: "  residual replay runs/RUN/capsule-step-00000123.safetensors",
-		Args:    argsBetween(1, 1),
+Replay computes it again, with the engine and in the precision of the run, and names
+the first layer that is not finite. Another precision shows whether the run's is to
+blame.`,
+		Example: `  residual replay runs/RUN/capsule-step-00000123.safetensors
+  residual replay runs/RUN/capsule-step-00000123.safetensors --precision float32`,
+		Args: argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			eng, err := openEngine(engineName, 0)
-			if err != nil {
-				return err
-			}
-			defer eng.Close()
-			capsule, layers, first, err := train.Replay(args[0], eng)
+			var now, then string // engines with their precision
+			capsule, layers, first, err := train.Replay(args[0], func(recorded train.Capsule) (engine.Engine, error) {
+				name, in, err := replayedBy(recorded.Config, engineName, precision)
+				if err != nil {
+					return nil, err
+				}
+				eng, err := openPrecise(name, in, 0)
+				if err == nil {
+					now, then = eng.Name()+" "+in, recorded.Engine+" "+cmp.Or(recorded.Config.Precision, precisionOf(recorded.Config.Engine))
+				}
+				return eng, err
+			})
 			if err != nil {
 				return err
 			}
 			if format == "json" {
 				return writeJSON(c.OutOrStdout(), struct {
 					Capsule train.Capsule       `json:"capsule"`
+					Engine  string              `json:"engine_now"`
 					First   *train.LayerValues  `json:"first_not_finite_now"`
 					Layers  []train.LayerValues `json:"layers_now"`
-				}{capsule, first, layers})
+				}{capsule, now, first, layers})
 			}
 			w := c.OutOrStdout()
 			fmt.Fprintf(w, "step %d, epoch %d, batch %d: loss %s, sum of squared gradients %s, learning rate %g, on %s\n",
-				capsule.Step, capsule.Epoch, capsule.Batch, capsule.Loss, capsule.GradientSquares, capsule.LearningRate, capsule.Engine)
+				capsule.Step, capsule.Epoch, capsule.Batch, capsule.Loss, capsule.GradientSquares, capsule.LearningRate, then)
+			if now == then {
+				fmt.Fprintf(w, "computed again on %s, as the run did\n", now)
+			} else {
+				fmt.Fprintf(w, "computed again on %s, where the run used %s\n", now, then)
+			}
 			fmt.Fprintf(w, "images %v\n\n", capsule.Indices)
 			fmt.Fprintf(w, "%-34s %-26s %12s %12s %12s %8s %8s\n", "layer", "value", "min", "max", "mean |x|", "NaN", "Inf")
 			for _, l := range layers {
@@ -50,15 +67,33 @@ Replay computes it again and names the first layer that is not finite.`,
 			if capsule.First != nil {
 				recorded = capsule.First.String()
 			}
-			now := "nothing"
+			again := "nothing"
 			if first != nil {
-				now = first.String()
+				again = first.String()
 			}
-			_, err = fmt.Fprintf(w, "\nfirst not finite: %s; when it happened: %s\n", now, recorded)
+			_, err = fmt.Fprintf(w, "\nfirst not finite: %s; when it happened: %s\n", again, recorded)
 			return err
 		},
 	}
-	choiceFlag(c.Flags(), &engineName, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
-	choiceFlag(c.Flags(), &format, "format", "of the output", "text", "json")
+	f := c.Flags()
+	f.SortFlags = false
+	choiceFlag(f, &engineName, "engine", "that of the run, cpu, or ref: float64 in plain loops, slow", "run", "cpu", "ref")
+	choiceFlag(f, &precision, "precision", "that of the run, or another one to compare", "run", "float32", "bfloat16")
+	choiceFlag(f, &format, "format", "of the output", "text", "json")
 	return c
+}
+
+// replayedBy resolves --engine and --precision of replay. The reference engine has one
+// precision, which no other engine has.
+func replayedBy(run train.Config, engineName, precision string) (name, in string, err error) {
+	if name = engineName; name == "run" {
+		name = run.Engine
+	}
+	if precision == "run" {
+		if precision = run.Precision; name != run.Engine || precision == "" {
+			precision = precisionOf(name)
+		}
+	}
+	in, err = resolvePrecision(name, precision)
+	return name, in, err
 }
