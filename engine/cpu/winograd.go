@@ -97,12 +97,9 @@ func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, changing
 		}
 		return n
 	}
-	weights := 300
-	switch {
-	case changing:
+	weights := 200
+	if changing {
 		weights = 1000
-	case bf16:
-		weights = 200 // half as many bytes
 	}
 	tiles := func(size int) int { return x[0] * ((y[1] + size - 1) / size) * ((y[2] + size - 1) / size) }
 	size, products := 0, x[0]*taps(x[1], y[1], a.Pad.Top)*taps(x[2], y[2], a.Pad.Left)*95/100

@@ -193,13 +193,14 @@ func TestWinogradRule(t *testing.T) {
 		{"avx2", "auto", 5, 1, 32, 32, 64, 64, true, 0},
 		{"avx512", "auto", 3, 1, 32, 4, 512, 512, true, 4}, // few pixels, many weights
 		{"avx512", "auto", 3, 1, 4, 4, 512, 512, true, 0},
-		{"avx512", "auto", 3, 1, 1, 8, 256, 256, false, 0},
+		{"avx512", "auto", 3, 1, 1, 8, 256, 256, false, 2},
+		{"avx512", "auto", 3, 1, 1, 4, 512, 512, false, 0},
 		{"avx512", "auto", 3, 1, 256, 6, 64, 64, false, 2}, // tiles of 4×4 reach over the edge
 		{"avx2", "2x2", 3, 1, 32, 32, 64, 64, true, 2},
 		{"avx2", "2x2", 3, 1, 32, 4, 512, 512, true, 0},
 		{"avx2", "2x2", 3, 1, 128, 4, 512, 512, true, 2},
 		{"avx2", "2x2", 3, 1, 32, 4, 512, 512, false, 2},
-		{"avx2", "2x2", 3, 1, 1, 8, 256, 256, false, 0},
+		{"avx2", "2x2", 3, 1, 1, 8, 256, 256, false, 2},
 		{"generic", "auto", 3, 1, 32, 32, 64, 64, true, 0},
 		{"generic", "on", 3, 1, 32, 32, 64, 64, true, 2},
 		{"generic", "on-4x4", 3, 1, 32, 32, 64, 64, true, 4},
