@@ -50,6 +50,7 @@ type Engine struct {
 	mu       sync.Mutex // one program runs at a time: they share the pool and
 	shared   workspace
 	trace    *trace // nil: none is recorded
+	plain    bool   // for tests: loops work block by block in float32 alone (loop_maps.go)
 }
 
 var _ engine.Engine = (*Engine)(nil)

@@ -103,6 +103,7 @@ const (
 	loopChannelScaleAdd // a · scale + shift, per channel
 	loopWiden           // a is bfloat16 in memory
 	loopNarrow          // dst is bfloat16 in memory
+	loopNormalise       // maps in memory (loop_maps.go)
 
 	// Reductions add to the sums of the chunk.
 	loopSum
@@ -110,6 +111,7 @@ const (
 	loopChannelSum
 	loopChannelSquares  // (a - mean)²
 	loopChannelProducts // (a - mean)·b
+	loopGateSums        // of maps in memory
 )
 
 // place says where a block operand lies: at the block's offset in a slot, or in
@@ -128,6 +130,7 @@ type loopInstr struct {
 	shift  slot
 	sums   int // reductions: offset in partials of the first chunk's sums
 	lanes  int // reductions: sums per chunk
+	maps   *mapsInstr
 }
 
 // loop is a compiled loop.
@@ -170,7 +173,11 @@ func (c *compiler) lowerLoop(nodes []*graph.Node) error {
 	if len(l.instrs) == 0 {
 		return nil // nothing but broadcasts that their readers take as scalars
 	}
+	if !c.p.engine.plain {
+		b.joinMaps()
+	}
 	b.assignTemps()
+	c.p.loops = append(c.p.loops, l)
 	c.needScratch(l.temps * l.block)
 	c.needPartials(b.partials)
 	c.needChannels(l.block)
@@ -557,8 +564,10 @@ func (l *loop) run(worker, chunk int) {
 	scratch := p.scratch[worker]
 	if l.reduction {
 		for i := range l.instrs {
-			if in := &l.instrs[i]; in.lanes > 0 {
-				clear(p.partials[in.sums+chunk*in.lanes:][:in.lanes])
+			in := &l.instrs[i]
+			clear(p.partials[in.sums+chunk*in.lanes:][:in.lanes])
+			if in.op == loopGateSums {
+				clear(p.partials[in.maps.products+chunk*in.lanes:][:in.lanes])
 			}
 		}
 	}
@@ -582,6 +591,10 @@ func (l *loop) blockOf(o place, scratch []float32, at, n int) []float32 {
 // exec runs one instruction on one block.
 func (l *loop) exec(in *loopInstr, scratch []float32, chunk, at, n int) {
 	p, k := l.p, l.p.engine.kernels
+	if in.maps != nil {
+		l.runMaps(in, chunk, at, n)
+		return
+	}
 	if in.op == loopFill {
 		fill(l.blockOf(in.dst, scratch, at, n), p.mem[in.scalar][0])
 		return

@@ -15,7 +15,9 @@ import (
 // in float64 (Chan, Golub, LeVeque 1983, https://doi.org/10.1080/00031305.1983.10483115).
 // Within a chunk, which stays in the second cache, a first pass finds a rounded
 // mean m and a second one Σ(x-m) and Σ(x-m)², which correct it. Unlike
-// E[x²]-E[x]² this does not cancel when the mean is far from zero.
+// E[x²]-E[x]² this does not cancel when the mean is far from zero. In bfloat16 m is
+// the chunk's first row, which is as near as values that far apart need, and saves the
+// first pass.
 func (c *compiler) lowerMoments(nodes []*graph.Node) {
 	p, k := c.p, c.k
 	n := nodes[0]
@@ -39,20 +41,20 @@ func (c *compiler) lowerMoments(nodes []*graph.Node) {
 	}
 	c.needPartials(chunks * 3 * ch)
 	half := c.half(src)
-	if half {
-		c.needScratch(perChunk * ch)
-	}
-	c.step("moments "+n.Name, chunks, func(worker, chunk int) {
+	block := max(mapElements/ch, 1) * ch
+	c.step("moments "+n.Name, chunks, func(_, chunk int) {
 		rows, at := rowsOf(chunk), chunk*perChunk*ch
-		var values []float32
-		if half {
-			values = p.scratch[worker][:rows*ch]
-			k.BF16.Widen(values, halvesOf(p.mem[src])[at:])
-		} else {
-			values = p.mem[src][at:][:rows*ch]
-		}
 		m, sum, squares := part(chunk)
 		clear(p.partials[chunk*3*ch:][:3*ch])
+		if half {
+			maps := halvesOf(p.mem[src])[at:][:rows*ch]
+			k.BF16.Widen(m, maps)
+			for ; len(maps) > 0; maps = maps[min(block, len(maps)):] {
+				k.BF16.Moments(sum, squares, maps[:min(block, len(maps))], m)
+			}
+			return
+		}
+		values := p.mem[src][at:][:rows*ch]
 		k.ChannelSum(m, values)
 		k.ScaleAdd(m, m, 1/float32(rows), 0)
 		k.ChannelMoments(sum, squares, values, m)

@@ -53,7 +53,8 @@ type Program struct {
 	outputs  []tensor.Tensor
 	fail     error // set by a step that cannot go on
 
-	passes           []*convPass // for tests: which paths a shape takes
+	loops            []*loop     // for tests: what became of them
+	passes           []*convPass // and which paths a shape takes
 	weights          []*weightsPass
 	winograds        []*winogradPass
 	winogradWeights  []*winogradWeights

@@ -18,6 +18,10 @@ type BF16 struct {
 	Narrow     func(dst []uint16, src []float32)
 	Widen      func(dst []float32, src []uint16)
 
+	Normalise func(dst, x []uint16, scale, shift []float32, add []uint16, addScale, addShift []float32, low float32)
+	GateSums  func(g, d, more, y, x []uint16, mean, sum, products []float32)
+	Moments   func(sum, squares []float32, x []uint16, mean []float32)
+
 	// Winograd's transforms; those of weights are in float32.
 	Input    func(dst, src, zero []uint16, patches []int32, c, stride, plane int)
 	Gradient func(dst, src, zero []uint16, patches []int32, c, stride, plane int)
@@ -283,9 +287,14 @@ var bf16Generic = BF16{
 	PackImages: packImagesGeneric,
 	Narrow:     narrowGeneric,
 	Widen:      widenGeneric,
-	Input:      winogradInputBF16Generic,
-	Gradient:   winogradGradientBF16Generic,
-	Output:     winogradOutputBF16Generic,
+
+	Normalise: normaliseGeneric,
+	GateSums:  gateSumsGeneric,
+	Moments:   momentsBF16Generic,
+
+	Input:    winogradInputBF16Generic,
+	Gradient: winogradGradientBF16Generic,
+	Output:   winogradOutputBF16Generic,
 
 	OutputEpilogue: winogradOutputEpilogueBF16Generic,
 	Epilogue:       epilogueBF16Generic,

@@ -56,6 +56,15 @@ func narrowAVX512(dst []uint16, src []float32)
 //go:noescape
 func widenAVX512(dst []float32, src []uint16)
 
+//go:noescape
+func normaliseAVX512(dst, x []uint16, scale, shift []float32, add []uint16, addScale, addShift []float32, low float32)
+
+//go:noescape
+func gateSumsAVX512(g, d, more, y, x []uint16, mean, sum, products []float32)
+
+//go:noescape
+func momentsBF16AVX512(sum, squares []float32, x []uint16, mean []float32)
+
 // The transforms in assembly work on whole vectors of 16 channels, generic Go on
 // the channels that remain.
 
@@ -138,9 +147,14 @@ var bf16AVX512 = BF16{
 	PackImages: packImagesAVX512,
 	Narrow:     narrowAVX512,
 	Widen:      widenAVX512,
-	Input:      winogradInputVectorBF16,
-	Gradient:   winogradGradientVectorBF16,
-	Output:     winogradOutputVectorBF16,
+
+	Normalise: normaliseAVX512,
+	GateSums:  gateSumsAVX512,
+	Moments:   momentsBF16AVX512,
+
+	Input:    winogradInputVectorBF16,
+	Gradient: winogradGradientVectorBF16,
+	Output:   winogradOutputVectorBF16,
 
 	OutputEpilogue: winogradOutputEpilogueVectorBF16,
 	Epilogue:       epilogueBF16AVX512,
