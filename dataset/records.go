@@ -33,9 +33,8 @@ func (m *memory) Image(i int, dst *Image) error {
 	}
 	n := m.height * m.width
 	r, g, b := src[:n], src[n:][:n], src[2*n:][:n]
-	out := dst.Pix[:3*n]
-	for p := range n {
-		out[3*p], out[3*p+1], out[3*p+2] = r[p], g[p], b[p]
+	for p, out := 0, dst.Pix; p < n && len(out) >= 3; p, out = p+1, out[3:] { // so the compiler sees that nothing is out of bounds
+		out[0], out[1], out[2] = r[p], g[p], b[p]
 	}
 	return nil
 }

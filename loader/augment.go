@@ -204,35 +204,50 @@ func (a Augment) move(at place, src, dst *dataset.Image) *dataset.Image {
 	}
 	h, w, c := src.Height, src.Width, src.Channels
 	reuse(dst, h, w, c)
-	if a.Translate == 0 {
+	if a.PadCrop > 0 {
 		clear(dst.Pix)
 	}
+	x0, x1 := max(0, -dx), min(w, w-dx) // the columns that show the picture, before they are mirrored
 	for y := range h {
 		fromY, ok := a.source(y+dy, h)
 		if !ok {
 			continue
 		}
 		from, to := src.Pix[fromY*w*c:(fromY+1)*w*c], dst.Pix[y*w*c:(y+1)*w*c]
-		x0, x1 := max(0, -dx), min(w, w-dx)
-		if !flip {
+		if flip {
+			mirror(to[(w-x1)*c:(w-x0)*c], from[(x0+dx)*c:(x1+dx)*c], c)
+		} else {
 			copy(to[x0*c:x1*c], from[(x0+dx)*c:])
 		}
-		for x := range w {
-			if x >= x0 && x < x1 && !flip {
-				continue
+		if a.Translate == 0 {
+			continue
+		}
+		for _, edge := range [2][2]int{{0, x0}, {x1, w}} {
+			for x := edge[0]; x < edge[1]; x++ {
+				fromX, _ := a.source(x+dx, w)
+				at := x
+				if flip {
+					at = w - 1 - x
+				}
+				copy(to[at*c:(at+1)*c], from[fromX*c:])
 			}
-			fromX, ok := a.source(x+dx, w)
-			if !ok {
-				continue
-			}
-			at := x
-			if flip {
-				at = w - 1 - x
-			}
-			copy(to[at*c:(at+1)*c], from[fromX*c:])
 		}
 	}
 	return dst
+}
+
+// mirror copies pixels of c channels in reverse order.
+func mirror(dst, src []uint8, c int) {
+	if c == 3 {
+		for ; len(dst) >= 3 && len(src) >= 3; dst, src = dst[3:], src[:len(src)-3] {
+			px := src[len(src)-3:]
+			dst[0], dst[1], dst[2] = px[0], px[1], px[2]
+		}
+		return
+	}
+	for ; len(dst) >= c && len(src) >= c; dst, src = dst[c:], src[:len(src)-c] {
+		copy(dst[:c], src[len(src)-c:])
+	}
 }
 
 // source is the row or column of a picture that stands at position i of its padded

@@ -11,6 +11,7 @@ import (
 
 	"github.com/residual-ml/residual/dataset"
 	"github.com/residual-ml/residual/golden"
+	"github.com/residual-ml/residual/internal/random"
 )
 
 // goldenPicture is the picture of golden/augment.py.
@@ -358,6 +359,62 @@ func TestAlternatingFlip(t *testing.T) {
 }
 
 // A translation fills with the reflection: PyTorch's pad with mode reflect.
+// Pixel by pixel, what move does by rows: pixel (y,x) of the shifted picture is
+// (y+dy,x+dx) of the picture with its border, and mirroring comes after.
+func TestMove(t *testing.T) {
+	moved := 0
+	for _, a := range []Augment{{Flip: true}, {PadCrop: 2}, {PadCrop: 4, Flip: true}, {Translate: 3}, {Translate: 2, Flip: true}, {Translate: 3, AlternatingFlip: true}} {
+		for _, size := range [][3]int{{4, 4, 3}, {5, 7, 1}, {7, 5, 3}} {
+			h, w, c := size[0], size[1], size[2]
+			src := dataset.Image{Height: h, Width: w, Channels: c, Pix: make([]uint8, h*w*c)}
+			for i := range src.Pix {
+				src.Pix[i] = uint8(i + 1)
+			}
+			var dst dataset.Image
+			for position := range 200 {
+				at := place{7, position % 3, position}
+				s := at.stream("augment")
+				most := max(a.PadCrop, a.Translate)
+				dy, dx := s.IntN(2*most+1)-most, s.IntN(2*most+1)-most
+				flip := s.Bool(0.5) && a.Flip
+				if a.AlternatingFlip {
+					first := random.Make(7, random.Name("first flip"), uint64(position))
+					flip = first.Bool(0.5) != (at.epoch == 1)
+				}
+				got := a.move(at, &src, &dst)
+				for i := range got.Pix {
+					y, x := i/c/w, i/c%w
+					if flip {
+						x = w - 1 - x
+					}
+					y, x = y+dy, x+dx
+					if a.Translate > 0 {
+						y, x = (h-1)-abs((h-1)-abs(y)), (w-1)-abs((w-1)-abs(x))
+					}
+					want := uint8(0)
+					if y >= 0 && y < h && x >= 0 && x < w {
+						want = src.Pix[(y*w+x)*c+i%c]
+					}
+					if got.Pix[i] != want {
+						t.Fatalf("%+v, %v, shift %d, %d, mirrored %v: byte %d is %d, want %d", a, size, dy, dx, flip, i, got.Pix[i], want)
+					}
+				}
+				if got != &src {
+					moved++
+				}
+				for i := range dst.Pix { // what is left of the picture before
+					dst.Pix[i] = 255
+				}
+			}
+		}
+	}
+	if moved < 1000 {
+		t.Errorf("%d pictures moved", moved)
+	}
+}
+
+func abs(x int) int { return max(x, -x) }
+
 func TestTranslateReflects(t *testing.T) {
 	wide := dataset.Image{Height: 3, Width: 3, Channels: 1, Pix: []uint8{1, 2, 3, 4, 5, 6, 7, 8, 9}}
 	seen := map[string]bool{}

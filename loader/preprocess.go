@@ -122,10 +122,8 @@ func (t *preparer) numbers(picture dataset.Image, dst []float32) {
 	switch {
 	case picture.Channels == t.Channels && t.Channels == 3:
 		r, g, b := &t.table[0], &t.table[1], &t.table[2]
-		for i := 0; i+2 < len(picture.Pix) && i+2 < len(dst); i += 3 {
-			dst[i] = r[picture.Pix[i]]
-			dst[i+1] = g[picture.Pix[i+1]]
-			dst[i+2] = b[picture.Pix[i+2]]
+		for pix := picture.Pix; len(pix) >= 3 && len(dst) >= 3; pix, dst = pix[3:], dst[3:] { // so the compiler sees that nothing is out of bounds
+			dst[0], dst[1], dst[2] = r[pix[0]], g[pix[1]], b[pix[2]]
 		}
 	case picture.Channels == t.Channels:
 		for i, x := range picture.Pix {
