@@ -15,7 +15,7 @@ golden: ## remake the golden files (Python with the packages golden/README.md na
 	cd golden && cat README.md
 interop: ## exported files in MODELS, run by PyTorch, onnxruntime and Keras on the CIFAR-10 in DATA, against ours
 	python bench/interop.py $(MODELS) $(DATA)/cifar10
-	RESIDUAL_INTEROP=$(abspath $(MODELS)) RESIDUAL_DATA=$(abspath $(DATA)) go test -count 1 -run TestInterop -v ./format
+	RESIDUAL_INTEROP=$(abspath $(MODELS)) RESIDUAL_DATA=$(abspath $(DATA)) go test -count 1 -timeout 2h -run TestInterop -v ./format
 peers: ## the tables of docs/performance.md: ./residual (PROGRAM) beside PyTorch, TensorFlow, oneDNN; goes on where it was
 	$(PYTHON) bench/peers.py $(PROGRAM) $(ARGS) && $(PYTHON) bench/layers_onednn.py $(PROGRAM) $(ARGS)
 	$(PYTHON) bench/memory.py $(PROGRAM) $(ARGS) && $(PYTHON) bench/pipeline.py $(PROGRAM) $(ARGS)

@@ -29,7 +29,7 @@ type benchOptions struct {
 func newBench() *cobra.Command {
 	var o benchOptions
 	c := &cobra.Command{
-		Use:   "bench [MODEL]",
+		Use:   "bench [MODEL|RUN]",
 		Short: "measure this machine: images/s, GFLOP/s of every layer, share of the peak",
 		Long: `Measure training and inference of a network on synthetic images, and every
 convolution's three passes by themselves, next to the peak that the kernel reaches
@@ -38,7 +38,8 @@ instructions for it, in bfloat16. Figures are medians.`,
 		Example: `  residual bench
   residual bench resnet50 --height 224 --width 224 --classes 1000 --layers=false
   residual bench resnet18 --se --layers=false
-  residual bench --batch-size 128 --format json`,
+  residual bench --batch-size 128 --format json
+  residual bench runs/RUN --only infer`,
 		Args: argsBetween(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.model = "resnet18"
@@ -111,10 +112,11 @@ func runBench(ctx context.Context, o benchOptions, stdout io.Writer) (err error)
 	if o.n < 1 || o.batch < 1 {
 		return usageError{fmt.Errorf("--runs %d, --batch-size %d: want numbers from 1", o.n, o.batch)}
 	}
-	m, err := o.namedNetwork.build(o.model)
+	of, _, err := o.namedNetwork.open(o.model)
 	if err != nil {
 		return err
 	}
+	m := of.Model
 	precisions := []string{o.precision}
 	fast, err := resolvePrecision("cpu", "auto")
 	if err != nil {
@@ -223,8 +225,8 @@ func benchStep(m model.Config, o benchOptions) (*graph.Graph, error) {
 		return nil, err
 	}
 	return train.StepGraph(train.Config{
-		Model: m, Classes: make([]string, o.classes), Optimizer: recipe.Optimizer, L2: recipe.L2, Epochs: 1, BatchSize: o.batch,
-		Preprocess: loader.Preprocess{Height: o.height, Width: o.width, Channels: o.channels, Resize: loader.Squash, Scale: 1},
+		Model: m, Classes: make([]string, m.Classes), Optimizer: recipe.Optimizer, L2: recipe.L2, Epochs: 1, BatchSize: o.batch,
+		Preprocess: loader.Preprocess{Height: m.Height, Width: m.Width, Channels: m.Channels, Resize: loader.Squash, Scale: 1},
 	}, o.batch)
 }
 

@@ -1,13 +1,19 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
 
+	"github.com/residual-ml/residual/internal/hint"
+	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/model"
+	"github.com/residual-ml/residual/rundir"
+	"github.com/residual-ml/residual/train"
 )
 
 // networkOptions change a network of the literature.
@@ -101,11 +107,16 @@ func (o *networkOptions) apply(m model.Config) (model.Config, error) {
 // its classes, of the commands that take a name and no data.
 type namedNetwork struct {
 	networkOptions
+	own                              *pflag.FlagSet // its flags
 	convention                       string
 	height, width, channels, classes int
 }
 
-func (o *namedNetwork) addFlags(f *pflag.FlagSet) {
+func (o *namedNetwork) addFlags(flags *pflag.FlagSet) {
+	f := pflag.NewFlagSet("", pflag.ContinueOnError)
+	f.SortFlags = false
+	o.own = f
+	defer func() { flags.AddFlagSet(f) }()
 	choiceFlag(f, &o.convention, "convention", "whose padding and batch norm", "keras", "torch")
 	f.IntVar(&o.height, "height", 32, "of the images")
 	f.IntVar(&o.width, "width", 32, "of the images")
@@ -120,4 +131,38 @@ func (o *namedNetwork) build(name string) (model.Config, error) {
 		return m, err
 	}
 	return o.networkOptions.apply(m)
+}
+
+// open is how the network of a name is trained by the recipe tutorial, or that of a run
+// directory by its own. A run has its network: options for another one are an error,
+// and so is what is neither a name nor a run.
+func (o *namedNetwork) open(name string) (c train.Config, isRun bool, err error) {
+	if names := model.Names(); !slices.Contains(names, name) {
+		run, err := rundir.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = hint.Wrap(fmt.Errorf("%q is no model, and %w", name, err), hint.DidYouMean(name, names, "known models: "+strings.Join(names, ", ")))
+		}
+		if err != nil {
+			return c, false, err
+		}
+		var given error
+		o.own.VisitAll(func(f *pflag.Flag) {
+			if typed(o.own)(f.Name) && given == nil {
+				given = usageError{fmt.Errorf("--%s is for networks by name; %s is a run, which has its own", f.Name, name)}
+			}
+		})
+		if given != nil {
+			return c, true, given
+		}
+		return c, true, run.ReadConfig(&c)
+	}
+	m, err := o.build(name)
+	if err != nil {
+		return c, false, err
+	}
+	recipe, err := train.RecipeNamed("tutorial")
+	return train.Config{
+		Model: m, Classes: make([]string, m.Classes), Optimizer: recipe.Optimizer, L2: recipe.L2, Epochs: 1, BatchSize: 32, Engine: "cpu",
+		Preprocess: loader.Preprocess{Height: m.Height, Width: m.Width, Channels: m.Channels, Resize: loader.Squash, Scale: 1},
+	}, false, err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 
@@ -8,7 +9,6 @@ import (
 
 	"github.com/residual-ml/residual/engine/cpu"
 	"github.com/residual-ml/residual/graph"
-	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/train"
 )
 
@@ -18,28 +18,32 @@ func newPlan() *cobra.Command {
 	var batch int
 	var inference, nodes bool
 	c := &cobra.Command{
-		Use:   "plan MODEL",
+		Use:   "plan MODEL|RUN",
 		Short: "what the engine makes of a network: fused steps, kernels, memory",
 		Long: `Print what the engine makes of a network: the steps that it fuses the operations of
 a training step to, or of the forward pass, with the kernels that run them, and the
-memory they need.`,
+memory they need. A network by name is trained by the recipe tutorial, that of a run
+as it was.`,
 		Example: `  residual plan resnet18
   residual plan resnet18 --inference --batch-size 1
   residual plan resnet20 --graph
-  residual plan resnet18 --se --blocks 1,1 --inference`,
+  residual plan resnet18 --se --blocks 1,1 --inference
+  residual plan runs/RUN`,
 		Args: argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			m, err := network.build(args[0])
+			of, isRun, err := network.open(args[0])
 			if err != nil {
 				return err
 			}
-			g, err := m.Graph(batch)
-			if !inference && err == nil {
-				recipe, rerr := train.RecipeNamed("tutorial")
-				if rerr != nil {
-					return rerr
-				}
-				g, err = train.StepGraph(train.Config{Model: m, Optimizer: recipe.Optimizer, L2: recipe.L2, BatchSize: batch, Preprocess: loader.Preprocess{}}, batch)
+			batch = cmp.Or(batch, of.BatchSize)
+			if isRun && of.Engine == "cpu" && !c.Flags().Changed("precision") {
+				precision = of.Precision
+			}
+			var g *graph.Graph
+			if inference {
+				g, err = of.Model.Graph(batch)
+			} else {
+				g, err = train.StepGraph(of, batch)
 			}
 			if err != nil {
 				return err
@@ -52,7 +56,7 @@ memory they need.`,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.IntVar(&batch, "batch-size", 32, "images in a step")
+	f.IntVar(&batch, "batch-size", 0, "images in a step (default: a run's own, else 32)")
 	precisionFlag(f, &precision, "auto", "float32", "bfloat16")
 	f.BoolVar(&inference, "inference", false, "the forward pass alone, not a training step")
 	f.BoolVar(&nodes, "graph", false, "print the graph, a line per node, instead of the plan")

@@ -1,17 +1,11 @@
 package main
 
 import (
-	"fmt"
 	"io"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/model"
-	"github.com/residual-ml/residual/rundir"
-	"github.com/residual-ml/residual/train"
 )
 
 func newSummary() *cobra.Command {
@@ -32,17 +26,11 @@ resnet18, RUN a run directory. For a name, the options give the images and class
   residual summary runs/RUN --format json`,
 		Args: argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			var m model.Config
-			var err error
-			if slices.Contains(model.Names(), args[0]) {
-				m, err = o.namedNetwork.build(args[0])
-			} else {
-				m, err = modelOf(args[0])
-			}
+			of, _, err := o.namedNetwork.open(args[0])
 			if err != nil {
 				return err
 			}
-			s, err := m.Summarize()
+			s, err := of.Model.Summarize()
 			if err != nil {
 				return err
 			}
@@ -65,17 +53,4 @@ func writeSummary(w io.Writer, s model.Summary, format string, expand bool) erro
 		return s.WriteMermaid(w)
 	}
 	return s.WriteText(w, expand)
-}
-
-// modelOf reads the network of a run directory; the error for what is neither
-// run nor model names both.
-func modelOf(path string) (model.Config, error) {
-	run, err := rundir.Open(path)
-	if err != nil {
-		names := model.Names()
-		return model.Config{}, hint.Wrap(fmt.Errorf("%q is no model, and %w", path, err), hint.DidYouMean(path, names, "known models: "+strings.Join(names, ", ")))
-	}
-	var c train.Config
-	err = run.ReadConfig(&c)
-	return c.Model, err
 }

@@ -1,6 +1,7 @@
 package structure
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -445,6 +446,9 @@ func Describe(c model.Config) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "a network of %s blocks %s with %d filters in the first stage, ", c.Block,
 		c.BlocksText(), c.Filters)
+	for stage := 1; stage < len(c.Widen); stage++ {
+		fmt.Fprintf(&b, "%d in stage %d, ", c.Filters*c.Widen[stage], stage+1)
+	}
 	b.WriteString(c.StemText() + ", ")
 	if c.StemFilters != 0 {
 		fmt.Fprintf(&b, "%d filters in the stem, ", c.StemFilters)
@@ -455,9 +459,12 @@ func Describe(c model.Config) string {
 	if c.SE {
 		b.WriteString("squeeze-excitation, ")
 	}
-	if c.Shortcut == model.PadShortcut {
+	switch {
+	case c.Block == model.Pooled || c.Block == model.Single:
+		fmt.Fprintf(&b, "a factor of %v on the logits, ", float32(cmp.Or(c.LogitScale, 0.125)))
+	case c.Shortcut == model.PadShortcut:
 		b.WriteString("shortcuts that subsample and pad with zeros (option A), ")
-	} else {
+	default:
 		b.WriteString("projection shortcuts (option B")
 		if c.AvgDown {
 			b.WriteString(" of averages")
