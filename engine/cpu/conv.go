@@ -432,9 +432,19 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 		c.overwrite(f, n)
 	}
 	name, end := f.name(n), c.epilogueOf(f)
+	size := c.winograd(w.Shape, x.Shape, n.Shape, n.Conv, n.Op, c.changing(w))
+	if size == 4 {
+		steps := func(dst slot) error {
+			return c.lowerWinograd4(n, name, w, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], dst, false, end)
+		}
+		if end != nil && c.half(end.add) { // then the result has to be
+			return c.lowerHalf(out, steps)
+		}
+		return steps(c.value(out))
+	}
 	if c.p.engine.bf16 {
 		src, channels := c.pairs(x)
-		if c.winograd(w.Shape, x.Shape, n.Shape, n.Conv, c.changing(w)) != 0 {
+		if size == 2 {
 			wei := c.winogradPairRows(n, w, ch, oc)
 			return c.lowerHalf(out, func(dst slot) error {
 				return c.lowerWinograd(n, name, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, channels, oc, src, wei, dst, end)
@@ -444,10 +454,7 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 		wei := c.pairRows(n, w, kh*kw, ch, oc)
 		return c.lowerHalf(out, func(dst slot) error { return c.lowerPairs(n, name, m, channels, oc, src, wei, dst, end) })
 	}
-	switch c.winograd(w.Shape, x.Shape, n.Shape, n.Conv, c.changing(w)) {
-	case 4:
-		return c.lowerWinograd4(n, name, w, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], c.value(out), false, end)
-	case 2:
+	if size == 2 {
 		wei := c.winogradRows(n, w, ch, oc)
 		return c.lowerWinograd(n, name, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], wei, c.value(out), end)
 	}
@@ -463,9 +470,13 @@ func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
 		return err
 	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
+	size := c.winograd(w.Shape, n.Shape, dy.Shape, n.Conv, n.Op, c.changing(w))
+	if size == 4 {
+		return c.lowerWinograd4(n, label(n), w, n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], c.value(n), true, nil)
+	}
 	if c.p.engine.bf16 {
 		src, channels := c.pairs(dy)
-		if c.winograd(w.Shape, n.Shape, dy.Shape, n.Conv, c.changing(w)) != 0 {
+		if size == 2 {
 			wei := c.winogradPairColumns(n, w, ch, oc)
 			return c.lowerHalf(n, func(dst slot) error {
 				return c.lowerWinograd(n, label(n), n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, channels, ch, src, wei, dst, nil)
@@ -475,10 +486,7 @@ func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
 		wei := c.pairColumns(n, w, kh*kw, ch, oc)
 		return c.lowerHalf(n, func(dst slot) error { return c.lowerPairs(n, label(n), m, channels, ch, src, wei, dst, nil) })
 	}
-	switch c.winograd(w.Shape, n.Shape, dy.Shape, n.Conv, c.changing(w)) {
-	case 4:
-		return c.lowerWinograd4(n, label(n), w, n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], c.value(n), true, nil)
-	case 2:
+	if size == 2 {
 		wei := c.winogradColumns(n, w, ch, oc)
 		return c.lowerWinograd(n, label(n), n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], wei, c.value(n), nil)
 	}

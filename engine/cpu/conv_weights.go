@@ -70,7 +70,7 @@ type weightsBlock struct {
 }
 
 func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
-	switch c.winograd(n.Shape, n.Inputs[0].Shape, n.Inputs[1].Shape, n.Conv, true) {
+	switch c.winograd(n.Shape, n.Inputs[0].Shape, n.Inputs[1].Shape, n.Conv, n.Op, true) {
 	case 4:
 		return c.lowerWinograd4Weights(n)
 	case 2:

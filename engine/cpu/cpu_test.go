@@ -43,7 +43,8 @@ func TestConformance(t *testing.T) {
 // F(4×4,3×3) wherever it is possible, with as few as one channel, where nothing
 // averages the rounding of transforms out, has errors of up to 45 units of the
 // sums' terms, three times the bound of other convolutions. (The rule of auto
-// wants 32 channels: TestWinogradRounding.)
+// wants 16 channels at least: TestWinogradRounding.) In mixed precision transforms and
+// products are float32 as well, and only results are rounded once more.
 func TestConformanceOfLargeTiles(t *testing.T) {
 	for _, k := range kernel.Supported() {
 		if k.Set > kernel.AVX512 {
@@ -52,6 +53,13 @@ func TestConformanceOfLargeTiles(t *testing.T) {
 		t.Run(k.Set.String(), func(t *testing.T) {
 			enginetest.RunTransformed(t, func() engine.Engine {
 				return open(t, Options{Threads: 3, InstructionSet: k.Set.String(), Winograd: "on-4x4"})
+			}, 4)
+		})
+	}
+	for _, k := range kernel.Supported() {
+		t.Run(k.Set.String()+"/bfloat16", func(t *testing.T) {
+			enginetest.RunMixedTransformed(t, func() engine.Engine {
+				return open(t, Options{Threads: 3, InstructionSet: k.Set.String(), Winograd: "on-4x4", Precision: "bfloat16"})
 			}, 4)
 		})
 	}

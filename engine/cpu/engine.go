@@ -32,9 +32,8 @@ type Options struct {
 	// Winograd says when convolutions of 3×3 kernels with stride 1 go through
 	// Winograd's F(4×4,3×3) or F(2×2,3×3), which are faster and round differently:
 	// "auto" (where they are expected to be faster), "2x2" (so, but only
-	// F(2×2,3×3)), "on" and "on-4x4" (one of them wherever it is possible; with
-	// Precision "bfloat16" only F(2×2,3×3) is) or "off". Empty means what
-	// RESIDUAL_WINOGRAD says, or auto.
+	// F(2×2,3×3)), "on" and "on-4x4" (F(2×2,3×3) or F(4×4,3×3) wherever it is
+	// possible) or "off". Empty means what RESIDUAL_WINOGRAD says, or auto.
 	Winograd string
 	// Precision is "float32", which empty means too, or "bfloat16": feature maps
 	// and the operands of convolutions in bfloat16, everything else in float32.

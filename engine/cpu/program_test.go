@@ -112,7 +112,7 @@ func TestSameBitsForAnyNumberOfThreads(t *testing.T) { forEachVariant(t, testSam
 
 // forEachVariant runs a test for each way to convolve.
 func forEachVariant(t *testing.T, test func(t *testing.T, o Options)) {
-	for _, o := range []Options{{Winograd: "off"}, {Winograd: "on"}, {Winograd: "on-4x4"}, {Precision: "bfloat16", Winograd: "off"}, {Precision: "bfloat16", Winograd: "on"}} {
+	for _, o := range []Options{{Winograd: "off"}, {Winograd: "on"}, {Winograd: "on-4x4"}, {Precision: "bfloat16", Winograd: "off"}, {Precision: "bfloat16", Winograd: "on"}, {Precision: "bfloat16", Winograd: "on-4x4"}} {
 		t.Run(fmt.Sprintf("winograd=%s,precision=%s", o.Winograd, o.Precision), func(t *testing.T) { test(t, o) })
 	}
 }

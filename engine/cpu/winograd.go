@@ -47,43 +47,86 @@ func winogradFrom(option string) (winogradMode, error) {
 	return mode, nil
 }
 
+// kernelUse says what a pass does with the kernels.
+type kernelUse uint8
+
+const (
+	kernelsFixed    kernelUse = iota // reads them, packed in an earlier run
+	kernelsChanging                  // reads them, new in each run
+	kernelsComputed                  // computes their gradient
+)
+
+// convCost is what a pass takes for each pair of channels, in products of the
+// float32 tiles (about 17 ps): for each product, for each transformed tile and
+// channel of either side, and for the kernel.
+type convCost struct{ product, transform, kernel float64 }
+
+// convCosts are those of direct convolution, whose products are those of taps inside
+// the picture, of F(2×2,3×3) with 16 products a tile, and of F(4×4,3×3) with 36.
+// They were fitted to layers of 16 to 512 channels of 4×4 to 32×32 pixels in
+// batches of 1 to 128 on a Zen 4 with AVX-512 (decision 22); kernels that come from
+// memory, as in a whole network, cost what they did there. In mixed precision direct
+// convolution and F(2×2,3×3) have products of bfloat16, two for little more than one,
+// and F(4×4,3×3) has those of float32; at 64 channels the latter two are as fast as
+// each other, and here the one that errs less costs a little less.
+var convCosts = [...][3]struct{ direct, by2, by4 convCost }{
+	{ // float32
+		kernelsFixed:    {convCost{1.05, 0, 0}, convCost{1.10, 62, 200}, convCost{1.08, 220, 850}},
+		kernelsChanging: {convCost{1.05, 0, 250}, convCost{1.10, 62, 1400}, convCost{1.08, 220, 200}},
+		kernelsComputed: {convCost{1.10, 0, 250}, convCost{1.20, 75, 380}, convCost{1.36, 110, 420}},
+	},
+	{ // bfloat16
+		kernelsFixed:    {convCost{0.55, 0, 0}, convCost{0.57, 110, 100}, convCost{1.08, 220, 850}},
+		kernelsChanging: {convCost{0.55, 0, 250}, convCost{0.57, 110, 850}, convCost{1.08, 220, 200}},
+		kernelsComputed: {convCost{0.60, 0, 250}, convCost{0.65, 130, 380}, convCost{1.36, 110, 420}},
+	},
+}
+
 // winograd returns the size of the tiles by which a convolution from x to y,
-// whatever the pass, goes through Winograd's algorithm, or 0 if it does not.
-// changing says that the weights are new in each run, or that the pass computes
-// them.
+// whatever the pass, goes through Winograd's algorithm, or 0 if it does not: the
+// cheapest by convCosts.
 //
-// The rule of auto counts products per pair of channels: 9 per output pixel, less
-// the taps in the padding, against 16 per tile of 2×2 and what it takes to
-// transform the weights or to read more of them, or 36 per tile of 4×4, with those
-// that fill register tiles up, and the transforms of weights. That and the limit of 32 channels, below
-// which the transforms of the pixels cost too much, were measured on a Zen 4. In
-// mixed precision products cost half and the limit is 64: with 32 channels direct
-// convolution is as fast, and errs less; and there are no tiles of 4×4, whose
-// transformed values bfloat16 is too short for.
-func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, changing bool) int {
+// What rounds too much has a limit on the channels over which it averages. In float32
+// that is F(4×4,3×3) forward: with 16 channels it would be twice as fast as direct
+// convolution, but take a ReLU over zero that PyTorch does not (decision 22); gradients
+// change no ReLU. In mixed precision it is F(2×2,3×3), whose transformed values are
+// bfloat16.
+//
+// Transforms in assembly work on whole vectors. What remains of the channels is
+// transformed with the vector before it, unless an epilogue forbids that.
+//
+// With AMX, products of bfloat16 cost an eighth of those of AVX512_BF16, and everything
+// is direct: that is what the manual says, and was not measured.
+func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, pass graph.Op, changing bool) int {
 	ch, oc := kernelShape[2], kernelShape[3]
 	if kernelShape[0] != 3 || kernelShape[1] != 3 || a.Stride != 1 {
 		return 0
 	}
-	mode, bf16 := c.p.engine.winograd, c.p.engine.bf16
+	mode := c.p.engine.winograd
 	switch mode {
 	case winogradOff:
 		return 0
 	case winogradOn:
 		return 2
 	case winogradOn4:
-		if bf16 {
-			return 2
-		}
 		return 4
 	}
-	set, least := c.k.Set, 32
-	if bf16 {
-		if set, least = c.bf16Set(), 64; set == kernel.AMX {
-			return 0 // products cost less than the transforms' way through memory
-		}
+	use, precision, usable := kernelsFixed, 0, c.k.Set >= kernel.AVX2
+	least2, least4, lanes := 16, 16, 8
+	switch {
+	case pass == graph.OpConvBackwardWeights:
+		use = kernelsComputed
+	case changing:
+		use = kernelsChanging
 	}
-	if set == kernel.Generic || min(ch, oc) < least {
+	switch {
+	case c.p.engine.bf16:
+		precision, usable = 1, c.bf16Set() == kernel.AVX512BF16
+		least2, lanes = 64, 16
+	case pass == graph.OpConv:
+		least4 = 32
+	}
+	if !usable || use == kernelsFixed && oc%lanes != 0 {
 		return 0
 	}
 	taps := func(in, out, pad int) int { // inside the image, along one axis
@@ -97,21 +140,35 @@ func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, changing
 		}
 		return n
 	}
-	weights := 200
-	if changing {
-		weights = 1000
+	costs := &convCosts[precision][use]
+	near := 1.0
+	if use == kernelsFixed { // small ones are still in the caches
+		near = min(1, float64(ch*oc)/(128*128))
+	}
+	cost := func(of convCost, products, tiles, ch, oc int) float64 {
+		return of.product*float64(products) + of.transform*float64(tiles)*(1/float64(ch)+1/float64(oc)) + of.kernel*near
 	}
 	tiles := func(size int) int { return x[0] * ((y[1] + size - 1) / size) * ((y[2] + size - 1) / size) }
-	size, products := 0, x[0]*taps(x[1], y[1], a.Pad.Top)*taps(x[2], y[2], a.Pad.Left)*95/100
-	if by2 := 16*tiles(2) + weights; by2 < products {
-		size, products = 2, by2
+	size, least, channels := 0, cost(costs.direct, x[0]*taps(x[1], y[1], a.Pad.Top)*taps(x[2], y[2], a.Pad.Left), 0, ch, oc), min(ch, oc)
+	if by2 := cost(costs.by2, 16*tiles(2), tiles(2), ch, oc); channels >= least2 && by2 < least {
+		size, least = 2, by2
 	}
-	rows := c.k.ConvTileOf(tiles(4), y[3]).Rows
-	weights = 200
-	if !changing && winograd4Planes*ch*oc <= winograd4Packed {
-		weights = 800
+	if mode == winogradAuto2 || channels < least4 {
+		return size
 	}
-	if by4 := winograd4Planes*((tiles(4)+rows-1)/rows*rows) + weights; mode == winogradAuto && !bf16 && by4 < products {
+	rows, columns, more := tiles(4), oc, 0.0
+	if use != kernelsComputed {
+		packed, perTask, wide := winograd4Task(ch, oc)
+		if !packed {
+			use = kernelsChanging // whose transforms are made in each run
+		}
+		tile := c.k.ConvTileOf(rows, oc)
+		if kernels := winograd4Planes * ch * oc; kernels > 256<<10 { // more than the second cache
+			more = 90 * float64((rows-1)/perTask) // for each further block that reads them
+		}
+		rows, columns = (rows+tile.Rows-1)/tile.Rows*tile.Rows, min(oc, wide) // tiles are filled up
+	}
+	if by4 := cost(convCosts[precision][use].by4, winograd4Planes*rows, tiles(4), ch, columns) + more; by4 < least {
 		size = 4
 	}
 	return size
@@ -121,10 +178,13 @@ func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, changing
 // sizes of tiles that its layers have.
 func (c *compiler) winogradKernel(n *graph.Node, size int) {
 	precision, set := "float32", c.k.Set
+	op, algorithm := n.Op.String(), fmt.Sprintf("F(%d×%d,3×3)", size, size)
 	if c.p.engine.bf16 {
 		precision, set = "bfloat16", c.bf16Set()
+		if size == 4 {
+			algorithm += " in float32"
+		}
 	}
-	op, algorithm := n.Op.String(), fmt.Sprintf("F(%d×%d,3×3)", size, size)
 	known, found := strings.CutPrefix(c.p.kernels[op], precision+" winograd ")
 	known, _, _ = strings.Cut(known, " and ")
 	switch {
@@ -316,7 +376,7 @@ func (c *compiler) lowerWinograd(n *graph.Node, name string, images, h, w, oh, o
 	c.needChannels(max(cSrc, cDst))
 	c.p.winograds = append(c.p.winograds, v)
 	c.winogradKernel(n, 2)
-	c.step("winograd "+name, v.tasks(), v.run, append(end.reads(), src, wei, dst)...)
+	c.step("winograd 2×2 "+name, v.tasks(), v.run, append(end.reads(), src, wei, dst)...)
 	return nil
 }
 
@@ -334,7 +394,7 @@ func (v *winogradPass) run(worker, task int) {
 		in, out := p.scratch[worker][:8*v.in.size], p.scratch[worker][8*v.in.size:][:16*v.out.size]
 		for c0 := 0; c0 < v.cSrc; c0 += v.depth {
 			c := min(v.depth, v.cSrc-c0)
-			bf16.Input(halvesOf(in), halvesOf(p.mem[v.src])[srcAt+c0:], halvesOf(p.zero), patches, c, v.in.stride, v.in.size)
+			bf16.Winograd.Input(halvesOf(in), halvesOf(p.mem[v.src])[srcAt+c0:], halvesOf(p.zero), patches, c, v.in.stride, v.in.size)
 			for plane := range 16 {
 				for panel := panel0; panel < panelEnd; panel++ {
 					w := wordsOf(wei[((panel*16+plane)*v.cSrc+c0)/2*v.cols:])
@@ -348,11 +408,11 @@ func (v *winogradPass) run(worker, task int) {
 		}
 		dst := halvesOf(p.mem[v.dst])[dstAt:]
 		if v.end == nil {
-			bf16.Output(dst, out, at, columns, v.out.stride, v.out.size)
+			bf16.Winograd.Output(dst, out, at, columns, v.out.stride, v.out.size)
 			return
 		}
 		bias := v.end.biasOf(p, panel0*v.cols, panel0*v.cols+columns)
-		bf16.OutputEpilogue(dst, out, at, v.out.stride, v.out.size, v.end.addHalvesOf(p, dstAt), bias, v.end.before, v.end.after)
+		bf16.Winograd.OutputEpilogue(dst, out, at, v.out.stride, v.out.size, v.end.addHalvesOf(p, dstAt), bias, v.end.before, v.end.after)
 		return
 	}
 	in := p.scratch[worker][:16*v.in.size]
@@ -580,10 +640,10 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	}
 	if chunks > 1 {
 		v.packedX = c.temp(v.blocks * 16 * v.strips * v.stripStep)
-		c.step("pack winograd "+name, v.blocks, v.packX, v.x, v.packedX)
+		c.step("pack winograd 2×2 "+name, v.blocks, v.packX, v.x, v.packedX)
 	}
 	v.sums = c.temp(v.shards * shardSize)
-	c.step("winograd "+name, v.shards*chunks, v.run, v.x, v.packedX, v.dy, v.sums)
+	c.step("winograd 2×2 "+name, v.shards*chunks, v.run, v.x, v.packedX, v.dy, v.sums)
 	v.dw = c.value(n)
 	c.step("sum "+name, v.strips*v.panels, v.total, v.sums, v.dw)
 	return nil
@@ -622,7 +682,7 @@ func (v *winogradWeights) inputPairs(block int, dst []uint32, planes []uint16) {
 	p, k := v.p, &v.p.engine.kernels.BF16
 	image, patches, at := v.of(block)
 	x := halvesOf(p.mem[v.x])[image*v.xStep:]
-	k.Input(planes, x, halvesOf(p.zero), patches, v.c, v.in.stride, v.in.size)
+	k.Winograd.Input(planes, x, halvesOf(p.zero), patches, v.c, v.in.stride, v.in.size)
 	v.packPairs(dst, planes, len(at)/4, v.strips, v.rows, v.stripStep, v.c, v.in)
 }
 
@@ -707,7 +767,7 @@ func (v *winogradWeights) addPairs(worker, block, panel0, panelEnd, columns int,
 	image, _, at := v.of(block)
 	tiles, panels := len(at)/4, panelEnd-panel0
 	dy := halvesOf(p.mem[v.dy])[image*v.dyStep+panel0*v.cols:]
-	k.Gradient(halvesOf(halves), dy, halvesOf(p.zero), at, columns, v.grad.stride, v.grad.size)
+	k.Winograd.Gradient(halvesOf(halves), dy, halvesOf(p.zero), at, columns, v.grad.stride, v.grad.size)
 	v.packPairs(grad, halvesOf(halves), tiles, panels, v.cols, gradStep, columns, v.grad)
 	for plane := range 16 {
 		for panel := range panels {

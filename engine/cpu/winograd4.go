@@ -7,11 +7,14 @@ import (
 	"github.com/residual-ml/residual/graph"
 )
 
-// Convolutions in float32 through F(4×4,3×3) (kernel/winograd4.go), whose 36
-// products for 16 pixels are a quarter of the definition's. They run as those of
-// winograd.go do, except that transformed kernels, which are four times as large,
-// go through memory only if they are small: otherwise tasks transform what they
-// need themselves, into scratch.
+// Convolutions through F(4×4,3×3) (kernel/winograd4.go), whose 36 products for 16
+// pixels are a quarter of the definition's. They run as those of winograd.go do,
+// except that transformed kernels, which are four times as large, go through memory
+// only if they are small: otherwise tasks transform what they need themselves, into
+// scratch.
+//
+// In mixed precision feature maps are bfloat16, but transformed values and products
+// are float32 all the same: bfloat16 is too short for them (decision 18).
 
 const winograd4Planes = 36
 
@@ -64,35 +67,63 @@ func (c *compiler) winograd4Columns(ch, oc, at, depth int) winograd4Kernels {
 // winograd4Packed is how many transformed numbers of a kernel may go through memory.
 const winograd4Packed = 1 << 20
 
+// winograd4Task says whether transformed kernels go through memory, and of how many
+// tiles and columns tasks are. The sums of a task, its transformed source and kernels
+// come to about the second cache.
+func winograd4Task(ch, oc int) (packed bool, tiles, columns int) {
+	if winograd4Planes*ch*oc <= winograd4Packed {
+		return true, 16, 128
+	}
+	return false, 39, 32
+}
+
+// winograd4Patches transforms patches of the values in s from element at on: those
+// of c channels, input ones or gradients.
+func (c *compiler) winograd4Patches(s slot, gradient bool) func(dst []float32, at int, patches []int32, channels int, l planes) {
+	p, wide, half := c.p, c.k.Winograd4.Input, c.k.BF16.Winograd4.Input
+	if gradient {
+		wide, half = c.k.Winograd4.Gradient, c.k.BF16.Winograd4.Gradient
+	}
+	if c.half(s) {
+		return func(dst []float32, at int, patches []int32, channels int, l planes) {
+			half(dst, halvesOf(p.mem[s])[at:], halvesOf(p.zero), patches, channels, l.stride, l.size)
+		}
+	}
+	return func(dst []float32, at int, patches []int32, channels int, l planes) {
+		wide(dst, p.mem[s][at:], p.zero, patches, channels, l.stride, l.size)
+	}
+}
+
 // winograd4Pass is a compiled convolution, forward or backward data.
 type winograd4Pass struct {
 	winogradTasks
-	p             *Program
-	tile          *kernel.ConvTile
-	src, wei, dst slot
-	cSrc, cDst    int
-	srcStep       int // elements of one source image
-	dstStep       int
-	plane         int              // of the transformed weights of a panel
-	depth         int              // channels of the source that are transformed at a time
-	kernels       winograd4Kernels // of wei; nil when wei has them transformed, [panel][plane][cSrc][cols]
-	scale         slot             // of output channels, for kernels
-	in, out       planes           // of scratch
-	taps          []int32          // the record of one tap over the rows of in
-	at            []int32          // offsets of rows of out
-	end           *epilogue
+	p          *Program
+	tile       *kernel.ConvTile
+	wei, dst   slot
+	input      func(dst []float32, at int, patches []int32, c int, l planes) // of the source
+	half       bool                                                          // dst is bfloat16, and what is added
+	cSrc, cDst int
+	srcStep    int // elements of one source image
+	dstStep    int
+	plane      int              // of the transformed weights of a panel
+	depth      int              // channels of the source that are transformed at a time
+	kernels    winograd4Kernels // of wei; nil when wei has them transformed, [panel][plane][cSrc][cols]
+	scale      slot             // of output channels, for kernels
+	in, out    planes           // of scratch
+	taps       []int32          // the record of one tap over the rows of in
+	at         []int32          // offsets of rows of out
+	end        *epilogue
 }
 
 // lowerWinograd4 appends the steps of a convolution. h, w and oh, ow are the
 // pixels of source and destination; turned says that it is backward data.
 func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Node, images, h, w, oh, ow, top, left, cSrc, cDst int, src, dst slot, turned bool, end *epilogue) error {
-	// The sums of a task, its transformed source and kernels come to about the
-	// second cache, here and below. Chains of 64 sums keep rounding small as well.
-	wantTiles, wantDepth, wantColumns := 16, 64, 128
+	const wantDepth = 64 // chains of so many sums keep rounding small
+	packed, wantTiles, wantColumns := winograd4Task(cSrc, cDst)
 	perImage := ((oh + 3) / 4) * ((ow + 3) / 4)
 	tile := c.k.ConvTileOf(images*perImage, cDst)
 	v := &winograd4Pass{
-		p: c.p, tile: tile, src: src, dst: dst, scale: noSlot, cSrc: cSrc, cDst: cDst,
+		p: c.p, tile: tile, input: c.winograd4Patches(src, false), dst: dst, half: c.half(dst), scale: noSlot, cSrc: cSrc, cDst: cDst,
 		srcStep: h * w * cSrc, dstStep: oh * ow * cDst, end: end,
 	}
 	v.panels = (cDst + tile.Cols - 1) / tile.Cols
@@ -101,10 +132,6 @@ func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Nod
 		return errTooLarge
 	}
 	v.group(4, images, group, h, w, oh, ow, top, left, cSrc, cDst)
-	packed := winograd4Planes*cSrc*cDst <= winograd4Packed
-	if !packed {
-		wantTiles, wantColumns = 39, 32
-	}
 	v.divide(max(wantTiles/tile.Rows, 1) * tile.Rows)
 	v.share(wantColumns / tile.Cols)
 	v.depth = min(wantDepth, cSrc)
@@ -135,33 +162,34 @@ func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Nod
 	} else {
 		v.plane = oddPlane(v.depth * tile.Cols)
 		v.kernels = kernels(scratch+winograd4Planes*v.panelsPerTask*v.plane, v.depth)
-		v.wei = c.slotOf[weights.ID]
+		if v.wei = c.slotOf[weights.ID]; c.half(v.wei) {
+			v.wei = c.widened(weights)
+		}
 		if f := c.folds[n.ID]; f != nil {
 			v.scale = f.scale
 		}
 	}
 	c.p.winograds4 = append(c.p.winograds4, v)
 	c.winogradKernel(n, 4)
-	c.step("winograd "+name, v.tasks(), v.run, append(end.reads(), src, v.wei, dst)...)
+	c.step("winograd 4×4 "+name, v.tasks(), v.run, append(end.reads(), src, v.wei, dst)...)
 	return nil
 }
 
 // run computes one task: some tiles of one group times some panels.
 func (v *winograd4Pass) run(worker, task int) {
-	p, f := v.p, &v.p.engine.kernels.Winograd4
+	p, wide, half := v.p, &v.p.engine.kernels.Winograd4, &v.p.engine.kernels.BF16.Winograd4
 	rows, cols := v.tile.Rows, v.tile.Cols
 	block, panel0, panelEnd := v.task(task)
 	image, patches, at := v.of(block)
 	tiles := len(at) / 16
 	srcAt, dstAt := image*v.srcStep, image*v.dstStep+panel0*cols
-	src, dst := p.mem[v.src][srcAt:], p.mem[v.dst][dstAt:]
 	columns := min(panelEnd*cols, v.cDst) - panel0*cols
 	scratch := p.scratch[worker]
 	in, scratch := scratch[:winograd4Planes*v.in.size], scratch[winograd4Planes*v.in.size:]
 	out, scratch := scratch[:winograd4Planes*v.out.size], scratch[winograd4Planes*v.out.size:]
 	for c0 := 0; c0 < v.cSrc; c0 += v.depth {
 		depth := min(v.depth, v.cSrc-c0)
-		f.Input(in, src[c0:], p.zero, patches, depth, v.in.stride, v.in.size)
+		v.input(in, srcAt+c0, patches, depth, v.in)
 		wei, panelStep := p.mem[v.wei], winograd4Planes*v.plane
 		if v.kernels == nil {
 			wei = wei[panel0*panelStep+c0*cols:]
@@ -185,12 +213,20 @@ func (v *winograd4Pass) run(worker, task int) {
 			}
 		}
 	}
-	if v.end == nil {
-		f.Output(dst, out, at, columns, v.out.stride, v.out.size)
-		return
+	dst, halves := p.mem[v.dst], halvesOf(p.mem[v.dst])
+	switch stride, size := v.out.stride, v.out.size; {
+	case v.end == nil && v.half:
+		half.Output(halves[dstAt:], out, at, columns, stride, size)
+	case v.end == nil:
+		wide.Output(dst[dstAt:], out, at, columns, stride, size)
+	default:
+		e, bias := v.end, v.end.biasOf(p, panel0*cols, panel0*cols+columns)
+		if v.half {
+			half.OutputEpilogue(halves[dstAt:], out, at, stride, size, e.addHalvesOf(p, dstAt), bias, e.before, e.after)
+		} else {
+			wide.OutputEpilogue(dst[dstAt:], out, at, stride, size, e.addOf(p, dstAt), bias, e.before, e.after)
+		}
 	}
-	bias := v.end.biasOf(p, panel0*cols, panel0*cols+columns)
-	f.OutputEpilogue(dst, out, at, v.out.stride, v.out.size, v.end.addOf(p, dstAt), bias, v.end.before, v.end.after)
 }
 
 // winograd4Weights computes dw. A task adds the products of some channels of x
@@ -200,8 +236,9 @@ type winograd4Weights struct {
 	winogradBlocks
 	p                 *Program
 	tile              *kernel.OuterTile
-	x, dy, dw         slot
-	parts             slot // [shard][3,3,c,oc], or dw when there is one shard
+	dw                slot
+	input, gradient   func(dst []float32, at int, patches []int32, c int, l planes) // of x and dy
+	parts             slot                                                          // [shard][3,3,c,oc], or dw when there is one shard
 	c, oc             int
 	xStep, dyStep     int // elements of one image
 	channels, columns int // of x and dy per task; the latter whole panels
@@ -223,7 +260,8 @@ func (c *compiler) lowerWinograd4Weights(n *graph.Node) error {
 	const wantChannels, wantColumns, wantTiles, wantTasks = 64, 64, 40, 16
 	tile := c.k.OuterTileFor(ch, oc)
 	v := &winograd4Weights{
-		p: c.p, tile: tile, x: c.slotOf[x.ID], dy: c.slotOf[dy.ID], c: ch, oc: oc,
+		p: c.p, tile: tile, c: ch, oc: oc,
+		input: c.winograd4Patches(c.slotOf[x.ID], false), gradient: c.winograd4Patches(c.slotOf[dy.ID], true),
 		xStep: h * w * ch, dyStep: oh * ow * oc,
 		channels: min(wantChannels, ch),
 	}
@@ -255,11 +293,11 @@ func (c *compiler) lowerWinograd4Weights(n *graph.Node) error {
 	if v.shards == 1 {
 		v.dw = c.value(n)
 		v.parts = v.dw
-		c.step("winograd "+name, v.groupsX*v.groupsDy, v.run, v.x, v.dy, v.dw)
+		c.step("winograd 4×4 "+name, v.groupsX*v.groupsDy, v.run, c.slotOf[x.ID], c.slotOf[dy.ID], v.dw)
 		return nil
 	}
 	v.parts = c.temp(v.shards * 9 * ch * oc)
-	c.step("winograd "+name, v.shards*v.groupsX*v.groupsDy, v.run, v.x, v.dy, v.parts)
+	c.step("winograd 4×4 "+name, v.shards*v.groupsX*v.groupsDy, v.run, c.slotOf[x.ID], c.slotOf[dy.ID], v.parts)
 	v.dw = c.value(n)
 	c.step("sum "+name, 9, v.total, v.parts, v.dw)
 	return nil
@@ -280,8 +318,8 @@ func (v *winograd4Weights) run(worker, task int) {
 	for block := shard * v.blocks / v.shards; block < (shard+1)*v.blocks/v.shards; block++ {
 		image, patches, at := v.of(block)
 		tiles := len(at) / 16
-		f.Input(in, p.mem[v.x][image*v.xStep+c0:], p.zero, patches, channels, v.in.stride, v.in.size)
-		f.Gradient(grad, p.mem[v.dy][image*v.dyStep+o0:], p.zero, at, columns, v.grad.stride, v.grad.size)
+		v.input(in, image*v.xStep+c0, patches, channels, v.in)
+		v.gradient(grad, image*v.dyStep+o0, at, columns, v.grad)
 		for i := range winograd4Planes {
 			for panel := range panels {
 				dy := grad[i*v.grad.size+panel*v.tile.Cols:]

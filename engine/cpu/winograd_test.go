@@ -87,8 +87,9 @@ func TestWinogradRounding(t *testing.T) {
 // TestWinogradRoundingBF16 does so in mixed precision, on operands that bfloat16
 // holds. Direct convolution rounds results alone, by at most 2⁻⁸ of themselves and
 // evenly distributed, so the root mean square is less than 1/√3 of that.
-// Winograd's also rounds transformed operands, each a sum of four numbers, and
-// combines nine products into each result; 1.11 was measured.
+// F(2×2,3×3) also rounds transformed operands, each a sum of four numbers, and
+// combines nine products into each result; 1.11 was measured. F(4×4,3×3) is in
+// float32 and rounds as direct convolution does.
 func TestWinogradRoundingBF16(t *testing.T) {
 	const n, size, c, oc = 8, 8, 256, 32
 	attrs := graph.ConvAttrs{Stride: 1, Pad: graph.SymmetricPadding(1)}
@@ -115,13 +116,13 @@ func TestWinogradRoundingBF16(t *testing.T) {
 		for _, c := range []struct {
 			winograd string
 			limit    float64
-		}{{"off", 0.58}, {"on", 1.5}} {
+		}{{"off", 0.58}, {"on", 1.5}, {"on-4x4", 0.58}} {
 			e := open(t, Options{InstructionSet: k.Set.String(), Winograd: c.winograd, Precision: "bfloat16"})
 			p, err := e.Compile(g, e.NewVariables())
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := p.Kernels()["conv"]; strings.Contains(got, "winograd") != (c.winograd == "on") || !strings.Contains(got, "bfloat16") {
+			if got := p.Kernels()["conv"]; strings.Contains(got, "winograd") != (c.winograd != "off") || !strings.Contains(got, "bfloat16") {
 				t.Fatalf("winograd %s: conv runs as %q", c.winograd, got)
 			}
 			got, err := p.Run(context.Background(), in...)
@@ -174,50 +175,67 @@ func wideConv(x, w, dy tensor.Tensor) [3][]float64 {
 	return out
 }
 
-// The rule of auto: 3×3 kernels with stride 1, enough channels and pixels, and
-// vectors.
+// The rule of auto: 3×3 kernels with stride 1, enough channels and pixels, whole
+// vectors where epilogues are, and what is cheapest of each.
 func TestWinogradRule(t *testing.T) {
 	for _, c := range []struct {
 		set, mode      string
+		pass           graph.Op
 		kernel, stride int
 		n, size, c, oc int
 		changing       bool
 		want           int
 	}{
-		{"avx2", "auto", 3, 1, 32, 32, 64, 64, true, 4},
-		{"avx512", "auto", 3, 1, 32, 16, 32, 512, true, 4},
-		{"avx2", "auto", 3, 1, 32, 32, 3, 64, true, 0},
-		{"avx2", "auto", 3, 1, 32, 32, 64, 16, true, 0},
-		{"avx2", "auto", 3, 2, 32, 32, 64, 64, true, 0},
-		{"avx2", "auto", 1, 1, 32, 32, 64, 64, true, 0},
-		{"avx2", "auto", 5, 1, 32, 32, 64, 64, true, 0},
-		{"avx512", "auto", 3, 1, 32, 4, 512, 512, true, 4}, // few pixels, many weights
-		{"avx512", "auto", 3, 1, 4, 4, 512, 512, true, 0},
-		{"avx512", "auto", 3, 1, 1, 8, 256, 256, false, 2},
-		{"avx512", "auto", 3, 1, 1, 4, 512, 512, false, 0},
-		{"avx512", "auto", 3, 1, 256, 6, 64, 64, false, 2}, // tiles of 4×4 reach over the edge
-		{"avx2", "2x2", 3, 1, 32, 32, 64, 64, true, 2},
-		{"avx2", "2x2", 3, 1, 32, 4, 512, 512, true, 0},
-		{"avx2", "2x2", 3, 1, 128, 4, 512, 512, true, 2},
-		{"avx2", "2x2", 3, 1, 32, 4, 512, 512, false, 2},
-		{"avx2", "2x2", 3, 1, 1, 8, 256, 256, false, 2},
-		{"generic", "auto", 3, 1, 32, 32, 64, 64, true, 0},
-		{"generic", "on", 3, 1, 32, 32, 64, 64, true, 2},
-		{"generic", "on-4x4", 3, 1, 32, 32, 64, 64, true, 4},
-		{"avx2", "on", 3, 1, 1, 1, 1, 1, true, 2},
-		{"avx2", "on", 3, 2, 32, 32, 64, 64, true, 0},
-		{"avx2", "off", 3, 1, 32, 32, 64, 64, true, 0},
-		{"avx512_bf16", "auto", 3, 1, 32, 32, 64, 64, true, 2}, // in bfloat16
-		{"avx512_bf16", "on-4x4", 3, 1, 32, 32, 64, 64, true, 2},
-		{"avx512", "auto", 3, 1, 1, 16, 128, 128, false, 2}, // few pixels, 36 planes of weights
-		{"avx512", "auto", 3, 1, 2, 16, 128, 128, false, 4},
-		{"avx512", "auto", 3, 1, 1, 32, 64, 64, false, 4},
-		{"avx512_bf16", "auto", 3, 1, 1, 8, 256, 256, false, 2},
-		{"avx512_bf16", "auto", 3, 1, 1, 4, 512, 512, false, 0},
-		{"avx512_bf16", "auto", 3, 1, 32, 32, 32, 64, true, 0},
+		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 4},
+		{"avx512", "auto", graph.OpConv, 3, 1, 32, 16, 32, 512, true, 4},
+		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 64, 20, true, 2},
+		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 64, 20, false, 0},
+		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 3, 64, true, 0},
+		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 64, 16, true, 2},
+		{"avx2", "auto", graph.OpConv, 3, 2, 32, 32, 64, 64, true, 0},
+		{"avx2", "auto", graph.OpConv, 1, 1, 32, 32, 64, 64, true, 0},
+		{"avx2", "auto", graph.OpConv, 5, 1, 32, 32, 64, 64, true, 0},
+		{"avx512", "auto", graph.OpConv, 3, 1, 32, 4, 512, 512, true, 4}, // few pixels, many weights
+		{"avx512", "auto", graph.OpConv, 3, 1, 4, 4, 512, 512, true, 4},
+		{"avx512", "auto", graph.OpConv, 3, 1, 1, 8, 256, 256, false, 2},
+		{"avx512", "auto", graph.OpConv, 3, 1, 1, 4, 512, 512, false, 0},
+		{"avx512", "auto", graph.OpConv, 3, 1, 256, 6, 64, 64, false, 2}, // tiles of 4×4 reach over the edge
+		{"avx2", "2x2", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 2},
+		{"avx2", "2x2", graph.OpConv, 3, 1, 32, 4, 512, 512, true, 0},
+		{"avx2", "2x2", graph.OpConv, 3, 1, 128, 4, 512, 512, true, 2},
+		{"avx2", "2x2", graph.OpConv, 3, 1, 32, 4, 512, 512, false, 2},
+		{"avx2", "2x2", graph.OpConv, 3, 1, 1, 8, 256, 256, false, 2},
+		{"generic", "auto", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 0},
+		{"generic", "on", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 2},
+		{"generic", "on-4x4", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 4},
+		{"avx2", "on", graph.OpConv, 3, 1, 1, 1, 1, 1, true, 2},
+		{"avx2", "on", graph.OpConv, 3, 2, 32, 32, 64, 64, true, 0},
+		{"avx2", "off", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 0},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 4}, // in bfloat16
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 16, 128, 128, true, 2},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 8, 256, 256, true, 2},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 4, 512, 512, true, 4},
+		{"avx512_bf16", "auto", graph.OpConvBackwardWeights, 3, 1, 32, 4, 512, 512, true, 2},
+		{"avx512_bf16", "auto", graph.OpConvBackwardWeights, 3, 1, 32, 32, 64, 64, true, 4},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 128, 32, 16, 16, true, 4},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 128, 32, 24, 64, true, 4},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 128, 32, 64, 24, false, 0}, // a tail in generic Go
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 128, 32, 3, 16, true, 0},
+		{"avx512_bf16", "2x2", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 2},
+		{"avx512", "auto", graph.OpConv, 3, 1, 128, 32, 16, 16, true, 2}, // in float32: F(4×4,3×3) rounds too much
+		{"avx512", "auto", graph.OpConvBackwardData, 3, 1, 128, 32, 16, 16, true, 4},
+		{"avx512", "auto", graph.OpConvBackwardWeights, 3, 1, 128, 32, 16, 16, true, 4},
+		{"amx", "auto", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 0},
+		{"avx512_bf16", "on-4x4", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 4},
+		{"avx512", "auto", graph.OpConv, 3, 1, 1, 16, 128, 128, false, 2}, // few pixels, 36 planes of weights
+		{"avx512", "auto", graph.OpConv, 3, 1, 2, 16, 128, 128, false, 4},
+		{"avx512", "auto", graph.OpConv, 3, 1, 1, 32, 64, 64, false, 4},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 1, 8, 256, 256, false, 2},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 1, 4, 512, 512, false, 0},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 32, 32, 64, true, 4},
 	} {
 		precision := "float32"
-		if c.set == "avx512_bf16" {
+		if c.set == "avx512_bf16" || c.set == "amx" {
 			precision = "bfloat16"
 		}
 		e := open(t, Options{Threads: 1, InstructionSet: c.set, Winograd: c.mode, Precision: precision})
@@ -228,7 +246,7 @@ func TestWinogradRule(t *testing.T) {
 		attrs := graph.ConvAttrs{Stride: c.stride, Pad: graph.SamePadding(c.size, c.size, c.kernel, c.stride)}
 		out := (c.size + c.stride - 1) / c.stride
 		x, y := []int{c.n, c.size, c.size, c.c}, []int{c.n, out, out, c.oc}
-		if got := compiler.winograd([]int{c.kernel, c.kernel, c.c, c.oc}, x, y, attrs, c.changing); got != c.want {
+		if got := compiler.winograd([]int{c.kernel, c.kernel, c.c, c.oc}, x, y, attrs, c.pass, c.changing); got != c.want {
 			t.Errorf("%+v: %v", c, got)
 		}
 	}

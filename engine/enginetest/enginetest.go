@@ -59,6 +59,20 @@ func RunTransformed(t *testing.T, open func() engine.Engine, times float64) {
 	}
 }
 
+// RunMixedTransformed is RunTransformed for an engine that keeps feature maps in
+// bfloat16 and transforms them in float32: a result may be rounded once more.
+func RunMixedTransformed(t *testing.T, open func() engine.Engine, times float64) {
+	e := open()
+	defer e.Close()
+	for _, r := range convolutions() {
+		r.bound *= times
+		for _, c := range r.cases {
+			c.exact = false
+			t.Run(r.op.String()+"/"+c.name, func(t *testing.T) { testMixed(t, e, r, c, 0) })
+		}
+	}
+}
+
 func runContract(t *testing.T, open func() engine.Engine) {
 	t.Run("variables", func(t *testing.T) { testVariables(t, open) })
 	t.Run("compile", func(t *testing.T) { testCompile(t, open) })

@@ -22,13 +22,12 @@ type BF16 struct {
 	GateSums  func(g, d, more, y, x []uint16, mean, sum, products []float32)
 	Moments   func(sum, squares []float32, x []uint16, mean []float32)
 
-	// Winograd's transforms; those of weights are in float32.
-	Input    func(dst, src, zero []uint16, patches []int32, c, stride, plane int)
-	Gradient func(dst, src, zero []uint16, patches []int32, c, stride, plane int)
-	Output   func(dst []uint16, src []float32, at []int32, c, stride, plane int)
+	// F(2×2,3×3) with products of bfloat16, and F(4×4,3×3) with those of float32;
+	// the transforms of weights are in float32.
+	Winograd  Transforms[uint16, uint16]
+	Winograd4 Transforms[uint16, float32]
 
-	OutputEpilogue func(dst []uint16, src []float32, at []int32, stride, plane int, add []uint16, bias []float32, before, after float32)
-	Epilogue       func(dst []uint16, src []float32, from, at []int32, add []uint16, bias []float32, before, after float32)
+	Epilogue func(dst []uint16, src []float32, from, at []int32, add []uint16, bias []float32, before, after float32)
 }
 
 // PairTile is ConvTile for pairs. Run rounds the sums to bfloat16, Sums leaves
@@ -292,10 +291,11 @@ var bf16Generic = BF16{
 	GateSums:  gateSumsGeneric,
 	Moments:   momentsBF16Generic,
 
-	Input:    winogradInputBF16Generic,
-	Gradient: winogradGradientBF16Generic,
-	Output:   winogradOutputBF16Generic,
+	Winograd:  winogradBF16Generic,
+	Winograd4: winograd4BF16Generic,
+	Epilogue:  epilogueBF16Generic,
+}
 
-	OutputEpilogue: winogradOutputEpilogueBF16Generic,
-	Epilogue:       epilogueBF16Generic,
+var winogradBF16Generic = Transforms[uint16, uint16]{
+	winogradInputBF16Generic, winogradGradientBF16Generic, winogradOutputBF16Generic, winogradOutputEpilogueBF16Generic,
 }

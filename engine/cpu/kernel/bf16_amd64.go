@@ -80,38 +80,24 @@ func winogradOutputBF16(dst []uint16, src []float32, at []int32, c, stride, plan
 //go:noescape
 func winogradOutputEpilogueBF16(dst []uint16, src []float32, at []int32, stride, plane int, add []uint16, bias []float32, before, after float32)
 
-func winogradOutputEpilogueVectorBF16(dst []uint16, src []float32, at []int32, stride, plane int, add []uint16, bias []float32, before, after float32) {
-	winogradOutputEpilogueBF16(dst, src, at, stride, plane, add, bias, before, after)
-	if done := len(bias) &^ 15; done < len(bias) {
-		winogradOutputEpilogueBF16Generic(dst[done:], src[done:], at, stride, plane, add[min(done, len(add)):], bias[done:], before, after)
-	}
-}
+// The same of F(4×4,3×3), with planes of float32.
+
+//go:noescape
+func winograd4InputBF16(dst []float32, src, zero []uint16, patches []int32, c, stride, plane int)
+
+//go:noescape
+func winograd4GradientBF16(dst []float32, src, zero []uint16, patches []int32, c, stride, plane int)
+
+//go:noescape
+func winograd4OutputBF16(dst []uint16, src []float32, at []int32, c, stride, plane int)
+
+//go:noescape
+func winograd4OutputEpilogueBF16(dst []uint16, src []float32, at []int32, stride, plane int, add []uint16, bias []float32, before, after float32)
 
 // epilogueBF16AVX512 is epilogueBF16Generic.
 //
 //go:noescape
 func epilogueBF16AVX512(dst []uint16, src []float32, from, at []int32, add []uint16, bias []float32, before, after float32)
-
-func winogradInputVectorBF16(dst, src, zero []uint16, patches []int32, c, stride, plane int) {
-	winogradInputBF16(dst, src, zero, patches, c, stride, plane)
-	if done := c &^ 15; done < c {
-		winogradInputBF16Generic(dst[done:], src[done:], zero, patches, c-done, stride, plane)
-	}
-}
-
-func winogradGradientVectorBF16(dst, src, zero []uint16, patches []int32, c, stride, plane int) {
-	winogradGradientBF16(dst, src, zero, patches, c, stride, plane)
-	if done := c &^ 15; done < c {
-		winogradGradientBF16Generic(dst[done:], src[done:], zero, patches, c-done, stride, plane)
-	}
-}
-
-func winogradOutputVectorBF16(dst []uint16, src []float32, at []int32, c, stride, plane int) {
-	winogradOutputBF16(dst, src, at, c, stride, plane)
-	if done := c &^ 15; done < c {
-		winogradOutputBF16Generic(dst[done:], src[done:], at, c-done, stride, plane)
-	}
-}
 
 func packRowsAVX512(dst []uint32, src []float32, width, valid, stride int) {
 	switch {
@@ -152,10 +138,11 @@ var bf16AVX512 = BF16{
 	GateSums:  gateSumsAVX512,
 	Moments:   momentsBF16AVX512,
 
-	Input:    winogradInputVectorBF16,
-	Gradient: winogradGradientVectorBF16,
-	Output:   winogradOutputVectorBF16,
-
-	OutputEpilogue: winogradOutputEpilogueVectorBF16,
-	Epilogue:       epilogueBF16AVX512,
+	Winograd: winogradBF16Generic.after(16, Transforms[uint16, uint16]{
+		winogradInputBF16, winogradGradientBF16, winogradOutputBF16, winogradOutputEpilogueBF16,
+	}),
+	Winograd4: winograd4BF16Generic.after(16, Transforms[uint16, float32]{
+		winograd4InputBF16, winograd4GradientBF16, winograd4OutputBF16, winograd4OutputEpilogueBF16,
+	}),
+	Epilogue: epilogueBF16AVX512,
 }

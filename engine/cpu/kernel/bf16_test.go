@@ -324,7 +324,7 @@ func TestWinogradBF16(t *testing.T) {
 				size int
 				run  func(dst, src, zero []uint16, patches []int32, c, stride, plane int)
 				wide func(dst, src, zero []float32, patches []int32, c, stride, plane int)
-			}{{"input", 16, k.BF16.Input, winogradInputGeneric}, {"gradient", 4, k.BF16.Gradient, winogradGradientGeneric}} {
+			}{{"input", 16, k.BF16.Winograd.Input, winogradInputGeneric}, {"gradient", 4, k.BF16.Winograd.Gradient, winogradGradientGeneric}} {
 				patches := offsets(tiles * p.size)
 				got, check := guarded16(t, 16*plane)
 				want, _ := guarded(t, 16*plane, 0)
@@ -342,7 +342,7 @@ func TestWinogradBF16(t *testing.T) {
 			at[3], at[9] = NoPixel, NoPixel
 			got, check := guarded16(t, pixels*c)
 			want, _ := guarded(t, pixels*c, 0)
-			k.BF16.Output(got, sums, at, c, stride, plane)
+			k.BF16.Winograd.Output(got, sums, at, c, stride, plane)
 			check()
 			winogradOutputGeneric(want, sums, at, c, stride, plane)
 			compare("output", got, want)

@@ -142,12 +142,12 @@ func TestEpilogueKeepsNaN(t *testing.T) {
 			seen("an epilogue")
 			one := []int32{0, NoPixel, NoPixel, NoPixel}
 			k.Winograd.OutputEpilogue(dst, planes, one, c, c, more, bias, e.before, e.after)
-			k.BF16.OutputEpilogue(dst16, planes, one, c, c, half, bias, e.before, e.after)
+			k.BF16.Winograd.OutputEpilogue(dst16, planes, one, c, c, half, bias, e.before, e.after)
 			seen("an output")
 			one = slices.Repeat([]int32{NoPixel}, 16)
 			one[5] = 0
 			k.Winograd4.OutputEpilogue(dst, planes, one, c, c, more, bias, e.before, e.after)
-			k.BF16.Epilogue(dst16, src, at, at, half, bias, e.before, e.after)
+			k.BF16.Winograd4.OutputEpilogue(dst16, planes, one, c, c, half, bias, e.before, e.after)
 			seen("an output of 4×4")
 		}
 	})
@@ -158,9 +158,9 @@ func TestWinogradOutputEpilogue(t *testing.T) {
 		bothFillers(func(f filler, limit func(float64) float64) {
 			for _, c := range epilogueChannels {
 				for _, e := range epilogueCases() {
-					testOutputEpilogue(t, &k.Winograd, &k.BF16, matrixAT, f, limit, c, e)
+					testOutputEpilogue(t, k.Winograd.OutputEpilogue, k.BF16.Winograd.OutputEpilogue, matrixAT, f, limit, c, e)
 					if f.real {
-						testOutputEpilogue(t, &k.Winograd4, nil, matrices4.output, f, limit, c, e)
+						testOutputEpilogue(t, k.Winograd4.OutputEpilogue, k.BF16.Winograd4.OutputEpilogue, matrices4.output, f, limit, c, e)
 					}
 				}
 			}
@@ -168,9 +168,11 @@ func TestWinogradOutputEpilogue(t *testing.T) {
 	})
 }
 
-// testOutputEpilogue tests one algorithm, whose output transform is m·x·mᵀ, and if
-// bf16 is not nil its version for bfloat16.
-func testOutputEpilogue(t *testing.T, w *Winograd, bf16 *BF16, m [][]float64, f filler, limit func(float64) float64, c int, e epilogueCase) {
+// testOutputEpilogue tests one algorithm, whose output transform is m·x·mᵀ, and its
+// version for bfloat16.
+func testOutputEpilogue(t *testing.T,
+	run func(dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32),
+	run16 func(dst []uint16, src []float32, at []int32, stride, plane int, add []uint16, bias []float32, before, after float32), m [][]float64, f filler, limit func(float64) float64, c int, e epilogueCase) {
 	t.Helper()
 	const tiles = 6
 	outputs, planes := len(m)*len(m), len(m[0])*len(m[0])
@@ -189,12 +191,10 @@ func testOutputEpilogue(t *testing.T, w *Winograd, bf16 *BF16, m [][]float64, f 
 	dst, check := guarded(t, outputs*tiles*(c+1), 2)
 	dst16, check16 := guarded16(t, outputs*tiles*(c+1))
 	at := someTiles(f.rng, tiles, outputs, c)
-	w.OutputEpilogue(dst, src, at, stride, plane, more, bias, e.before, e.after)
+	run(dst, src, at, stride, plane, more, bias, e.before, e.after)
 	check()
-	if bf16 != nil {
-		bf16.OutputEpilogue(dst16, src, at, stride, plane, half, bias, e.before, e.after)
-		check16()
-	}
+	run16(dst16, src, at, stride, plane, half, bias, e.before, e.after)
+	check16()
 	written, stored := 0, 0
 	for tile := range tiles {
 		for j := range c {
@@ -218,7 +218,7 @@ func testOutputEpilogue(t *testing.T, w *Winograd, bf16 *BF16, m [][]float64, f 
 					t.Fatalf("%+v, C=%d: tile %d, channel %d, output %d is %v, want %v", e, c, tile, j, i, got, want)
 				}
 				// bfloat16: half a unit of rounding more, which is 2⁻⁹ of the result and more.
-				if got := FromBF16(dst16[o+j]); bf16 != nil && !near(got, want, allowed+0x1p-8*math.Abs(want)) {
+				if got := FromBF16(dst16[o+j]); !near(got, want, allowed+0x1p-8*math.Abs(want)) {
 					t.Fatalf("%+v, C=%d: tile %d, channel %d, output %d is %v in bfloat16, want %v", e, c, tile, j, i, got, want)
 				}
 			}
@@ -228,7 +228,7 @@ func testOutputEpilogue(t *testing.T, w *Winograd, bf16 *BF16, m [][]float64, f 
 		if v == v {
 			written++
 		}
-		if bf16 != nil && (dst16[i] != 0xffff) != (v == v) {
+		if (dst16[i] != 0xffff) != (v == v) {
 			t.Fatalf("%+v, C=%d: element %d is %v and, in bfloat16, %#x", e, c, i, v, dst16[i])
 		}
 	}

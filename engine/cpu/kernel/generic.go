@@ -31,12 +31,6 @@ var generic = Kernels{
 }
 
 var winogradGeneric = Winograd{
-	Input:    winogradInputGeneric,
-	Gradient: winogradGradientGeneric,
-	Output:   winogradOutputGeneric,
-
-	OutputEpilogue: winogradOutputEpilogueGeneric,
-
-	Weights: winogradWeightsGeneric,
-	Sums:    winogradSumsGeneric,
+	Transforms[float32, float32]{winogradInputGeneric, winogradGradientGeneric, winogradOutputGeneric, winogradOutputEpilogueGeneric},
+	winogradWeightsGeneric, winogradSumsGeneric,
 }

@@ -22,14 +22,72 @@ package kernel
 // Winograd is the set of transforms. Each field's documentation is the generic
 // function of the same name.
 type Winograd struct {
-	Input    func(dst, src, zero []float32, patches []int32, c, stride, plane int)
-	Gradient func(dst, src, zero []float32, patches []int32, c, stride, plane int)
-	Output   func(dst, src []float32, at []int32, c, stride, plane int)
-	Weights  func(dst, src []float32, n, tap, plane int)
+	Transforms[float32, float32]
+	Weights func(dst, src []float32, n, tap, plane int)
+	Sums    func(dst, src []float32, n, tap, plane int)
+}
 
-	OutputEpilogue func(dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32)
+// Transforms are those from and to feature maps of elements M: patches go to
+// planes of elements P, and sums come from planes of float32.
+type Transforms[M, P float32 | uint16] struct {
+	Input    func(dst []P, src, zero []M, patches []int32, c, stride, plane int)
+	Gradient func(dst []P, src, zero []M, patches []int32, c, stride, plane int)
+	Output   func(dst []M, src []float32, at []int32, c, stride, plane int)
 
-	Sums func(dst, src []float32, n, tap, plane int)
+	OutputEpilogue func(dst []M, src []float32, at []int32, stride, plane int, add []M, bias []float32, before, after float32)
+}
+
+// after returns transforms that run first on whole vectors of the given number
+// of channels, once more on the last of them if some remain, and rest where there is
+// not one vector, or where that must not be: what is added may be overwritten.
+func (rest Transforms[M, P]) after(lanes int, first Transforms[M, P]) Transforms[M, P] {
+	type patches = func(dst []P, src, zero []M, patches []int32, c, stride, plane int)
+	both := func(first, rest patches) patches {
+		return func(dst []P, src, zero []M, patches []int32, c, stride, plane int) {
+			switch last := c - lanes; {
+			case last < 0:
+				rest(dst, src, zero, patches, c, stride, plane)
+				return
+			case last%lanes != 0:
+				first(dst[last:], src[last:], zero, patches, lanes, stride, plane)
+			}
+			first(dst, src, zero, patches, c, stride, plane)
+		}
+	}
+	return Transforms[M, P]{
+		Input:    both(first.Input, rest.Input),
+		Gradient: both(first.Gradient, rest.Gradient),
+		Output: func(dst []M, src []float32, at []int32, c, stride, plane int) {
+			switch last := c - lanes; {
+			case last < 0:
+				rest.Output(dst, src, at, c, stride, plane)
+				return
+			case last%lanes != 0:
+				first.Output(dst[last:], src[last:], at, lanes, stride, plane)
+			}
+			first.Output(dst, src, at, c, stride, plane)
+		},
+		OutputEpilogue: func(dst []M, src []float32, at []int32, stride, plane int, add []M, bias []float32, before, after float32) {
+			first.OutputEpilogue(dst, src, at, stride, plane, add, bias, before, after)
+			if done := len(bias) / lanes * lanes; done < len(bias) {
+				rest.OutputEpilogue(dst[done:], src[done:], at, stride, plane, add[min(done, len(add)):], bias[done:], before, after)
+			}
+		},
+	}
+}
+
+// after is Transforms.after for all of them.
+func (rest Winograd) after(lanes int, first Winograd) Winograd {
+	type kernels = func(dst, src []float32, n, from, to int)
+	both := func(first, rest kernels) kernels {
+		return func(dst, src []float32, n, from, to int) {
+			first(dst, src, n, from, to)
+			if done := n / lanes * lanes; done < n {
+				rest(dst[done:], src[done:], n-done, from, to)
+			}
+		}
+	}
+	return Winograd{rest.Transforms.after(lanes, first.Transforms), both(first.Weights, rest.Weights), both(first.Sums, rest.Sums)}
 }
 
 // winogradInputGeneric transforms patches of c channels: with d the 4×4 values at

@@ -29,20 +29,32 @@ const (
 )
 
 var winograd4Generic = Winograd{
-	Input: func(dst, src, _ []float32, patches []int32, c, stride, plane int) {
-		patches4(dst, src, patches, 6, c, stride, plane, winograd4Input)
-	},
-	Gradient: func(dst, src, _ []float32, patches []int32, c, stride, plane int) {
-		patches4(dst, src, patches, 4, c, stride, plane, winograd4Gradient)
-	},
-	Output: winograd4OutputGeneric,
-
-	OutputEpilogue: func(dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32) {
-		outputEpilogue(winograd4OutputGeneric, 36, 16, src, at, stride, plane, len(bias), finish(dst, add, bias, before, after))
-	},
+	Transforms: transforms4(func(v float32) float32 { return v }, func(v float32) float32 { return v }, finish),
 
 	Weights: func(dst, src []float32, n, tap, plane int) { kernels4(dst, src, n, 3, 6, tap, plane, winograd4Weights) },
 	Sums:    func(dst, src []float32, n, tap, plane int) { kernels4(dst, src, n, 6, 3, plane, tap, winograd4Sums) },
+}
+
+// winograd4BF16Generic is for feature maps in bfloat16: planes are float32 all the same.
+var winograd4BF16Generic = transforms4(FromBF16, ToBF16, finishBF16)
+
+// transforms4 are those of feature maps whose elements load and store convert.
+func transforms4[M float32 | uint16](load func(M) float32, store func(float32) M,
+	finish func(dst, add []M, bias []float32, before, after float32) func(sum float32, o, k int)) Transforms[M, float32] {
+	return Transforms[M, float32]{
+		Input: func(dst []float32, src, _ []M, patches []int32, c, stride, plane int) {
+			patches4(dst, src, load, patches, 6, c, stride, plane, winograd4Input)
+		},
+		Gradient: func(dst []float32, src, _ []M, patches []int32, c, stride, plane int) {
+			patches4(dst, src, load, patches, 4, c, stride, plane, winograd4Gradient)
+		},
+		Output: func(dst []M, src []float32, at []int32, c, stride, plane int) {
+			output4(src, at, c, stride, plane, func(v float32, o, k int) { dst[o+k] = store(v) })
+		},
+		OutputEpilogue: func(dst []M, src []float32, at []int32, stride, plane int, add []M, bias []float32, before, after float32) {
+			output4(src, at, len(bias), stride, plane, finish(dst, add, bias, before, after))
+		},
+	}
 }
 
 // Each of the following is a matrix times a column of at most six numbers.
@@ -104,13 +116,13 @@ func sandwich4(x *[36]float32, n int, m func([6]float32) [6]float32) {
 }
 
 // patches4 is winogradInputGeneric for patches of size×size, into 36 planes.
-func patches4(dst, src []float32, patches []int32, size, c, stride, plane int, m func([6]float32) [6]float32) {
+func patches4[M float32 | uint16](dst []float32, src []M, load func(M) float32, patches []int32, size, c, stride, plane int, m func([6]float32) [6]float32) {
 	for t := 0; t < len(patches)/(size*size); t++ {
 		for k := range c {
 			var x [36]float32
 			for i, o := range patches[t*size*size:][:size*size] {
 				if o != NoPixel {
-					x[i/size*6+i%size] = src[int(o)+k]
+					x[i/size*6+i%size] = load(src[int(o)+k])
 				}
 			}
 			sandwich4(&x, size, m)
@@ -121,8 +133,9 @@ func patches4(dst, src []float32, patches []int32, size, c, stride, plane int, m
 	}
 }
 
-// winograd4OutputGeneric is winogradOutputGeneric from 36 planes to 4×4 values.
-func winograd4OutputGeneric(dst, src []float32, at []int32, c, stride, plane int) {
+// output4 is winogradOutputGeneric from 36 planes to 4×4 values: put stores that of
+// channel k of the pixel at o.
+func output4(src []float32, at []int32, c, stride, plane int, put func(v float32, o, k int)) {
 	for t := 0; t < len(at)/16; t++ {
 		for k := range c {
 			var x [36]float32
@@ -132,7 +145,7 @@ func winograd4OutputGeneric(dst, src []float32, at []int32, c, stride, plane int
 			sandwich4(&x, 6, winograd4Output)
 			for i, o := range at[t*16:][:16] {
 				if o != NoPixel {
-					dst[int(o)+k] = x[i/4*6+i%4]
+					put(x[i/4*6+i%4], int(o), k)
 				}
 			}
 		}

@@ -3,9 +3,13 @@
 // those of b, CS s, CP p, CG0 1/p, CU0..CU2 1/u, a/u, a²/u, and CV0..CV2 1/v, b/v,
 // b²/v. Constants are in memory or registers.
 //
+// Planes are float32, feature maps have elements of ELEMENT bytes, RATIO times
+// fewer: PIXEL loads a vector of them, PIXELADD adds one to a vector, PIXELFMA is
+// a multiply-add of a constant and one of them, and PUTPIXEL stores one.
+//
 // Two rows of the first product, twelve vectors, are formed and used at a time.
-// AX is the offset of the channels in bytes, R9 the size of a plane, R10 and R15
-// those of three and five.
+// AX is the offset of the channels in bytes of elements, R9 the size of a plane,
+// R10 and R15 those of three and five.
 
 // PLANES sets R9, R10, R15.
 #define PLANES(plane) \
@@ -17,7 +21,7 @@
 // POINTER spills element offset i(SI) of DX, or none if it is NoPixel.
 #define POINTER(i, none) \
 	MOVLQSX (4*i)(SI), CX  \
-	LEAQ    (DX)(CX*4), AX \
+	LEAQ    (DX)(CX*ELEMENT), AX \
 	TESTQ   CX, CX         \
 	CMOVQLT none, AX       \
 	MOVQ    AX, (8*i)(SP)
@@ -46,10 +50,10 @@
 	MOVQ (8*(12+j))(SP), R12            \
 	MOVQ (8*(18+j))(SP), R13            \
 	MOVQ (8*(24+j))(SP), R14            \
-	VMOVUPS (R14)(AX*1), p              \
-	VMOVUPS (R13)(AX*1), V14            \
-	VFNMADD231PS (R12)(AX*1), V12, p    \
-	VFNMADD231PS (CX)(AX*1), V12, V14   \
+	PIXEL((R14)(AX*1), p)                         \
+	PIXEL((R13)(AX*1), V14)                       \
+	PIXELFMA(VFNMADD231PS, (R12)(AX*1), V12, p)   \
+	PIXELFMA(VFNMADD231PS, (CX)(AX*1), V12, V14)  \
 	BOTH(V14, p, m)
 
 // INPUTEDGE is the first and the last row, d4 - V12·d2 + V13·d0 and the same of d5, d3, d1.
@@ -57,15 +61,15 @@
 	MOVQ (8*(24+j))(SP), CX             \
 	MOVQ (8*(12+j))(SP), R12            \
 	MOVQ (8*j)(SP), R13                 \
-	VMOVUPS (CX)(AX*1), p               \
-	VFNMADD231PS (R12)(AX*1), V12, p    \
-	VFMADD231PS (R13)(AX*1), V13, p     \
+	PIXEL((CX)(AX*1), p)                          \
+	PIXELFMA(VFNMADD231PS, (R12)(AX*1), V12, p)   \
+	PIXELFMA(VFMADD231PS, (R13)(AX*1), V13, p)    \
 	MOVQ (8*(30+j))(SP), CX             \
 	MOVQ (8*(18+j))(SP), R12            \
 	MOVQ (8*(6+j))(SP), R13             \
-	VMOVUPS (CX)(AX*1), m               \
-	VFNMADD231PS (R12)(AX*1), V12, m    \
-	VFMADD231PS (R13)(AX*1), V13, m
+	PIXEL((CX)(AX*1), m)                          \
+	PIXELFMA(VFNMADD231PS, (R12)(AX*1), V12, m)   \
+	PIXELFMA(VFMADD231PS, (R13)(AX*1), V13, m)
 
 // ROWPAIR stores e0 + c·e1 ± d·(o0 + c·o1), or with VFNMADD231PS for add, e0 - c·e1 ±
 // d·(o0 - c·o1).
@@ -103,7 +107,7 @@ TEXT INPUT(SB), NOSPLIT, $296-120
 	MOVQ c+96(FP), CX
 	ANDQ $~(LANES-1), CX
 	JZ   done
-	SHLQ $2, CX
+	IMUL3Q $ELEMENT, CX, CX
 	MOVQ CX, 288(SP)
 	PLANES(plane+112(FP))
 	CONSTANTSAB
@@ -154,7 +158,7 @@ channels:
 	LEAQ (DX)(R10*2), DX
 	INPUTROW(DX, V6, V7, V8, V9, V10, V11)
 	INPUTROW(R11, V0, V1, V2, V3, V4, V5)
-	ADDQ $(4*LANES), AX
+	ADDQ $(ELEMENT*LANES), AX
 	ADDQ $(4*LANES), R11
 	CMPQ AX, 288(SP)
 	JLT  channels
@@ -173,10 +177,10 @@ done:
 	MOVQ (8*(4+j))(SP), R12            \
 	MOVQ (8*(8+j))(SP), R13            \
 	MOVQ (8*(12+j))(SP), R14           \
-	VMOVUPS (CX)(AX*1), p              \
-	VMOVUPS (R12)(AX*1), V14           \
-	VFMADD231PS (R13)(AX*1), V12, p    \
-	VFMADD231PS (R14)(AX*1), V12, V14  \
+	PIXEL((CX)(AX*1), p)                         \
+	PIXEL((R12)(AX*1), V14)                      \
+	PIXELFMA(VFMADD231PS, (R13)(AX*1), V12, p)   \
+	PIXELFMA(VFMADD231PS, (R14)(AX*1), V12, V14) \
 	BOTH(V14, p, m)
 
 // GRADIENTROW stores a row times Aᵀ.
@@ -192,10 +196,10 @@ done:
 	MOVQ (8*(4*i+1))(SP), R12  \
 	MOVQ (8*(4*i+2))(SP), R13  \
 	MOVQ (8*(4*i+3))(SP), R14  \
-	VMOVUPS (CX)(AX*1), V0     \
-	VMOVUPS (R12)(AX*1), V1    \
-	VMOVUPS (R13)(AX*1), V2    \
-	VMOVUPS (R14)(AX*1), V3
+	PIXEL((CX)(AX*1), V0)      \
+	PIXEL((R12)(AX*1), V1)     \
+	PIXEL((R13)(AX*1), V2)     \
+	PIXEL((R14)(AX*1), V3)
 
 // func winograd4Gradient(dst, src, zero []float32, patches []int32, c, stride, plane int)
 // As winograd4Input, with sixteen pointers.
@@ -208,7 +212,7 @@ TEXT GRADIENT(SB), NOSPLIT, $136-120
 	MOVQ c+96(FP), CX
 	ANDQ $~(LANES-1), CX
 	JZ   done
-	SHLQ $2, CX
+	IMUL3Q $ELEMENT, CX, CX
 	MOVQ CX, 128(SP)
 	PLANES(plane+112(FP))
 	CONSTANTSAB
@@ -247,7 +251,7 @@ channels:
 	GRADIENTEDGE(3)
 	LEAQ (DX)(R10*2), DX
 	GRADIENTROW(DX, V0, V1, V2, V3)
-	ADDQ $(4*LANES), AX
+	ADDQ $(ELEMENT*LANES), AX
 	ADDQ $(4*LANES), R11
 	CMPQ AX, 128(SP)
 	JLT  channels
@@ -304,7 +308,7 @@ done:
 	MOVQ (8*i)(SP), R14     \
 	TESTQ R14, R14          \
 	JZ no                   \
-	VMOVUPS v, (R14)(AX*1)  \
+	PUTPIXEL(v, (R14)(AX*1)) \
 	no:
 
 // PUTROW stores row i times A.
@@ -326,10 +330,10 @@ done:
 	JEQ last                    \
 	MOVQ 136(SP), CX            \
 	ADDQ R14, CX                \
-	VADDPS (CX)(AX*1), v, v     \
+	PIXELADD((CX)(AX*1), v)     \
 	VMAXPS v, V13, v            \
 	last:                       \
-	VMOVUPS v, (R14)(AX*1)      \
+	PUTPIXEL(v, (R14)(AX*1))    \
 	no:
 
 // ENDROW is PUTROW with an epilogue.
@@ -344,7 +348,7 @@ done:
 
 // OUTPUTROWS sets CX, DX, DI, R11, R12, R13 to the rows of planes.
 #define OUTPUTROWS \
-	LEAQ (R8)(AX*1), CX         \
+	LEAQ (R8)(AX*RATIO), CX     \
 	LEAQ (CX)(R10*2), DX        \
 	LEAQ (DX)(R10*2), DI        \
 	LEAQ (DI)(R10*2), R11       \
@@ -378,7 +382,7 @@ TEXT OUTPUT(SB), NOSPLIT, $136-96
 	MOVQ c+72(FP), CX
 	ANDQ $~(LANES-1), CX
 	JZ   done
-	SHLQ $2, CX
+	IMUL3Q $ELEMENT, CX, CX
 	MOVQ CX, 128(SP)
 	PLANES(plane+88(FP))
 	CONSTANTSAB
@@ -399,7 +403,7 @@ channels:
 	OUTPUTODDS
 	PUTROW(1, V0, V1, V2, V3, V4, V5, no4, no5, no6, no7)
 	PUTROW(3, V6, V7, V8, V9, V10, V11, no12, no13, no14, no15)
-	ADDQ $(4*LANES), AX
+	ADDQ $(ELEMENT*LANES), AX
 	CMPQ AX, 128(SP)
 	JLT  channels
 	MOVQ stride+80(FP), CX
@@ -422,7 +426,7 @@ TEXT OUTPUTEPILOGUE(SB), NOSPLIT, $152-144
 	MOVQ bias_len+120(FP), CX
 	ANDQ $~(LANES-1), CX
 	JZ   done
-	SHLQ $2, CX
+	IMUL3Q $ELEMENT, CX, CX
 	MOVQ CX, 128(SP)
 	MOVQ add_base+88(FP), CX
 	SUBQ dst_base+0(FP), CX
@@ -447,7 +451,7 @@ tile:
 
 channels:
 	MOVQ bias_base+112(FP), CX
-	VMOVUPS (CX)(AX*1), V15
+	VMOVUPS (CX)(AX*RATIO), V15
 	OUTPUTROWS
 	OUTPUTEVENS
 	ENDROW(0, V0, V1, V2, V3, V4, V5, last0, last1, last2, last3, no0, no1, no2, no3)
@@ -455,7 +459,7 @@ channels:
 	OUTPUTODDS
 	ENDROW(1, V0, V1, V2, V3, V4, V5, last4, last5, last6, last7, no4, no5, no6, no7)
 	ENDROW(3, V6, V7, V8, V9, V10, V11, last12, last13, last14, last15, no12, no13, no14, no15)
-	ADDQ $(4*LANES), AX
+	ADDQ $(ELEMENT*LANES), AX
 	CMPQ AX, 128(SP)
 	JLT  channels
 	MOVQ stride+72(FP), CX
@@ -466,6 +470,8 @@ channels:
 done:
 	VZEROUPPER
 	RET
+
+#ifdef WEIGHTS
 
 // WEIGHTPAIR is two rows of G times a column, c0·g0 + c2·g2 ± c1·g1.
 #define WEIGHTPAIR(g0, g1, g2, c0, c1, c2, p, m) \
@@ -638,3 +644,5 @@ elements:
 done:
 	VZEROUPPER
 	RET
+
+#endif

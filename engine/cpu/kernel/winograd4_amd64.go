@@ -41,25 +41,13 @@ func winograd4WeightsAVX512(dst, src []float32, n, tap, plane int)
 func winograd4SumsAVX512(dst, src []float32, n, tap, plane int)
 
 var winograd4AVX2 = winograd4Generic.after(8, Winograd{
-	Input:    winograd4InputAVX2,
-	Gradient: winograd4GradientAVX2,
-	Output:   winograd4OutputAVX2,
-
-	OutputEpilogue: winograd4OutputEpilogueAVX2,
-
-	Weights: winograd4WeightsAVX2,
-	Sums:    winograd4SumsAVX2,
+	Transforms[float32, float32]{winograd4InputAVX2, winograd4GradientAVX2, winograd4OutputAVX2, winograd4OutputEpilogueAVX2},
+	winograd4WeightsAVX2, winograd4SumsAVX2,
 })
 
 var winograd4AVX512 = winograd4AVX2.after(16, Winograd{
-	Input:    winograd4InputAVX512,
-	Gradient: winograd4GradientAVX512,
-	Output:   winograd4OutputAVX512,
-
-	OutputEpilogue: winograd4OutputEpilogueAVX512,
-
-	Weights: winograd4WeightsAVX512,
-	Sums:    winograd4SumsAVX512,
+	Transforms[float32, float32]{winograd4InputAVX512, winograd4GradientAVX512, winograd4OutputAVX512, winograd4OutputEpilogueAVX512},
+	winograd4WeightsAVX512, winograd4SumsAVX512,
 })
 
 // winograd4Constants are the factors of the transforms, each as often as a vector

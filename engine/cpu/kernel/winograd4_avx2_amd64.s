@@ -12,6 +12,13 @@
 #define WEIGHTS ·winograd4WeightsAVX2
 #define SUMS ·winograd4SumsAVX2
 
+#define ELEMENT 4
+#define RATIO 1
+#define PIXEL(m, v) VMOVUPS m, v
+#define PIXELADD(m, v) VADDPS m, v, v
+#define PIXELFMA(fma, m, c, v) fma m, c, v
+#define PUTPIXEL(v, m) VMOVUPS v, m
+
 #define CA ·winograd4Constants+0(SB)
 #define CA2 ·winograd4Constants+32(SB)
 #define CA3 ·winograd4Constants+64(SB)

@@ -12,6 +12,13 @@
 #define WEIGHTS ·winograd4WeightsAVX512
 #define SUMS ·winograd4SumsAVX512
 
+#define ELEMENT 4
+#define RATIO 1
+#define PIXEL(m, v) VMOVUPS m, v
+#define PIXELADD(m, v) VADDPS m, v, v
+#define PIXELFMA(fma, m, c, v) fma m, c, v
+#define PUTPIXEL(v, m) VMOVUPS v, m
+
 #define CA Z16
 #define CA2 Z17
 #define CA3 Z18

@@ -42,66 +42,14 @@ func winogradWeightsAVX512(dst, src []float32, n, tap, plane int)
 func winogradSumsAVX512(dst, src []float32, n, tap, plane int)
 
 var winogradAVX2 = winogradGeneric.after(8, Winograd{
-	Input:    winogradInputAVX2,
-	Gradient: winogradGradientAVX2,
-	Output:   winogradOutputAVX2,
-
-	OutputEpilogue: winogradOutputEpilogueAVX2,
-
-	Weights: winogradWeightsAVX2,
-	Sums:    winogradSumsAVX2,
+	Transforms[float32, float32]{winogradInputAVX2, winogradGradientAVX2, winogradOutputAVX2, winogradOutputEpilogueAVX2},
+	winogradWeightsAVX2, winogradSumsAVX2,
 })
 
 var winogradAVX512 = winogradAVX2.after(16, Winograd{
-	Input:    winogradInputAVX512,
-	Gradient: winogradGradientAVX512,
-	Output:   winogradOutputAVX512,
-
-	OutputEpilogue: winogradOutputEpilogueAVX512,
-
-	Weights: winogradWeightsAVX512,
-	Sums:    winogradSumsAVX512,
+	Transforms[float32, float32]{winogradInputAVX512, winogradGradientAVX512, winogradOutputAVX512, winogradOutputEpilogueAVX512},
+	winogradWeightsAVX512, winogradSumsAVX512,
 })
-
-// after returns transforms that run first on whole vectors of the given number
-// of channels, and rest on the channels after them.
-func (rest Winograd) after(lanes int, first Winograd) Winograd {
-	// patches is the form of Input and Gradient, kernels that of Weights and Sums.
-	patches := func(first, rest func(dst, src, zero []float32, patches []int32, c, stride, plane int)) func(dst, src, zero []float32, patches []int32, c, stride, plane int) {
-		return func(dst, src, zero []float32, patches []int32, c, stride, plane int) {
-			first(dst, src, zero, patches, c, stride, plane)
-			if done := c / lanes * lanes; done < c {
-				rest(dst[done:], src[done:], zero, patches, c-done, stride, plane)
-			}
-		}
-	}
-	kernels := func(first, rest func(dst, src []float32, n, tap, plane int)) func(dst, src []float32, n, tap, plane int) {
-		return func(dst, src []float32, n, tap, plane int) {
-			first(dst, src, n, tap, plane)
-			if done := n / lanes * lanes; done < n {
-				rest(dst[done:], src[done:], n-done, tap, plane)
-			}
-		}
-	}
-	return Winograd{
-		Input:    patches(first.Input, rest.Input),
-		Gradient: patches(first.Gradient, rest.Gradient),
-		Output: func(dst, src []float32, at []int32, c, stride, plane int) {
-			first.Output(dst, src, at, c, stride, plane)
-			if done := c / lanes * lanes; done < c {
-				rest.Output(dst[done:], src[done:], at, c-done, stride, plane)
-			}
-		},
-		OutputEpilogue: func(dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32) {
-			first.OutputEpilogue(dst, src, at, stride, plane, add, bias, before, after)
-			if done := len(bias) / lanes * lanes; done < len(bias) {
-				rest.OutputEpilogue(dst[done:], src[done:], at, stride, plane, add[min(done, len(add)):], bias[done:], before, after)
-			}
-		},
-		Weights: kernels(first.Weights, rest.Weights),
-		Sums:    kernels(first.Sums, rest.Sums),
-	}
-}
 
 // transpose8AVX2 is transposeGeneric for eight rows and cols/8·8 columns.
 //

@@ -153,6 +153,31 @@ func transforms(t *testing.T, test func(t *testing.T, w Winograd, m matrices, f 
 	})
 }
 
+// transforms4BF16 does so for F(4×4,3×3) of feature maps in bfloat16.
+func transforms4BF16(t *testing.T, test func(t *testing.T, w *Transforms[uint16, float32], f filler, limit func(float64) float64, c int)) {
+	forEachSet(t, func(t *testing.T, k *Kernels) {
+		bothFillers(func(f filler, limit func(float64) float64) {
+			for _, c := range []int{1, 3, 15, 16, 17, 31, 32, 40, 65} {
+				if f.real {
+					t.Run(fmt.Sprintf("F4/bfloat16/C=%d", c), func(t *testing.T) { test(t, &k.BF16.Winograd4, f, limit, c) })
+				}
+			}
+		})
+	})
+}
+
+// fromHalves is Input or Gradient of patches in bfloat16 for testPatches: it rounds
+// src to them first.
+func fromHalves(t *testing.T, run func(dst []float32, src, zero []uint16, patches []int32, c, stride, plane int)) func(dst, src, zero []float32, patches []int32, c, stride, plane int) {
+	return func(dst, src, zero []float32, patches []int32, c, stride, plane int) {
+		half, _ := guarded16(t, len(src))
+		copy(half, halfOf(src))
+		none, _ := guarded16(t, c)
+		clear(none)
+		run(dst, half, none, patches, c, stride, plane)
+	}
+}
+
 // testPatches tests Input and Gradient, which multiply patches by m.
 func testPatches(t *testing.T, run func(dst, src, zero []float32, patches []int32, c, stride, plane int), m [][]float64, f filler, limit func(float64) float64, c int) {
 	const pixels, tiles = 60, 5
@@ -201,55 +226,74 @@ func TestWinogradInput(t *testing.T) {
 	transforms(t, func(t *testing.T, w Winograd, m matrices, f filler, limit func(float64) float64, c int) {
 		testPatches(t, w.Input, m.input, f, limit, c)
 	})
+	transforms4BF16(t, func(t *testing.T, w *Transforms[uint16, float32], f filler, limit func(float64) float64, c int) {
+		testPatches(t, fromHalves(t, w.Input), matrices4.input, f, limit, c)
+	})
 }
 
 func TestWinogradGradient(t *testing.T) {
 	transforms(t, func(t *testing.T, w Winograd, m matrices, f filler, limit func(float64) float64, c int) {
 		testPatches(t, w.Gradient, m.gradient, f, limit, c)
 	})
+	transforms4BF16(t, func(t *testing.T, w *Transforms[uint16, float32], f filler, limit func(float64) float64, c int) {
+		testPatches(t, fromHalves(t, w.Gradient), matrices4.gradient, f, limit, c)
+	})
 }
 
 func TestWinogradOutput(t *testing.T) {
 	transforms(t, func(t *testing.T, w Winograd, m matrices, f filler, limit func(float64) float64, c int) {
-		const tiles = 6
-		outputs, planes := len(m.output)*len(m.output), len(m.output[0])*len(m.output[0])
-		stride := c + c%3
-		plane := tiles*stride + 5
-		src, _ := guarded(t, planes*plane, c%4)
-		f.fill(src)
-		dst, check := guarded(t, outputs*tiles*(c+1), 2)
-		at := someTiles(f.rng, tiles, outputs, c)
-		w.Output(dst, src, at, c, stride, plane)
-		check()
-		written, stored := 0, 0
-		for tile := range tiles {
-			for k := range c {
-				x := make([]float64, planes)
-				for i := range x {
-					x[i] = float64(src[i*plane+tile*stride+k])
-				}
-				want, abs := sandwich(m.output, x)
-				for i, v := range want {
-					o := at[outputs*tile+i]
-					if o == NoPixel {
-						continue
-					}
-					stored++
-					if got := dst[int(o)+k]; !near(got, v, limit(abs[i])) {
-						t.Fatalf("tile %d, channel %d, output %d is %v, want %v", tile, k, i, got, v)
-					}
-				}
-			}
-		}
-		for _, v := range dst {
-			if v == v {
-				written++
-			}
-		}
-		if written != stored || stored == 0 {
-			t.Errorf("%d elements written, want %d", written, stored)
-		}
+		testOutput(t, w.Output, m.output, f, limit, c)
 	})
+	transforms4BF16(t, func(t *testing.T, w *Transforms[uint16, float32], f filler, limit func(float64) float64, c int) {
+		run := func(dst, src []float32, at []int32, c, stride, plane int) {
+			half, check := guarded16(t, len(dst))
+			w.Output(half, src, at, c, stride, plane)
+			check()
+			widenGeneric(dst, half)
+		}
+		testOutput(t, run, matrices4.output, f, func(abs float64) float64 { return limit(abs) + 0x1p-8*abs }, c) // rounded by half of that
+	})
+}
+
+func testOutput(t *testing.T, run func(dst, src []float32, at []int32, c, stride, plane int), m [][]float64, f filler, limit func(float64) float64, c int) {
+	const tiles = 6
+	outputs, planes := len(m)*len(m), len(m[0])*len(m[0])
+	stride := c + c%3
+	plane := tiles*stride + 5
+	src, _ := guarded(t, planes*plane, c%4)
+	f.fill(src)
+	dst, check := guarded(t, outputs*tiles*(c+1), 2)
+	at := someTiles(f.rng, tiles, outputs, c)
+	run(dst, src, at, c, stride, plane)
+	check()
+	written, stored := 0, 0
+	for tile := range tiles {
+		for k := range c {
+			x := make([]float64, planes)
+			for i := range x {
+				x[i] = float64(src[i*plane+tile*stride+k])
+			}
+			want, abs := sandwich(m, x)
+			for i, v := range want {
+				o := at[outputs*tile+i]
+				if o == NoPixel {
+					continue
+				}
+				stored++
+				if got := dst[int(o)+k]; !near(got, v, limit(abs[i])) {
+					t.Fatalf("tile %d, channel %d, output %d is %v, want %v", tile, k, i, got, v)
+				}
+			}
+		}
+	}
+	for _, v := range dst {
+		if v == v {
+			written++
+		}
+	}
+	if written != stored || stored == 0 {
+		t.Errorf("%d elements written, want %d", written, stored)
+	}
 }
 
 // testKernels tests Weights and Sums: from elements in one set of planes to
@@ -339,17 +383,26 @@ func BenchmarkWinograd(b *testing.B) {
 					at = append(at, i*c)
 				}
 			}
-			for _, t := range []struct {
+			type transform struct {
 				name string
 				run  func()
 				n    int
-			}{
+			}
+			all := []transform{
 				{"input", func() { w.Input(planes, src, zero, patches, c, stride, plane) }, tiles},
 				{"gradient", func() { w.Gradient(planes, src, zero, at, c, stride, plane) }, tiles},
 				{"output", func() { w.Output(src, planes, at, c, stride, plane) }, tiles},
 				{"weights", func() { w.Weights(transformed, taps, rows*c, rows*c, rows*c+16) }, rows},
 				{"sums", func() { w.Sums(taps, transformed, rows*c, rows*c, rows*c+16) }, rows},
-			} {
+			}
+			if name == "F4" {
+				h, src, zero := &k.BF16.Winograd4, make([]uint16, 36*c), make([]uint16, c)
+				all = append(all,
+					transform{"bfloat16/input", func() { h.Input(planes, src, zero, patches, c, stride, plane) }, tiles},
+					transform{"bfloat16/gradient", func() { h.Gradient(planes, src, zero, at, c, stride, plane) }, tiles},
+					transform{"bfloat16/output", func() { h.Output(src, planes, at, c, stride, plane) }, tiles})
+			}
+			for _, t := range all {
 				b.Run(k.Set.String()+"/"+name+"/"+t.name, func(b *testing.B) {
 					for b.Loop() {
 						t.run()
