@@ -136,7 +136,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"average":  averageOf,
 	"accuracy": accuracyChart, "loss": lossChart, "rate": rateChart,
 	"reliability": reliabilityChart, "coverage": coverageChart,
-	"heat": heatChart, "network": networkChart,
+	"heat": heatChart, "network": networkChart, "pooled": pooled,
 }).Parse(pageHTML))
 
 // WritePage writes the page: one HTML file that refers to nothing outside of

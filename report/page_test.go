@@ -289,9 +289,10 @@ func TestNetworkChart(t *testing.T) {
 	for _, c := range []struct{ name, want string }{
 		{"resnet20", "Stage layer2 has 3 basic blocks and ends with 16×16×32"},
 		{"resnet152", "4 more"}, {"resnet152", "32 more"}, {"resnet50", "a 7×7 convolution with stride 2"}, {"resnet9", "3×3, 2×2 max-pool"},
+		{"resnet8w", "a 2×2 convolution that whitens them. Stage layer1 has a 3×3 convolution, a 2×2 max-pool and 1 single block and"},
 	} {
 		size := 32
-		if c.name != "resnet20" && c.name != "resnet9" {
+		if c.name != "resnet20" && c.name != "resnet9" && c.name != "resnet8w" {
 			size = 224
 		}
 		m, err := model.Named(c.name, model.Torch, size, size, 3, 10)
@@ -305,6 +306,9 @@ func TestNetworkChart(t *testing.T) {
 		got := string(networkChart(s))
 		if !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q is not in the drawing", c.name, c.want)
+		}
+		if strings.Contains(got, "option B") == pooled(m) && m.Shortcut == model.Projection {
+			t.Errorf("%s: shortcuts of option B: %s", c.name, networkText(s))
 		}
 		if n := strings.Count(got, `class="shortcut `); n == 0 || n > 4*len(m.Blocks) {
 			t.Errorf("%s: %d shortcuts", c.name, n)

@@ -300,7 +300,7 @@ func networkChart(s model.Summary) template.HTML {
 	text("rowname", 0, y-12, "start", "stem")
 	text("shape", width, y-12, "end", fmt.Sprintf("%d×%d×%d → %s", c.Height, c.Width, c.Channels, outputOf(s, "layer1", true)))
 	first := map[model.Stem]string{model.SmallStem: "3×3", model.LargeStem: "7×7, stride 2", model.DeepStem: "3×3 3×3 3×3, stride 2", model.WhitenStem: fmt.Sprintf("%d×%[1]d whitening", c.Whiten)}[c.Stem]
-	pooled := c.Block == model.Pooled || c.Block == model.Single
+	pooled := pooled(c)
 	box("", 0, y, 150, first)
 	if c.Stem == model.LargeStem || c.Stem == model.DeepStem {
 		arrow(150, 170, y+blockHeight/2)
@@ -396,13 +396,27 @@ func networkText(s model.Summary) string {
 		stem = "a 7×7 convolution with stride 2 and a 3×3 max-pool with stride 2"
 	case model.DeepStem:
 		stem = "three 3×3 convolutions, the first with stride 2, and a 3×3 max-pool with stride 2"
+	case model.WhitenStem:
+		stem = fmt.Sprintf("a %d×%[1]d convolution that whitens them", c.Whiten)
 	}
 	text := fmt.Sprintf("Images of %d×%d×%d go through %s. ", c.Height, c.Width, c.Channels, stem)
 	for i, n := range c.Blocks {
-		text += fmt.Sprintf("Stage layer%d has %d %s %s and ends with %s. ", i+1, n, c.Block, plural(n, "block"), outputOf(s, fmt.Sprintf("layer%d", i+1), false))
+		before := ""
+		if pooled(c) {
+			before = "a 3×3 convolution, a 2×2 max-pool and "
+		}
+		text += fmt.Sprintf("Stage layer%d has %s%d %s %s and ends with %s. ", i+1, before, n, c.Block, plural(n, "block"), outputOf(s, fmt.Sprintf("layer%d", i+1), false))
 	}
-	return text + fmt.Sprintf("Each block adds its input to its output; where the shape changes the shortcut is %s. A global pool and a dense layer give %d classes.", shortcutText(c.Shortcut), c.Classes)
+	text += "Each block adds its input to its output"
+	if !pooled(c) {
+		text += "; where the shape changes the shortcut is " + shortcutText(c.Shortcut)
+	}
+	return text + fmt.Sprintf(". A global pool and a dense layer give %d classes.", c.Classes)
 }
+
+// pooled reports whether stages begin with a convolution and a max-pool, so that no
+// block changes its input's shape.
+func pooled(c model.Config) bool { return c.Block == model.Pooled || c.Block == model.Single }
 
 func shortcutText(s model.Shortcut) string {
 	if s == model.PadShortcut {
