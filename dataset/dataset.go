@@ -218,6 +218,9 @@ func openPath(ctx context.Context, name string, o Options) (*Data, error) {
 }
 
 func unknownName(name string) error {
+	if target, err := os.Readlink(name); err == nil {
+		return fmt.Errorf("%s is a symbolic link to %s, which is not there", name, target)
+	}
 	err := fmt.Errorf("%q is neither a built-in data set (%s) nor a file or folder", name, strings.Join(Names(), ", "))
 	if near := hint.Nearest(name, Names()); near != "" {
 		return hint.Wrap(err, fmt.Sprintf("did you mean %s?", near))

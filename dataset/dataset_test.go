@@ -6,10 +6,12 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
 	"image/png"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -494,4 +496,39 @@ func plain(t testing.TB, width, height int, c color.Color) []byte {
 		}
 	}
 	return pngOf(t, m)
+}
+
+// Where this user may not look, nobody says that the files are missing or damaged, and
+// nothing is downloaded.
+func TestDenied(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may read everything")
+	}
+	dir := t.TempDir()
+	folder := filepath.Join(dir, "mnist")
+	if err := os.Mkdir(folder, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range mnist.files {
+		if err := os.WriteFile(filepath.Join(folder, f.name), nil, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func() {
+		t.Helper()
+		_, err := Open(t.Context(), "mnist", Options{Dir: dir, Download: true, Mirror: "http://127.0.0.1:1"})
+		if !errors.Is(err, fs.ErrPermission) || !strings.Contains(hint.Of(err), "ls -ld") {
+			t.Errorf("error %v with the hint %q, want one of permission", err, hint.Of(err))
+		}
+	}
+	open() // the files
+	for _, d := range []string{folder, dir} {
+		if err := os.Chmod(d, 0); err != nil {
+			t.Fatal(err)
+		}
+		open()
+		if err := os.Chmod(d, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

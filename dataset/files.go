@@ -11,9 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/residual-ml/residual/internal/atomicfile"
@@ -46,10 +48,14 @@ func openNamed(ctx context.Context, s *source, o Options) (*Data, error) {
 		return nil, err
 	}
 	var other string // what lies there instead
+	var denied error
 	for _, dir := range dirs {
 		for _, folder := range s.folders {
 			d := filepath.Join(dir, filepath.FromSlash(folder))
 			if !s.isIn(d) {
+				if _, err := os.Stat(filepath.Join(d, s.files[0].name)); errors.Is(err, fs.ErrPermission) && denied == nil {
+					denied = fmt.Errorf("%s: %w", s.name, err)
+				}
 				continue
 			}
 			data, err := openFound(s, d, o)
@@ -66,6 +72,9 @@ func openNamed(ctx context.Context, s *source, o Options) (*Data, error) {
 			return data, err
 		}
 	}
+	if denied != nil { // whether the files are there nobody can say
+		return nil, hint.Wrap(denied, "let this user read that directory (ls -ld shows who may), or name another one with --data-dir")
+	}
 	home := filepath.Join(dirs[0], s.name)
 	if !o.Download {
 		return nil, hint.Wrap(
@@ -73,6 +82,9 @@ func openNamed(ctx context.Context, s *source, o Options) (*Data, error) {
 			fmt.Sprintf("run: residual data get %s (or %s)", s.name, s.manual(home)))
 	}
 	if err := s.download(ctx, home, o); err != nil {
+		if h := hint.OfFile(err); h != "" { // not the network's fault
+			return nil, hint.Wrap(fmt.Errorf("%s: %w", s.name, err), h+" with --data-dir")
+		}
 		return nil, hint.Wrap(fmt.Errorf("%s: %w", s.name, err), "without a network, "+s.manual(home))
 	}
 	return openFound(s, home, o)
@@ -147,6 +159,9 @@ func openFound(s *source, dir string, o Options) (*Data, error) {
 		errs := make([]error, len(s.files))
 		each(len(s.files), func(i int) { contents[i], errs[i] = readWhole(paths[i], s.files[i].bytes) })
 		if err := errors.Join(errs...); err != nil {
+			if h := hint.OfFile(err); h != "" { // nothing is damaged
+				return nil, hint.Wrap(err, h)
+			}
 			return nil, hint.Wrap(err, "remove the damaged file, then run: residual data get "+s.name)
 		}
 		return s.assemble(dir, contents)
@@ -197,6 +212,10 @@ func readWhole(path string, size int64) ([]byte, error) {
 
 // openArchive opens an archive under any name.
 func openArchive(path string) (*Data, error) {
+	if !isGzip(path) && !slices.Contains([]string{".gz", ".tgz"}, filepath.Ext(path)) {
+		return nil, hint.Wrap(fmt.Errorf("%s is neither a CSV manifest (.csv) nor an archive of a data set (.tar.gz)", path),
+			"give a built-in data set, a folder with a folder of pictures for each class, or one of these")
+	}
 	known := []string{}
 	for _, s := range sources {
 		if s.archive == nil {
@@ -210,6 +229,18 @@ func openArchive(path string) (*Data, error) {
 	}
 	return nil, hint.Wrap(fmt.Errorf("%s is neither a CSV manifest nor %s", path, strings.Join(known, " or ")),
 		"unpack other archives and give the folder")
+}
+
+// isGzip reports whether a file begins as gzip's do, or cannot be read.
+func isGzip(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	head := make([]byte, 2)
+	_, err = io.ReadFull(f, head)
+	return err == nil && head[0] == 0x1f && head[1] == 0x8b
 }
 
 func (s *source) openArchive(path string) (*Data, error) {

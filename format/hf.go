@@ -260,7 +260,10 @@ func writeHF(dir string, m *artifact.Model, o artifact.WriteOptions) (err error)
 			return err
 		}
 	}
-	_, missing := os.Stat(dir)
+	info, missing := os.Stat(dir)
+	if missing == nil && !info.IsDir() {
+		return errors.New("it is a file, want a folder that is empty or not there")
+	}
 	if err := atomicfile.MkdirAll(dir); err != nil {
 		return err
 	}

@@ -149,6 +149,12 @@ func runExplain(ctx context.Context, o explainOptions, path string, files []stri
 	if e.class, err = classNamed(o.class, e.classes); err != nil {
 		return err
 	}
+	if err := os.MkdirAll(o.out, 0o777); err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(files, func(name string) bool { return own.has(name) }) {
+		o.neighbours = 0 // nothing will be explained
+	}
 	if o.neighbours > 0 {
 		e.training, e.trainingClasses = own.sets["train"], own.classes
 		if e.index, err = own.index(ctx, x, o.batchSize, stderr); err != nil {
@@ -157,9 +163,6 @@ func runExplain(ctx context.Context, o explainOptions, path string, files []stri
 	}
 	e.options = o
 
-	if err := os.MkdirAll(o.out, 0o777); err != nil {
-		return err
-	}
 	failed := 0
 	all := []explanation{}
 	var names []string
@@ -183,7 +186,7 @@ func runExplain(ctx context.Context, o explainOptions, path string, files []stri
 	for _, name := range files {
 		picture, err := own.read(name)
 		if err != nil {
-			fmt.Fprintf(stderr, "residual: error: %v\n", err)
+			fmt.Fprintf(stderr, "residual: error: %s\n", said(err))
 			failed++
 			continue
 		}
@@ -352,6 +355,15 @@ func (s splitsOfRun) read(name string) (picture dataset.Image, err error) {
 		return picture, fmt.Errorf("%s: the %s split of %s has %d images, the first is 0", name, split, s.name, set.Len())
 	}
 	return picture, set.Image(index, &picture)
+}
+
+// has reports whether there is a picture to read under that name, broken or not.
+func (s splitsOfRun) has(name string) bool {
+	if split, index, ok := splitAndIndex(name); ok {
+		return s.sets[split] != nil && index < s.sets[split].Len()
+	}
+	info, err := os.Stat(name)
+	return err == nil && !info.IsDir()
 }
 
 // explaining is what all pictures of a command share.

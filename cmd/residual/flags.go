@@ -56,7 +56,7 @@ func layerOptions(c *cobra.Command, configFile string) error {
 	if configFile != "" {
 		f, err := os.Open(configFile)
 		if err != nil {
-			return err
+			return fmt.Errorf("configuration: %w", err)
 		}
 		defer f.Close()
 		data, err := io.ReadAll(io.LimitReader(f, maxOptions+1))

@@ -2,10 +2,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -52,8 +54,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &stopped):
 		return stopped.exitCode()
 	}
-	fmt.Fprintf(stderr, "residual: error: %s\n", plainLines(err.Error()))
-	if h := hint.Of(err); h != "" {
+	fmt.Fprintf(stderr, "residual: error: %s\n", said(err))
+	if h := cmp.Or(hint.Of(err), hint.OfFile(err)); h != "" {
 		fmt.Fprintf(stderr, "residual: hint: %s\n", plainLines(h))
 	}
 	var usage usageError
@@ -61,6 +63,22 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	return exitError
+}
+
+// said is an error as it is shown: "path: what", not "open path: what", and what is
+// there instead, if it is a symbolic link.
+func said(err error) string {
+	text := err.Error()
+	if p, ok := err.(*fs.PathError); ok {
+		text = p.Path + ": " + p.Err.Error()
+	}
+	var p *fs.PathError
+	if errors.As(err, &p) && errors.Is(p, fs.ErrNotExist) {
+		if target, link := os.Readlink(p.Path); link == nil {
+			text += fmt.Sprintf(" (%s is a symbolic link to %s)", p.Path, target)
+		}
+	}
+	return plainLines(text)
 }
 
 func newRoot(stdout, stderr io.Writer) *cobra.Command {

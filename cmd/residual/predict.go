@@ -120,7 +120,7 @@ func runPredict(ctx context.Context, o predictOptions, run string, paths []strin
 		if outcome.Err != nil {
 			failed++
 			err = errors.Join(buffered.Flush(), out.unreadable(outcome))
-			fmt.Fprintf(stderr, "residual: error: %v\n", outcome.Err)
+			fmt.Fprintf(stderr, "residual: error: %s\n", said(outcome.Err))
 		} else {
 			err = out.write(outcome.Name, c.Ranked(outcome.Logits))
 		}

@@ -3,10 +3,13 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/residual-ml/residual/engine"
+	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/train"
 )
 
@@ -37,7 +40,7 @@ blame.`,
 				return eng, err
 			})
 			if err != nil {
-				return err
+				return capsuleHint(err, args[0])
 			}
 			if format == "json" {
 				return writeJSON(c.OutOrStdout(), struct {
@@ -81,6 +84,22 @@ blame.`,
 	choiceFlag(f, &precision, "precision", "that of the run, or another one to compare", "run", "float32", "bfloat16")
 	choiceFlag(f, &format, "format", "of the output", "text", "json")
 	return c
+}
+
+// capsuleHint says where capsules are.
+func capsuleHint(err error, path string) error {
+	if hint.Of(err) != "" {
+		return err
+	}
+	capsules, _ := filepath.Glob(filepath.Join(path, "capsule-*.safetensors"))
+	info, missing := os.Stat(path)
+	switch {
+	case len(capsules) > 0:
+		return hint.Wrap(err, "name one of the capsules in it: "+capsules[0])
+	case missing == nil && info.IsDir():
+		return hint.Wrap(err, "a run leaves capsule-….safetensors in its directory when a loss or gradient is not finite; here is none")
+	}
+	return hint.Wrap(err, "capsules are the files capsule-….safetensors of run directories")
 }
 
 // replayedBy resolves --engine and --precision of replay. The reference engine has one

@@ -84,7 +84,7 @@ func replace(target string, mode fs.FileMode, write func(io.Writer) error, check
 	}
 	if check != nil {
 		if err := check(temp); err != nil {
-			return err
+			return cause(err, temp)
 		}
 	}
 	if err := os.Rename(temp, target); err != nil {
@@ -97,13 +97,31 @@ func replace(target string, mode fs.FileMode, write func(io.Writer) error, check
 // cause takes the temporary file, of which nobody has heard, out of an error.
 func cause(err error, temp string) error {
 	if p, ok := err.(*fs.PathError); ok && p.Path == temp {
+		if p.Op == "open" && errors.Is(p, fs.ErrNotExist) {
+			return fmt.Errorf("the folder %s: %w", filepath.Dir(temp), p.Err)
+		}
 		return fmt.Errorf("%s: %w", p.Op, p.Err)
 	}
 	if l, ok := err.(*os.LinkError); ok {
 		return fmt.Errorf("%s: %w", l.Op, l.Err)
 	}
+	if strings.Contains(err.Error(), temp) {
+		return nameless{err, temp}
+	}
 	return err
 }
+
+// nameless is an error that mentions the temporary file within.
+type nameless struct {
+	error
+	temp string
+}
+
+func (e nameless) Error() string {
+	return strings.ReplaceAll(strings.ReplaceAll(e.error.Error(), " "+e.temp+": ", ": "), e.temp, "it")
+}
+
+func (e nameless) Unwrap() error { return e.error }
 
 // WriteFile is Write for content that is in memory.
 func WriteFile(path string, content []byte) error {

@@ -53,6 +53,27 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+// The temporary file is in no error, however deep the one that names it is wrapped.
+func TestNameless(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.json")
+	for _, err := range []error{
+		WriteChecked(path, func(io.Writer) error { return nil }, func(temp string) error {
+			return fmt.Errorf("reading: %w", &os.PathError{Op: "read", Path: temp, Err: syscall.ENOSPC})
+		}),
+		WriteChecked(path, func(io.Writer) error { return nil }, func(temp string) error {
+			return fmt.Errorf("%s: %w", temp, syscall.ENOSPC)
+		}),
+		WriteFile(filepath.Join(path, "..", "nowhere", "b.json"), nil),
+	} {
+		if err == nil || strings.Contains(err.Error(), tempInfix) || !errors.Is(err, syscall.ENOSPC) && !strings.Contains(err.Error(), "the folder ") {
+			t.Errorf("error %v", err)
+		}
+	}
+	if left := names(t, filepath.Dir(path)); len(left) != 0 {
+		t.Errorf("the directory holds %q", left)
+	}
+}
+
 func TestFailureLeavesTheOldFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a.json")

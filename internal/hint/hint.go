@@ -4,7 +4,9 @@ package hint
 
 import (
 	"errors"
+	"io/fs"
 	"strings"
+	"syscall"
 )
 
 type hinted struct {
@@ -28,6 +30,18 @@ func Of(err error) string {
 	var h hinted
 	if errors.As(err, &h) {
 		return h.hint
+	}
+	return ""
+}
+
+// OfFile is what can be done about an error of the operating system that concerns any
+// file: no permission, no space. "" for all others.
+func OfFile(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "this user has no permission there: give it (ls -ld shows who has), or name another place"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "make room on that disk, or name another place"
 	}
 	return ""
 }

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -14,6 +17,20 @@ func TestWrap(t *testing.T) {
 	}
 	if Wrap(nil, "x") != nil || Of(io.EOF) != "" {
 		t.Error("a hint appeared from nothing")
+	}
+}
+
+func TestOfFile(t *testing.T) {
+	for want, err := range map[string]error{
+		"permission": &fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES},
+		"room":       fmt.Errorf("writing: %w", &fs.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}),
+	} {
+		if got := OfFile(err); !strings.Contains(got, want) {
+			t.Errorf("%v: %q, want %q in it", err, got, want)
+		}
+	}
+	if got := OfFile(io.ErrUnexpectedEOF); got != "" {
+		t.Errorf("%q appeared from nothing", got)
 	}
 }
 
