@@ -159,7 +159,7 @@ func (c *compiler) pairs(n *graph.Node) (s slot, channels int) {
 
 // lowerPairs is lowerPass for src in pairs of cSrc channels, and dst in bfloat16.
 func (c *compiler) lowerPairs(n *graph.Node, name string, m pixelMap, cSrc, cDst int, src, wei, dst slot, end *epilogue) error {
-	t := c.k.BF16.ConvTileOf(n.Shape[0]*m.dst, cDst)
+	t := c.k.BF16.ConvTileApart(n.Shape[0]*m.dst, cDst, 2*cSrc*m.stride())
 	c.pairKernel(n)
 	v := &convPass{pair: t, rows: t.Rows, cols: t.Cols, end: end}
 	return c.addPass(v, name, m, n.Shape[0], cSrc/2, cDst, src, wei, dst)

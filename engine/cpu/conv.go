@@ -68,6 +68,30 @@ func (m pixelMap) mask(d int) uint64 {
 	return mask
 }
 
+// stride is the distance, in source pixels, of the rows of a tile: of two destination
+// pixels with the same taps that follow each other, or of two images of one pixel. It
+// is 0 if there are none.
+func (m pixelMap) stride() int {
+	if m.dst == 1 {
+		return m.src
+	}
+	first := map[uint64]int{}
+	for d := range m.dst {
+		mask := m.mask(d)
+		before, ok := first[mask]
+		if !ok {
+			first[mask] = d
+			continue
+		}
+		for tap := range m.taps {
+			if s := m.at[d*m.taps+tap]; s != kernel.NoPixel {
+				return int(s - m.at[before*m.taps+tap])
+			}
+		}
+	}
+	return 0
+}
+
 // tileTable is the work list of a convolution over a group of images: tiles of
 // rows pixels, each with the taps that any of them has. Offsets are in elements
 // from the first image of the group.
@@ -167,7 +191,7 @@ type convPass struct {
 // lowerPass appends the steps of a convolution from src to dst through packed
 // weights.
 func (c *compiler) lowerPass(name string, m pixelMap, images, cSrc, cDst int, src, wei, dst slot, end *epilogue) error {
-	k := c.k.ConvTileOf(images*m.dst, cDst)
+	k := c.k.ConvTileApart(images*m.dst, cDst, 4*cSrc*m.stride())
 	return c.addPass(&convPass{tile: k, rows: k.Rows, cols: k.Cols, end: end}, name, m, images, cSrc, cDst, src, wei, dst)
 }
 

@@ -246,6 +246,8 @@ func TestConvPasses(t *testing.T) {
 			return f.kernels != nil && f.depth < f.cSrc && f.panelsPerTask < f.panels && w.shards == 1
 		}},
 		{why: "winograd: lopsided", n: 2, h: 5, w: 6, c: 8, oc: 16, kh: 3, kw: 3, stride: 1, pad: lopsided},
+		{why: "pixels a page apart", n: 2, h: 3, w: 5, c: 2048, oc: 64, kh: 1, kw: 1, stride: 1, pad: sym(0),
+			reach: func(f *convPass, w *weightsPass) bool { return f.rows <= 8 }},
 		{why: "only padding in places", n: 1, h: 2, w: 2, c: 2, oc: 2, kh: 1, kw: 1, stride: 1, pad: sym(2)},
 	} {
 		t.Run(c.why, func(t *testing.T) {

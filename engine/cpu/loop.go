@@ -19,7 +19,7 @@ import (
 
 const (
 	blockElements = 1024 // about ten operands of 4 KB stay in L1 and L2
-	chunkBlocks   = 16   // at most, per chunk
+	chunkBlocks   = 16   // at most, per chunk; of bfloat16, whose sums cost more beside the rest, four times as many
 	wantChunks    = 32   // fewer blocks per chunk rather than fewer chunks than this
 	sumLanes      = 16   // parallel sums of Sum and SumSquares
 )
@@ -175,6 +175,7 @@ func (c *compiler) lowerLoop(nodes []*graph.Node) error {
 	}
 	if !c.p.engine.plain {
 		b.joinMaps()
+		b.overwriteMaps(nodes)
 	}
 	b.assignTemps()
 	c.p.loops = append(c.p.loops, l)
@@ -222,7 +223,11 @@ func (b *loopBuilder) shape(nodes []*graph.Node) error {
 	}
 	l.block = max(1, blockElements/b.channels) * b.channels
 	blocks := (l.elements + l.block - 1) / l.block
-	l.perChunk = min(max(blocks/wantChunks, 1), chunkBlocks)
+	most := chunkBlocks
+	if b.c.p.engine.bf16 {
+		most *= 4
+	}
+	l.perChunk = min(max(blocks/wantChunks, 1), most)
 	return nil
 }
 

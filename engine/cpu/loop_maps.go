@@ -1,6 +1,11 @@
 package cpu
 
-import "math"
+import (
+	"math"
+	"slices"
+
+	"github.com/residual-ml/residual/graph"
+)
 
 // In mixed precision the loops of a residual network have two shapes, however their
 // nodes are put together: batch normalisation or its backward pass by data, forward
@@ -63,6 +68,68 @@ func (b *loopBuilder) joinMaps() {
 			l.instrs = append(l.instrs, in)
 		}
 	}
+}
+
+// overwriteMaps lets what a joined instruction stores take the place of a map that
+// nobody reads afterwards: memory that has just been read is written, and no other. So
+// the gradient behind ReLU's gate overwrites the one before it, and a convolution's
+// gradient its result.
+func (b *loopBuilder) overwriteMaps(nodes []*graph.Node) {
+	c := b.c
+	reads := map[slot]int{} // by instructions of the loop
+	for _, in := range b.loop.instrs {
+		if in.maps == nil {
+			for _, at := range []place{in.a, in.b} {
+				if !at.temp {
+					reads[slot(at.index)]++
+				}
+			}
+			continue
+		}
+		for _, s := range in.maps.maps[1:] {
+			reads[s]++
+		}
+	}
+	for i := range b.loop.instrs {
+		in := &b.loop.instrs[i]
+		if in.maps == nil || in.maps.maps[0] == noSlot {
+			continue
+		}
+		old := in.maps.maps[0]
+		at := slices.IndexFunc(nodes, func(n *graph.Node) bool { return c.slotOf[n.ID] == old })
+		if at < 0 || c.kept[nodes[at].ID] || c.buffers[old].first >= 0 {
+			continue
+		}
+		candidates := in.maps.maps[1:3] // x or add, d or more
+		for _, s := range candidates {
+			if s == noSlot || reads[s] != 1 || c.buffers[s].size != c.buffers[old].size || !b.last(s, nodes) {
+				continue
+			}
+			c.slotOf[nodes[at].ID], in.maps.maps[0] = s, s
+			c.buffers[old].size = 0
+			b.slots = slices.DeleteFunc(b.slots, func(other slot) bool { return other == old })
+			break
+		}
+	}
+}
+
+// last reports whether only the loop of these nodes still reads a slot of the arena.
+func (b *loopBuilder) last(s slot, nodes []*graph.Node) bool {
+	c := b.c
+	for _, n := range c.g.Nodes {
+		if c.slotOf[n.ID] != s {
+			continue
+		}
+		if c.kept[n.ID] {
+			return false
+		}
+		for _, u := range c.users[n.ID] {
+			if !c.lowered[u.ID] && !slices.Contains(nodes, u) {
+				return false
+			}
+		}
+	}
+	return c.buffers[s].size > 0
 }
 
 // operands returns the temporaries that an instruction reads, each once.

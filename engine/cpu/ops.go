@@ -30,7 +30,11 @@ func (c *compiler) lowerMoments(nodes []*graph.Node) {
 	c.p.kernels[graph.OpBatchVariance.String()] = c.p.kernels[n.Op.String()]
 	ch := n.Shape[0]
 	rows := x.Shape.Elements() / ch
-	const wantElements = 16 << 10
+	half := c.half(src)
+	wantElements := 16 << 10
+	if half {
+		wantElements *= 4 // no second pass
+	}
 	perChunk := max(1, min(wantElements/ch, (rows+wantChunks-1)/wantChunks))
 	chunks := (rows + perChunk - 1) / perChunk
 	rowsOf := func(chunk int) int { return min(perChunk, rows-chunk*perChunk) }
@@ -40,7 +44,6 @@ func (c *compiler) lowerMoments(nodes []*graph.Node) {
 		return sums[:ch], sums[ch : 2*ch], sums[2*ch:]
 	}
 	c.needPartials(chunks * 3 * ch)
-	half := c.half(src)
 	block := max(mapElements/ch, 1) * ch
 	c.step("moments "+n.Name, chunks, func(_, chunk int) {
 		rows, at := rowsOf(chunk), chunk*perChunk*ch

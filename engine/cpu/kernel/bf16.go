@@ -55,13 +55,18 @@ func (k *BF16) ConvTileFor(channels int) *PairTile {
 // ConvTileOf returns the cheapest tile for so many pixels with the columns of
 // ConvTileFor.
 func (k *BF16) ConvTileOf(pixels, channels int) *PairTile {
+	return k.ConvTileApart(pixels, channels, 0)
+}
+
+// ConvTileApart is ConvTileOf for pixels that lie stride bytes apart.
+func (k *BF16) ConvTileApart(pixels, channels, stride int) *PairTile {
 	cols := k.ConvTileFor(channels).Cols
 	return &k.ConvTiles[cheapest(len(k.ConvTiles), func(i int) float64 {
 		t := &k.ConvTiles[i]
 		if t.Cols != cols {
 			return math.Inf(1)
 		}
-		return tileCost(pixels, channels, t.Rows, t.Cols)
+		return tileCost(pixels, channels, t.Rows, t.Cols) * conflicts(t.Rows, stride)
 	})]
 }
 

@@ -132,7 +132,7 @@ func TestTablesAreComplete(t *testing.T) {
 			k.Max == nil || k.Gate == nil || k.Sqrt == nil || k.ScaleAdd == nil || k.ChannelScaleAdd == nil ||
 			k.Epilogue == nil || k.Winograd.OutputEpilogue == nil || k.BF16.Epilogue == nil || k.BF16.Winograd.OutputEpilogue == nil || k.BF16.Winograd4.OutputEpilogue == nil ||
 			k.ChannelSum == nil || k.ChannelSquares == nil || k.ChannelProducts == nil || k.ChannelMoments == nil ||
-			k.WindowMax == nil || k.WindowMaxBackward == nil {
+			k.WindowMax == nil || k.WindowMaxBackward == nil || k.BF16.Normalise == nil || k.BF16.GateSums == nil || k.BF16.Moments == nil {
 			t.Errorf("table of %v has holes: %+v", k.Set, k)
 		}
 	})
@@ -520,6 +520,11 @@ func TestTileFor(t *testing.T) {
 	for pass, want := range map[[2]int][2]int{{16, 512}: {8, 32}, {64, 256}: {13, 32}, {32, 512}: {8, 32}, {26, 64}: {13, 32}, {16, 48}: {13, 16}, {4096, 64}: {13, 32}} {
 		if got := k.ConvTileOf(pass[0], pass[1]); got.Rows != want[0] || got.Cols != want[1] {
 			t.Errorf("%v pixels and channels: tile of %d×%d, want %v", pass, got.Rows, got.Cols, want)
+		}
+	}
+	for stride, want := range map[int]int{4096: 8, 8192: 8, 2048: 13, 4160: 13, 0: 13} {
+		if got := k.ConvTileApart(4096, 64, stride); got.Rows != want || got.Cols != 32 {
+			t.Errorf("pixels %d bytes apart: tile of %d×%d, want %d×32", stride, got.Rows, got.Cols, want)
 		}
 	}
 	for sums, want := range map[[2]int][2]int{{3, 64}: {8, 16}, {16, 16}: {8, 16}, {32, 32}: {8, 16}, {13, 16}: {13, 16}, {64, 64}: {13, 32}, {512, 512}: {13, 32}, {21, 64}: {13, 32}} {

@@ -71,9 +71,12 @@ func testNormalise(t *testing.T, k *Kernels, f filler, limit func(float64) float
 					t.Fatalf("%d×%d, add %v, low %v: dst[%d] = %v, want %v", rows, c, with != nil, low, i, FromBF16(dst[i]), want)
 				}
 			}
-			inPlace := slices.Clone(x)
-			k.BF16.Normalise(inPlace, inPlace, vectors[0], vectors[1], with, vectors[2], vectors[3], low)
-			if !slices.Equal(inPlace, dst) {
+			overX, overAdd := slices.Clone(x), slices.Clone(add)
+			k.BF16.Normalise(overX, overX, vectors[0], vectors[1], with, vectors[2], vectors[3], low)
+			if with != nil {
+				k.BF16.Normalise(overAdd, x, vectors[0], vectors[1], overAdd, vectors[2], vectors[3], low)
+			}
+			if !slices.Equal(overX, dst) || with != nil && !slices.Equal(overAdd, dst) {
 				t.Fatalf("%d×%d: in place gives other numbers", rows, c)
 			}
 		}
@@ -147,7 +150,18 @@ func testGateSums(t *testing.T, k *Kernels, f filler, limit func(float64) float6
 	if !gates {
 		y = nil
 	}
+	sums := [2][]float32{slices.Clone(sum), slices.Clone(products)}
 	k.BF16.GateSums(to, d, more, y, x, mean, sum, products)
+	for _, over := range [][]uint16{d, more} { // in place
+		if stores && len(over) > 0 {
+			was := slices.Clone(over)
+			k.BF16.GateSums(over, d, more, y, x, mean, sums[0], sums[1])
+			if !slices.Equal(over, g) {
+				t.Fatalf("%s: in place gives other numbers", name)
+			}
+			copy(over, was)
+		}
+	}
 	checkG()
 	checkSum()
 	checkProducts()
