@@ -131,14 +131,14 @@ func ReadRun(path, checkpoint string) (*artifact.Model, error) {
 
 // stepOf is how many updates made a checkpoint.
 func stepOf(run *rundir.Dir, name string) (int, error) {
+	name, _, _ = strings.Cut(name, ":") // ":ema" and ":raw" are of the same step
 	if name == "" {
 		name = "last"
 		var result struct{ Checkpoint string }
 		if err := run.ReadResult(&result); err == nil && result.Checkpoint != "" {
-			name = result.Checkpoint
+			name, _, _ = strings.Cut(result.Checkpoint, ":")
 		}
 	}
-	name, _, _ = strings.Cut(name, ":") // ":ema" and ":raw" are of the same step
 	all, err := run.Checkpoints()
 	for _, c := range all {
 		if c.Name == name {

@@ -36,10 +36,14 @@ func dataCommand(c *cobra.Command, download bool, tell func(w io.Writer, data *d
 		}
 		return tell(c.OutOrStdout(), data, format)
 	}
-	if !download {
-		choiceFlag(c.Flags(), &format, "format", "of the output", "text", "json")
+	f := c.Flags()
+	f.SortFlags = false
+	if download {
+		o.addPlaceFlags(f)
+		return c
 	}
-	o.addFlags(c.Flags())
+	choiceFlag(f, &format, "format", "of the output", "text", "json")
+	o.addFlags(f)
 	return c
 }
 

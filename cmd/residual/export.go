@@ -21,8 +21,8 @@ import (
 
 type exportOptions struct {
 	artifact.WriteOptions
-	name, checkpoint, out, engine string
-	threads                       int
+	name, checkpoint, weights, out, engine string
+	threads                                int
 }
 
 func (o *exportOptions) addFlags(f *pflag.FlagSet) {
@@ -41,13 +41,16 @@ func newExport() *cobra.Command {
 		Short: "write a run's network for other programs",
 		Long: `Write the network of a run for other programs, with names of the classes,
 preprocessing and golden vectors: pictures with the network's answers, which residual
-verify runs again. The file is read back and verified.
+verify runs again. The file is read back and verified before it takes the place of an
+older one.
 
-Weights have torchvision's names and layout. A network that torchvision or timm does
-not have, such as any of the Keras convention, gets a Python module that builds it.`,
+Weights have torchvision's names and layout, but for Keras, whose own layers a .keras
+archive has. Beside PyTorch's weights a network that torchvision and timm do not have,
+such as any of the Keras convention, gets a Python module that builds it.`,
 		Example: `  residual export runs/RUN --format safetensors
   residual export runs/RUN -o resnet18.pth
   residual export runs/RUN -o resnet18.onnx --fold-bn
+  residual export runs/RUN -o resnet18.keras --softmax --include-preprocess
   residual export runs/RUN --format hf -o resnet18-flowers`,
 		Args: argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -69,7 +72,7 @@ not have, such as any of the Keras convention, gets a Python module that builds 
 			if _, err := rundir.Open(args[0]); err != nil {
 				return err
 			}
-			m, err := format.ReadRun(args[0], o.checkpoint)
+			m, err := format.ReadRun(args[0], checkpointWith(o.checkpoint, o.weights))
 			if err != nil {
 				return err
 			}
@@ -78,9 +81,9 @@ not have, such as any of the Keras convention, gets a Python module that builds 
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	o.addFlags(f)
-	f.StringVar(&o.checkpoint, "checkpoint", "", "which weights: last, best, … (default: the run's result)")
 	f.StringVarP(&o.out, "out", "o", "", "file, which is replaced if there, or empty folder (default: the run's name)")
+	o.addFlags(f)
+	checkpointFlags(f, &o.checkpoint, &o.weights)
 	return c
 }
 
@@ -95,7 +98,8 @@ write it to B, in the format of its extension or of --format. It is import and e
 in one: what was recognised and assumed is told.`,
 		Example: `  residual convert resnet20.th resnet20.safetensors
   residual convert resnet18.onnx resnet18.pth --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5
-  residual convert model.keras folder --format hf`,
+  residual convert model.keras model.onnx
+  residual convert resnet20.th folder --format hf`,
 		Args: argsBetween(2, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			if _, err := format.ForOutput(args[1], o.name); err != nil {

@@ -81,13 +81,15 @@ func newImport() *cobra.Command {
 eval, predict and the other commands: safetensors, PyTorch's .pth and .pt, Hugging
 Face folders, ONNX, Keras's .keras and .h5.
 
-The network is recognised from names and shapes of its tensors, and what was
-recognised is told. What the file does not say (size of pictures, preprocessing,
-names of classes) is given by options, read from Hugging Face's JSON files beside
-it, or assumed, and told too. Golden vectors in the file are verified.`,
+The network is recognised by names and shapes of its tensors or, of ONNX and Keras, by
+its layers, and what was recognised is told. What the file does not say (size of
+pictures, preprocessing, names of classes) is given by options, read from Hugging
+Face's JSON files beside it, or assumed, and told too. Golden vectors and the checksum of the weights, which
+files of residual export have, are verified.`,
 		Example: `  residual import resnet20.th -o runs/resnet20
   residual import model.safetensors --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5
-  residual import resnet18.onnx --class-map classes.txt`,
+  residual import resnet18.onnx --class-map classes.txt
+  residual import model.keras`,
 		Args: argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return runImport(c.Context(), o, args[0], c.OutOrStdout())

@@ -62,6 +62,7 @@ with --freeze-epochs 0, that of everything.`,
 	f.Float64Var(&o.from, "from", train.RateTestFrom, "the first learning rate")
 	f.Float64Var(&o.to, "to", train.RateTestTo, "the last one")
 	f.IntVar(&o.steps, "steps", train.RateTestSteps, "updates")
+	section(f, "The test")
 	all := pflag.NewFlagSet("", pflag.ContinueOnError)
 	o.trainOptions.addFlags(all)
 	all.VisitAll(func(flag *pflag.Flag) {

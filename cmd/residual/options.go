@@ -39,11 +39,16 @@ type dataOptions struct {
 }
 
 func (o *dataOptions) addFlags(f *pflag.FlagSet) {
+	o.addPlaceFlags(f)
+	f.StringVar(&o.classMap, "class-map", "", "file with one class name per line, for folders and manifests")
+	choiceFlag(f, &o.onBadImage, "on-bad-image", "what to do with pictures that cannot be read", "fail", "skip")
+}
+
+// addPlaceFlags adds what matters for a built-in data set alone.
+func (o *dataOptions) addPlaceFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.dataDir, "data-dir", "", "where data sets lie (default $RESIDUAL_DATA, else the user's cache)")
 	f.StringVar(&o.mirror, "mirror", "", "base URL to download from instead of the official addresses")
-	f.StringVar(&o.classMap, "class-map", "", "file with one class name per line, for folders and manifests")
 	f.BoolVar(&o.noDownload, "no-download", false, "fail instead of downloading what is missing")
-	choiceFlag(f, &o.onBadImage, "on-bad-image", "what to do with pictures that cannot be read", "fail", "skip")
 }
 
 // trainOptions are the flags of "residual train", before recipe and data have
