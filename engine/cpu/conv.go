@@ -456,8 +456,8 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 		c.overwrite(f, n)
 	}
 	name, end := f.name(n), c.epilogueOf(f)
-	size := c.winograd(w.Shape, x.Shape, n.Shape, n.Conv, n.Op, c.changing(w))
-	if size == 4 {
+	algorithm := c.algorithm(w.Shape, x.Shape, n.Shape, n.Conv, n.Op, c.changing(w))
+	if algorithm == by4 {
 		steps := func(dst slot) error {
 			return c.lowerWinograd4(n, name, w, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], dst, false, end)
 		}
@@ -468,19 +468,24 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 	}
 	if c.p.engine.bf16 {
 		src, channels := c.pairs(x)
-		if size == 2 {
-			wei := c.winogradPairRows(n, w, ch, oc)
+		if algorithm != direct {
+			wei := noSlot
+			if algorithm == by4Pairs {
+				wei = c.winograd4Pairs(n, w, ch, oc, false)
+			} else {
+				wei = c.winogradPairRows(n, w, ch, oc)
+			}
 			return c.lowerHalf(out, func(dst slot) error {
-				return c.lowerWinograd(n, name, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, channels, oc, src, wei, dst, end)
+				return c.lowerWinograd(algorithm, n, name, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, channels, oc, src, wei, dst, end)
 			})
 		}
 		m := forwardPixels(x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], kh, kw, n.Conv)
 		wei := c.pairRows(n, w, kh*kw, ch, oc)
 		return c.lowerHalf(out, func(dst slot) error { return c.lowerPairs(n, name, m, channels, oc, src, wei, dst, end) })
 	}
-	if size == 2 {
+	if algorithm == by2 {
 		wei := c.winogradRows(n, w, ch, oc)
-		return c.lowerWinograd(n, name, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], wei, c.value(out), end)
+		return c.lowerWinograd(algorithm, n, name, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], wei, c.value(out), end)
 	}
 	m := forwardPixels(x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], kh, kw, n.Conv)
 	c.igemm(n)
@@ -494,25 +499,30 @@ func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
 		return err
 	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
-	size := c.winograd(w.Shape, n.Shape, dy.Shape, n.Conv, n.Op, c.changing(w))
-	if size == 4 {
+	algorithm := c.algorithm(w.Shape, n.Shape, dy.Shape, n.Conv, n.Op, c.changing(w))
+	if algorithm == by4 {
 		return c.lowerWinograd4(n, label(n), w, n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], c.value(n), true, nil)
 	}
 	if c.p.engine.bf16 {
 		src, channels := c.pairs(dy)
-		if size == 2 {
-			wei := c.winogradPairColumns(n, w, ch, oc)
+		if algorithm != direct {
+			wei := noSlot
+			if algorithm == by4Pairs {
+				wei = c.winograd4Pairs(n, w, ch, oc, true)
+			} else {
+				wei = c.winogradPairColumns(n, w, ch, oc)
+			}
 			return c.lowerHalf(n, func(dst slot) error {
-				return c.lowerWinograd(n, label(n), n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, channels, ch, src, wei, dst, nil)
+				return c.lowerWinograd(algorithm, n, label(n), n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, channels, ch, src, wei, dst, nil)
 			})
 		}
 		m := forwardPixels(n.Shape[1], n.Shape[2], dy.Shape[1], dy.Shape[2], kh, kw, n.Conv).inverse()
 		wei := c.pairColumns(n, w, kh*kw, ch, oc)
 		return c.lowerHalf(n, func(dst slot) error { return c.lowerPairs(n, label(n), m, channels, ch, src, wei, dst, nil) })
 	}
-	if size == 2 {
+	if algorithm == by2 {
 		wei := c.winogradColumns(n, w, ch, oc)
-		return c.lowerWinograd(n, label(n), n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], wei, c.value(n), nil)
+		return c.lowerWinograd(algorithm, n, label(n), n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], wei, c.value(n), nil)
 	}
 	m := forwardPixels(n.Shape[1], n.Shape[2], dy.Shape[1], dy.Shape[2], kh, kw, n.Conv).inverse()
 	c.igemm(n)

@@ -70,10 +70,10 @@ type weightsBlock struct {
 }
 
 func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
-	switch c.winograd(n.Shape, n.Inputs[0].Shape, n.Inputs[1].Shape, n.Conv, n.Op, true) {
-	case 4:
+	switch c.algorithm(n.Shape, n.Inputs[0].Shape, n.Inputs[1].Shape, n.Conv, n.Op, true) {
+	case by4:
 		return c.lowerWinograd4Weights(n)
-	case 2:
+	case by2:
 		return c.lowerWinogradWeights(n)
 	}
 	x, dy := n.Inputs[0], n.Inputs[1]

@@ -22,15 +22,18 @@ import (
 type winogradMode uint8
 
 const (
-	winogradAuto  winogradMode = iota // where it is expected to be faster
-	winogradAuto2                     // so, but only F(2×2,3×3)
-	winogradOn                        // F(2×2,3×3) wherever it is possible
-	winogradOn4                       // F(4×4,3×3) wherever it is possible
+	winogradAuto      winogradMode = iota // where it is expected to be faster
+	winogradAuto2                         // so, but only F(2×2,3×3)
+	winogradAutoPairs                     // so, and F(4×4,3×3) with products of bfloat16
+	winogradOn                            // F(2×2,3×3) wherever it is possible
+	winogradOn4                           // F(4×4,3×3) wherever it is possible
+	winogradOnPairs                       // so, with products of bfloat16 where there are such
 	winogradOff
 )
 
 var winogradModes = map[string]winogradMode{
-	"": winogradAuto, "auto": winogradAuto, "2x2": winogradAuto2, "on": winogradOn, "on-4x4": winogradOn4, "off": winogradOff,
+	"": winogradAuto, "auto": winogradAuto, "2x2": winogradAuto2, "4x4-bfloat16": winogradAutoPairs,
+	"on": winogradOn, "on-4x4": winogradOn4, "on-4x4-bfloat16": winogradOnPairs, "off": winogradOff,
 }
 
 // winogradFrom returns the mode that the option names, or else the environment
@@ -42,10 +45,20 @@ func winogradFrom(option string) (winogradMode, error) {
 	}
 	mode, ok := winogradModes[option]
 	if !ok {
-		return 0, fmt.Errorf("%s is %q, want one of auto, 2x2, on, on-4x4, off", where, option)
+		return 0, fmt.Errorf("%s is %q, want one of auto, 2x2, 4x4-bfloat16, on, on-4x4, on-4x4-bfloat16, off", where, option)
 	}
 	return mode, nil
 }
+
+// algorithm is a way to compute a convolution.
+type algorithm uint8
+
+const (
+	direct   algorithm = iota
+	by2                // F(2×2,3×3), in mixed precision with products of bfloat16
+	by4                // F(4×4,3×3) with products of float32
+	by4Pairs           // F(4×4,3×3) with products of bfloat16
+)
 
 // kernelUse says what a pass does with the kernels.
 type kernelUse uint8
@@ -61,30 +74,31 @@ const (
 // channel of either side, and for the kernel.
 type convCost struct{ product, transform, kernel float64 }
 
-// convCosts are those of direct convolution, whose products are those of taps inside
-// the picture, of F(2×2,3×3) with 16 products a tile, and of F(4×4,3×3) with 36.
+// convCosts are those of each algorithm. The products of direct convolution are those of taps inside
+// the picture, F(2×2,3×3) has 16 for each tile, and F(4×4,3×3) 36.
 // They were fitted to layers of 16 to 512 channels of 4×4 to 32×32 pixels in
 // batches of 1 to 128 on a Zen 4 with AVX-512 (decision 22); kernels that come from
 // memory, as in a whole network, cost what they did there. In mixed precision direct
 // convolution and F(2×2,3×3) have products of bfloat16, two for little more than one,
 // and F(4×4,3×3) has those of float32; at 64 channels the latter two are as fast as
-// each other, and here the one that errs less costs a little less.
-var convCosts = [...][3]struct{ direct, by2, by4 convCost }{
+// each other, and here the one that errs less costs a little less. F(4×4,3×3) with
+// products of bfloat16 is chosen only on demand, as it errs by three roundings of the
+// result, and not for gradients of kernels.
+var convCosts = [...][3][4]convCost{
 	{ // float32
-		kernelsFixed:    {convCost{1.05, 0, 0}, convCost{1.10, 62, 200}, convCost{1.08, 220, 850}},
-		kernelsChanging: {convCost{1.05, 0, 250}, convCost{1.10, 62, 1400}, convCost{1.08, 220, 200}},
-		kernelsComputed: {convCost{1.10, 0, 250}, convCost{1.20, 75, 380}, convCost{1.36, 110, 420}},
+		kernelsFixed:    {direct: {1.05, 0, 0}, by2: {1.10, 62, 200}, by4: {1.08, 220, 850}},
+		kernelsChanging: {direct: {1.05, 0, 250}, by2: {1.10, 62, 1400}, by4: {1.08, 220, 200}},
+		kernelsComputed: {direct: {1.10, 0, 250}, by2: {1.20, 75, 380}, by4: {1.36, 110, 420}},
 	},
 	{ // bfloat16
-		kernelsFixed:    {convCost{0.55, 0, 0}, convCost{0.57, 110, 100}, convCost{1.08, 220, 850}},
-		kernelsChanging: {convCost{0.55, 0, 250}, convCost{0.57, 110, 850}, convCost{1.08, 220, 200}},
-		kernelsComputed: {convCost{0.60, 0, 250}, convCost{0.65, 130, 380}, convCost{1.36, 110, 420}},
+		kernelsFixed:    {direct: {0.55, 0, 0}, by2: {0.57, 110, 100}, by4: {1.08, 220, 850}, by4Pairs: {0.53, 193, 450}},
+		kernelsChanging: {direct: {0.55, 0, 250}, by2: {0.57, 110, 850}, by4: {1.08, 220, 200}, by4Pairs: {0.53, 193, 1250}},
+		kernelsComputed: {direct: {0.60, 0, 250}, by2: {0.65, 130, 380}, by4: {1.36, 110, 420}},
 	},
 }
 
-// winograd returns the size of the tiles by which a convolution from x to y,
-// whatever the pass, goes through Winograd's algorithm, or 0 if it does not: the
-// cheapest by convCosts.
+// algorithm returns the one for a pass of a convolution from x to y: the cheapest by
+// convCosts. changing says that the kernels are new in each run.
 //
 // What rounds too much has a limit on the channels over which it averages. In float32
 // that is F(4×4,3×3) forward: with 16 channels it would be twice as fast as direct
@@ -97,19 +111,21 @@ var convCosts = [...][3]struct{ direct, by2, by4 convCost }{
 //
 // With AMX, products of bfloat16 cost an eighth of those of AVX512_BF16, and everything
 // is direct: that is what the manual says, and was not measured.
-func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, pass graph.Op, changing bool) int {
+func (c *compiler) algorithm(kernelShape, x, y []int, a graph.ConvAttrs, pass graph.Op, changing bool) algorithm {
 	ch, oc := kernelShape[2], kernelShape[3]
 	if kernelShape[0] != 3 || kernelShape[1] != 3 || a.Stride != 1 {
-		return 0
+		return direct
 	}
 	mode := c.p.engine.winograd
-	switch mode {
-	case winogradOff:
-		return 0
-	case winogradOn:
-		return 2
-	case winogradOn4:
-		return 4
+	switch {
+	case mode == winogradOff:
+		return direct
+	case mode == winogradOn:
+		return by2
+	case mode == winogradOnPairs && c.p.engine.bf16 && pass != graph.OpConvBackwardWeights:
+		return by4Pairs
+	case mode == winogradOn4 || mode == winogradOnPairs:
+		return by4
 	}
 	use, precision, usable := kernelsFixed, 0, c.k.Set >= kernel.AVX2
 	least2, least4, lanes := 16, 16, 8
@@ -127,7 +143,7 @@ func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, pass gra
 		least4 = 32
 	}
 	if !usable || use == kernelsFixed && oc%lanes != 0 {
-		return 0
+		return direct
 	}
 	taps := func(in, out, pad int) int { // inside the image, along one axis
 		n := 0
@@ -149,12 +165,22 @@ func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, pass gra
 		return of.product*float64(products) + of.transform*float64(tiles)*(1/float64(ch)+1/float64(oc)) + of.kernel*near
 	}
 	tiles := func(size int) int { return x[0] * ((y[1] + size - 1) / size) * ((y[2] + size - 1) / size) }
-	size, least, channels := 0, cost(costs.direct, x[0]*taps(x[1], y[1], a.Pad.Top)*taps(x[2], y[2], a.Pad.Left), 0, ch, oc), min(ch, oc)
-	if by2 := cost(costs.by2, 16*tiles(2), tiles(2), ch, oc); channels >= least2 && by2 < least {
-		size, least = 2, by2
+	best, least, channels := direct, cost(costs[direct], x[0]*taps(x[1], y[1], a.Pad.Top)*taps(x[2], y[2], a.Pad.Left), 0, ch, oc), min(ch, oc)
+	consider := func(a algorithm, cost float64) {
+		if cost < least {
+			best, least = a, cost
+		}
+	}
+	if channels >= least2 {
+		consider(by2, cost(costs[by2], 16*tiles(2), tiles(2), ch, oc))
 	}
 	if mode == winogradAuto2 || channels < least4 {
-		return size
+		return best
+	}
+	filled := func(rows int) int { return (tiles(4) + rows - 1) / rows * rows } // tiles of products
+	if mode == winogradAutoPairs && precision == 1 && use != kernelsComputed {
+		rows := filled(c.k.BF16.ConvTileOf(tiles(4), oc).Rows)
+		consider(by4Pairs, cost(costs[by4Pairs], winograd4Planes*rows, tiles(4), ch, oc))
 	}
 	rows, columns, more := tiles(4), oc, 0.0
 	if use != kernelsComputed {
@@ -162,38 +188,35 @@ func (c *compiler) winograd(kernelShape, x, y []int, a graph.ConvAttrs, pass gra
 		if !packed {
 			use = kernelsChanging // whose transforms are made in each run
 		}
-		tile := c.k.ConvTileOf(rows, oc)
 		if kernels := winograd4Planes * ch * oc; kernels > 256<<10 { // more than the second cache
 			more = 90 * float64((rows-1)/perTask) // for each further block that reads them
 		}
-		rows, columns = (rows+tile.Rows-1)/tile.Rows*tile.Rows, min(oc, wide) // tiles are filled up
+		rows, columns = filled(c.k.ConvTileOf(rows, oc).Rows), min(oc, wide)
 	}
-	if by4 := cost(convCosts[precision][use].by4, winograd4Planes*rows, tiles(4), ch, columns) + more; by4 < least {
-		size = 4
-	}
-	return size
+	consider(by4, cost(convCosts[precision][use][by4], winograd4Planes*rows, tiles(4), ch, columns)+more)
+	return best
 }
 
 // winogradKernel notes the implementation of an operation for the record: all
 // sizes of tiles that its layers have.
-func (c *compiler) winogradKernel(n *graph.Node, size int) {
+func (c *compiler) winogradKernel(n *graph.Node, a algorithm) {
 	precision, set := "float32", c.k.Set
-	op, algorithm := n.Op.String(), fmt.Sprintf("F(%d×%d,3×3)", size, size)
+	op, name := n.Op.String(), [...]string{by2: "F(2×2,3×3)", by4: "F(4×4,3×3)", by4Pairs: "F(4×4,3×3) in bfloat16"}[a]
 	if c.p.engine.bf16 {
 		precision, set = "bfloat16", c.bf16Set()
-		if size == 4 {
-			algorithm += " in float32"
+		if a == by4 {
+			name += " in float32"
 		}
 	}
 	known, found := strings.CutPrefix(c.p.kernels[op], precision+" winograd ")
 	known, _, _ = strings.Cut(known, " and ")
 	switch {
-	case found && strings.Contains(known, algorithm):
+	case found && strings.Contains(known, name):
 		return
 	case found:
-		algorithm = known + ", " + algorithm
+		name = known + ", " + name
 	}
-	c.p.kernels[op] = fmt.Sprintf("%s winograd %s and igemm %v", precision, algorithm, set)
+	c.p.kernels[op] = fmt.Sprintf("%s winograd %s and igemm %v", precision, name, set)
 }
 
 // winogradTiles are the tiles of a group of images: size×size pixels of the
@@ -319,10 +342,12 @@ func oddLines(n, line int) int { return ((n+line-1)/line | 1) * line }
 
 // winogradPass is a compiled convolution, forward or backward data. In mixed
 // precision source, destination and transformed source are bfloat16, products
-// are of pairs of channels, and in has two elements in a word.
+// are of pairs of channels, and in has two elements in a word; there tiles may be of
+// 4×4 too.
 type winogradPass struct {
 	winogradTasks
 	p             *Program
+	size, planes  int              // of the tiles, and of what is transformed
 	tile          *kernel.ConvTile // or
 	pair          *kernel.PairTile
 	rows, cols    int // of the tile
@@ -337,17 +362,20 @@ type winogradPass struct {
 	end           *epilogue
 }
 
-// lowerWinograd appends the steps of a convolution through transformed weights.
-// h, w and oh, ow are the pixels of source and destination. In mixed precision
+// lowerWinograd appends the steps of a convolution through transformed weights, by2
+// or by4Pairs. h, w and oh, ow are the pixels of source and destination. In mixed precision
 // source and destination are bfloat16.
-func (c *compiler) lowerWinograd(n *graph.Node, name string, images, h, w, oh, ow, top, left, cSrc, cDst int, src, wei, dst slot, end *epilogue) error {
-	const wantTiles, wantColumns = 52, 128
-	wantDepth, line, perWord := 128, 16, 1
+func (c *compiler) lowerWinograd(a algorithm, n *graph.Node, name string, images, h, w, oh, ow, top, left, cSrc, cDst int, src, wei, dst slot, end *epilogue) error {
+	const wantColumns = 128
+	wantTiles, wantDepth, line, perWord := 52, 128, 16, 1
 	v := &winogradPass{
 		p: c.p, src: src, wei: wei, dst: dst, cSrc: cSrc, cDst: cDst,
-		srcStep: h * w * cSrc, dstStep: oh * ow * cDst, end: end,
+		srcStep: h * w * cSrc, dstStep: oh * ow * cDst, end: end, size: 2, planes: 16,
 	}
-	perImage := ((oh + 1) / 2) * ((ow + 1) / 2)
+	if a == by4Pairs {
+		v.size, v.planes, wantTiles = 4, winograd4Planes, 13
+	}
+	perImage := ((oh + v.size - 1) / v.size) * ((ow + v.size - 1) / v.size)
 	if c.p.engine.bf16 {
 		v.pair = c.k.BF16.ConvTileOf(images*perImage, cDst)
 		v.rows, v.cols = v.pair.Rows, v.pair.Cols
@@ -361,7 +389,7 @@ func (c *compiler) lowerWinograd(n *graph.Node, name string, images, h, w, oh, o
 	if max(group*v.srcStep, group*v.dstStep, cSrc*v.cols) > math.MaxInt32 {
 		return errTooLarge
 	}
-	v.group(2, images, group, h, w, oh, ow, top, left, cSrc, cDst)
+	v.group(v.size, images, group, h, w, oh, ow, top, left, cSrc, cDst)
 	v.divide(max(wantTiles/v.rows, 1) * v.rows)
 	v.share(wantColumns / v.cols)
 	v.depth = min(wantDepth, cSrc)
@@ -372,11 +400,11 @@ func (c *compiler) lowerWinograd(n *graph.Node, name string, images, h, w, oh, o
 		v.taps = append(v.taps, int32(r*v.in.stride/perWord))
 		v.at = append(v.at, int32(r*v.out.stride))
 	}
-	c.needScratch(16 * (v.in.size/perWord + v.out.size))
+	c.needScratch(v.planes * (v.in.size/perWord + v.out.size))
 	c.needChannels(max(cSrc, cDst))
 	c.p.winograds = append(c.p.winograds, v)
-	c.winogradKernel(n, 2)
-	c.step("winograd 2×2 "+name, v.tasks(), v.run, append(end.reads(), src, wei, dst)...)
+	c.winogradKernel(n, a)
+	c.step(fmt.Sprintf("winograd %d×%d %s", v.size, v.size, name), v.tasks(), v.run, append(end.reads(), src, wei, dst)...)
 	return nil
 }
 
@@ -385,19 +413,23 @@ func (v *winogradPass) run(worker, task int) {
 	p, f := v.p, &v.p.engine.kernels.Winograd
 	block, panel0, panelEnd := v.task(task)
 	image, patches, at := v.of(block)
-	tiles := len(at) / 4
+	tiles := len(at) / (v.size * v.size)
 	srcAt, dstAt := image*v.srcStep, image*v.dstStep+panel0*v.cols
 	columns := min(panelEnd*v.cols, v.cDst) - panel0*v.cols
 	wei := p.mem[v.wei]
 	if v.pair != nil {
 		bf16 := &p.engine.kernels.BF16
-		in, out := p.scratch[worker][:8*v.in.size], p.scratch[worker][8*v.in.size:][:16*v.out.size]
+		input, output, outputEpilogue := bf16.Winograd.Input, bf16.Winograd.Output, bf16.Winograd.OutputEpilogue
+		if v.size == 4 {
+			input, output, outputEpilogue = bf16.Winograd4Pairs, bf16.Winograd4.Output, bf16.Winograd4.OutputEpilogue
+		}
+		in, out := p.scratch[worker][:v.planes/2*v.in.size], p.scratch[worker][v.planes/2*v.in.size:][:v.planes*v.out.size]
 		for c0 := 0; c0 < v.cSrc; c0 += v.depth {
 			c := min(v.depth, v.cSrc-c0)
-			bf16.Winograd.Input(halvesOf(in), halvesOf(p.mem[v.src])[srcAt+c0:], halvesOf(p.zero), patches, c, v.in.stride, v.in.size)
-			for plane := range 16 {
+			input(halvesOf(in), halvesOf(p.mem[v.src])[srcAt+c0:], halvesOf(p.zero), patches, c, v.in.stride, v.in.size)
+			for plane := range v.planes {
 				for panel := panel0; panel < panelEnd; panel++ {
-					w := wordsOf(wei[((panel*16+plane)*v.cSrc+c0)/2*v.cols:])
+					w := wordsOf(wei[((panel*v.planes+plane)*v.cSrc+c0)/2*v.cols:])
 					to := out[plane*v.out.size+(panel-panel0)*v.cols:]
 					for tile := 0; tile < tiles; tile += v.rows {
 						x := wordsOf(in[(plane*v.in.size+tile*v.in.stride)/2:])
@@ -408,11 +440,11 @@ func (v *winogradPass) run(worker, task int) {
 		}
 		dst := halvesOf(p.mem[v.dst])[dstAt:]
 		if v.end == nil {
-			bf16.Winograd.Output(dst, out, at, columns, v.out.stride, v.out.size)
+			output(dst, out, at, columns, v.out.stride, v.out.size)
 			return
 		}
 		bias := v.end.biasOf(p, panel0*v.cols, panel0*v.cols+columns)
-		bf16.Winograd.OutputEpilogue(dst, out, at, v.out.stride, v.out.size, v.end.addHalvesOf(p, dstAt), bias, v.end.before, v.end.after)
+		outputEpilogue(dst, out, at, v.out.stride, v.out.size, v.end.addHalvesOf(p, dstAt), bias, v.end.before, v.end.after)
 		return
 	}
 	in := p.scratch[worker][:16*v.in.size]
@@ -613,7 +645,7 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	chunks = (v.panels + v.panelsPerTask - 1) / v.panelsPerTask
 
 	c.needChannels(max(ch, oc))
-	c.winogradKernel(n, 2)
+	c.winogradKernel(n, by2)
 	c.p.winogradWeights = append(c.p.winogradWeights, v)
 	name := label(n)
 	if v.pair != nil {

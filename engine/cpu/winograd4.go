@@ -14,7 +14,8 @@ import (
 // scratch.
 //
 // In mixed precision feature maps are bfloat16, but transformed values and products
-// are float32 all the same: bfloat16 is too short for them (decision 18).
+// are float32 all the same: bfloat16 is short for them (decision 22). What is faster
+// with products of bfloat16, and less exact, is a winogradPass.
 
 const winograd4Planes = 36
 
@@ -31,8 +32,8 @@ type winograd4Kernels func(worker int, dst, w, scale []float32, plane, k0, depth
 // winograd4Rows are kernels [3,3,ch,oc] as the forward pass wants them: rows are
 // input channels, columns output channels. Scratch from at on holds the kernels
 // of at most depth rows.
-func (c *compiler) winograd4Rows(ch, oc, at, depth int) winograd4Kernels {
-	p, k, cols := c.p, c.k, c.k.ConvTileFor(oc).Cols
+func (c *compiler) winograd4Rows(ch, oc, at, depth, cols int) winograd4Kernels {
+	p, k := c.p, c.k
 	c.needScratch(at + 9*depth*cols)
 	return func(worker int, dst, w, scale []float32, plane, k0, depth, panel int) {
 		size := depth * cols
@@ -50,8 +51,8 @@ func (c *compiler) winograd4Rows(ch, oc, at, depth int) winograd4Kernels {
 // winograd4Columns are kernels [3,3,ch,oc] as backward data wants them, turned by
 // 180° and with channels exchanged: rows are output channels, columns input
 // channels.
-func (c *compiler) winograd4Columns(ch, oc, at, depth int) winograd4Kernels {
-	p, k, cols := c.p, c.k, c.k.ConvTileFor(ch).Cols
+func (c *compiler) winograd4Columns(ch, oc, at, depth, cols int) winograd4Kernels {
+	p, k := c.p, c.k
 	c.needScratch(at + 9*depth*cols)
 	return func(worker int, dst, w, _ []float32, plane, k0, depth, panel int) {
 		size := depth * cols
@@ -66,6 +67,37 @@ func (c *compiler) winograd4Columns(ch, oc, at, depth int) winograd4Kernels {
 
 // winograd4Packed is how many transformed numbers of a kernel may go through memory.
 const winograd4Packed = 1 << 20
+
+// winograd4Pairs packs transformed kernels [3,3,ch,oc] rounded to bfloat16, in pairs of
+// rows: panels [columns/cols][plane][(rows+1)/2][cols], of rows and columns as
+// winograd4Rows has them or, turned, winograd4Columns.
+func (c *compiler) winograd4Pairs(n *graph.Node, weights *graph.Node, ch, oc int, turned bool) slot {
+	const perTask = 32 // rows
+	rows, columns := ch, oc
+	if turned {
+		rows, columns = oc, ch
+	}
+	k, cols := &c.k.BF16, c.k.BF16.ConvTileFor(columns).Cols
+	pairs, chunks, panels := (rows+1)/2, (rows+perTask-1)/perTask, (columns+cols-1)/cols
+	plane := oddPlane(perTask * cols) // in scratch
+	c.needScratch(winograd4Planes * plane)
+	transform := c.winograd4Rows
+	if turned {
+		transform = c.winograd4Columns
+	}
+	kernels := transform(ch, oc, winograd4Planes*plane, perTask, cols)
+	return c.packed(n, weights, panels*winograd4Planes*pairs*cols, panels*chunks, func(worker int, dst, w, scale []float32, task int) {
+		panel, k0 := task/chunks, task%chunks*perTask
+		depth, block := min(perTask, rows-k0), c.p.scratch[worker]
+		kernels(worker, block, w, scale, plane, k0, depth, panel)
+		for i := range winograd4Planes {
+			from := block[i*plane:]
+			clear(from[depth*cols : (depth+1)/2*2*cols]) // the partner of the last of an odd number
+			out := wordsOf(dst)[((panel*winograd4Planes+i)*pairs+k0/2)*cols:][:(depth+1)/2*cols]
+			k.PackRows(out, from, cols, cols, cols)
+		}
+	})
+}
 
 // winograd4Task says whether transformed kernels go through memory, and of how many
 // tiles and columns tasks are. The sums of a task, its transformed source and kernels
@@ -147,9 +179,9 @@ func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Nod
 	c.needChannels(max(cSrc, cDst))
 	kernels := func(at, depth int) winograd4Kernels {
 		if turned {
-			return c.winograd4Columns(cDst, cSrc, at, depth)
+			return c.winograd4Columns(cDst, cSrc, at, depth, tile.Cols)
 		}
-		return c.winograd4Rows(cSrc, cDst, at, depth)
+		return c.winograd4Rows(cSrc, cDst, at, depth, tile.Cols)
 	}
 	if packed {
 		const perTask = 32 // rows
@@ -170,7 +202,7 @@ func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Nod
 		}
 	}
 	c.p.winograds4 = append(c.p.winograds4, v)
-	c.winogradKernel(n, 4)
+	c.winogradKernel(n, by4)
 	c.step("winograd 4×4 "+name, v.tasks(), v.run, append(end.reads(), src, v.wei, dst)...)
 	return nil
 }
@@ -288,7 +320,7 @@ func (c *compiler) lowerWinograd4Weights(n *graph.Node) error {
 	c.p.winogradWeights4 = append(c.p.winogradWeights4, v)
 	c.needScratch(winograd4Planes * (v.in.size + v.grad.size + v.sums))
 	c.needChannels(max(ch, oc))
-	c.winogradKernel(n, 4)
+	c.winogradKernel(n, by4)
 	name := label(n)
 	if v.shards == 1 {
 		v.dw = c.value(n)

@@ -116,7 +116,7 @@ func TestWinogradRoundingBF16(t *testing.T) {
 		for _, c := range []struct {
 			winograd string
 			limit    float64
-		}{{"off", 0.58}, {"on", 1.5}, {"on-4x4", 0.58}} {
+		}{{"off", 0.58}, {"on", 1.5}, {"on-4x4", 0.58}, {"on-4x4-bfloat16", 4.2}} {
 			e := open(t, Options{InstructionSet: k.Set.String(), Winograd: c.winograd, Precision: "bfloat16"})
 			p, err := e.Compile(g, e.NewVariables())
 			if err != nil {
@@ -184,55 +184,63 @@ func TestWinogradRule(t *testing.T) {
 		kernel, stride int
 		n, size, c, oc int
 		changing       bool
-		want           int
+		want           algorithm
 	}{
-		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 4},
-		{"avx512", "auto", graph.OpConv, 3, 1, 32, 16, 32, 512, true, 4},
-		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 64, 20, true, 2},
-		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 64, 20, false, 0},
-		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 3, 64, true, 0},
-		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 64, 16, true, 2},
-		{"avx2", "auto", graph.OpConv, 3, 2, 32, 32, 64, 64, true, 0},
-		{"avx2", "auto", graph.OpConv, 1, 1, 32, 32, 64, 64, true, 0},
-		{"avx2", "auto", graph.OpConv, 5, 1, 32, 32, 64, 64, true, 0},
-		{"avx512", "auto", graph.OpConv, 3, 1, 32, 4, 512, 512, true, 4}, // few pixels, many weights
-		{"avx512", "auto", graph.OpConv, 3, 1, 4, 4, 512, 512, true, 4},
-		{"avx512", "auto", graph.OpConv, 3, 1, 1, 8, 256, 256, false, 2},
-		{"avx512", "auto", graph.OpConv, 3, 1, 1, 4, 512, 512, false, 0},
-		{"avx512", "auto", graph.OpConv, 3, 1, 256, 6, 64, 64, false, 2}, // tiles of 4×4 reach over the edge
-		{"avx2", "2x2", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 2},
-		{"avx2", "2x2", graph.OpConv, 3, 1, 32, 4, 512, 512, true, 0},
-		{"avx2", "2x2", graph.OpConv, 3, 1, 128, 4, 512, 512, true, 2},
-		{"avx2", "2x2", graph.OpConv, 3, 1, 32, 4, 512, 512, false, 2},
-		{"avx2", "2x2", graph.OpConv, 3, 1, 1, 8, 256, 256, false, 2},
-		{"generic", "auto", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 0},
-		{"generic", "on", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 2},
-		{"generic", "on-4x4", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 4},
-		{"avx2", "on", graph.OpConv, 3, 1, 1, 1, 1, 1, true, 2},
-		{"avx2", "on", graph.OpConv, 3, 2, 32, 32, 64, 64, true, 0},
-		{"avx2", "off", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 0},
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 4}, // in bfloat16
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 16, 128, 128, true, 2},
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 8, 256, 256, true, 2},
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 4, 512, 512, true, 4},
-		{"avx512_bf16", "auto", graph.OpConvBackwardWeights, 3, 1, 32, 4, 512, 512, true, 2},
-		{"avx512_bf16", "auto", graph.OpConvBackwardWeights, 3, 1, 32, 32, 64, 64, true, 4},
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 128, 32, 16, 16, true, 4},
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 128, 32, 24, 64, true, 4},
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 128, 32, 64, 24, false, 0}, // a tail in generic Go
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 128, 32, 3, 16, true, 0},
-		{"avx512_bf16", "2x2", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 2},
-		{"avx512", "auto", graph.OpConv, 3, 1, 128, 32, 16, 16, true, 2}, // in float32: F(4×4,3×3) rounds too much
-		{"avx512", "auto", graph.OpConvBackwardData, 3, 1, 128, 32, 16, 16, true, 4},
-		{"avx512", "auto", graph.OpConvBackwardWeights, 3, 1, 128, 32, 16, 16, true, 4},
-		{"amx", "auto", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 0},
-		{"avx512_bf16", "on-4x4", graph.OpConv, 3, 1, 32, 32, 64, 64, true, 4},
-		{"avx512", "auto", graph.OpConv, 3, 1, 1, 16, 128, 128, false, 2}, // few pixels, 36 planes of weights
-		{"avx512", "auto", graph.OpConv, 3, 1, 2, 16, 128, 128, false, 4},
-		{"avx512", "auto", graph.OpConv, 3, 1, 1, 32, 64, 64, false, 4},
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 1, 8, 256, 256, false, 2},
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 1, 4, 512, 512, false, 0},
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 32, 32, 64, true, 4},
+		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 64, 64, true, by4},
+		{"avx512", "auto", graph.OpConv, 3, 1, 32, 16, 32, 512, true, by4},
+		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 64, 20, true, by2},
+		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 64, 20, false, direct},
+		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 3, 64, true, direct},
+		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 64, 16, true, by2},
+		{"avx2", "auto", graph.OpConv, 3, 2, 32, 32, 64, 64, true, direct},
+		{"avx2", "auto", graph.OpConv, 1, 1, 32, 32, 64, 64, true, direct},
+		{"avx2", "auto", graph.OpConv, 5, 1, 32, 32, 64, 64, true, direct},
+		{"avx512", "auto", graph.OpConv, 3, 1, 32, 4, 512, 512, true, by4}, // few pixels, many weights
+		{"avx512", "auto", graph.OpConv, 3, 1, 4, 4, 512, 512, true, by4},
+		{"avx512", "auto", graph.OpConv, 3, 1, 1, 8, 256, 256, false, by2},
+		{"avx512", "auto", graph.OpConv, 3, 1, 1, 4, 512, 512, false, direct},
+		{"avx512", "auto", graph.OpConv, 3, 1, 256, 6, 64, 64, false, by2}, // tiles of 4×4 reach over the edge
+		{"avx2", "2x2", graph.OpConv, 3, 1, 32, 32, 64, 64, true, by2},
+		{"avx2", "2x2", graph.OpConv, 3, 1, 32, 4, 512, 512, true, direct},
+		{"avx2", "2x2", graph.OpConv, 3, 1, 128, 4, 512, 512, true, by2},
+		{"avx2", "2x2", graph.OpConv, 3, 1, 32, 4, 512, 512, false, by2},
+		{"avx2", "2x2", graph.OpConv, 3, 1, 1, 8, 256, 256, false, by2},
+		{"generic", "auto", graph.OpConv, 3, 1, 32, 32, 64, 64, true, direct},
+		{"generic", "on", graph.OpConv, 3, 1, 32, 32, 64, 64, true, by2},
+		{"generic", "on-4x4", graph.OpConv, 3, 1, 32, 32, 64, 64, true, by4},
+		{"avx2", "on", graph.OpConv, 3, 1, 1, 1, 1, 1, true, by2},
+		{"avx2", "on", graph.OpConv, 3, 2, 32, 32, 64, 64, true, direct},
+		{"avx2", "off", graph.OpConv, 3, 1, 32, 32, 64, 64, true, direct},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 32, 64, 64, true, by4}, // in bfloat16
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 16, 128, 128, true, by2},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 8, 256, 256, true, by2},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 4, 512, 512, true, by4},
+		{"avx512_bf16", "auto", graph.OpConvBackwardWeights, 3, 1, 32, 4, 512, 512, true, by2},
+		{"avx512_bf16", "auto", graph.OpConvBackwardWeights, 3, 1, 32, 32, 64, 64, true, by4},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 128, 32, 16, 16, true, by4},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 128, 32, 24, 64, true, by4},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 128, 32, 64, 24, false, direct}, // a tail in generic Go
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 128, 32, 3, 16, true, direct},
+		{"avx512_bf16", "2x2", graph.OpConv, 3, 1, 32, 32, 64, 64, true, by2},
+		{"avx512", "auto", graph.OpConv, 3, 1, 128, 32, 16, 16, true, by2}, // in float32: F(4×4,3×3) rounds too much
+		{"avx512", "auto", graph.OpConvBackwardData, 3, 1, 128, 32, 16, 16, true, by4},
+		{"avx512", "auto", graph.OpConvBackwardWeights, 3, 1, 128, 32, 16, 16, true, by4},
+		{"avx512_bf16", "4x4-bfloat16", graph.OpConv, 3, 1, 32, 16, 128, 128, true, by4Pairs},
+		{"avx512_bf16", "4x4-bfloat16", graph.OpConvBackwardData, 3, 1, 32, 32, 64, 64, true, by4Pairs},
+		{"avx512_bf16", "4x4-bfloat16", graph.OpConvBackwardWeights, 3, 1, 32, 16, 128, 128, true, by2},
+		{"avx512_bf16", "4x4-bfloat16", graph.OpConv, 3, 1, 32, 4, 512, 512, true, by4},
+		{"avx512_bf16", "on-4x4-bfloat16", graph.OpConv, 3, 1, 32, 32, 3, 5, true, by4Pairs},
+		{"avx512_bf16", "on-4x4-bfloat16", graph.OpConvBackwardWeights, 3, 1, 32, 32, 3, 5, true, by4},
+		{"avx512", "4x4-bfloat16", graph.OpConv, 3, 1, 32, 16, 128, 128, true, by4},
+		{"avx512", "on-4x4-bfloat16", graph.OpConv, 3, 1, 32, 32, 3, 5, true, by4},
+		{"amx", "auto", graph.OpConv, 3, 1, 32, 32, 64, 64, true, direct},
+		{"avx512_bf16", "on-4x4", graph.OpConv, 3, 1, 32, 32, 64, 64, true, by4},
+		{"avx512", "auto", graph.OpConv, 3, 1, 1, 16, 128, 128, false, by2}, // few pixels, 36 planes of weights
+		{"avx512", "auto", graph.OpConv, 3, 1, 2, 16, 128, 128, false, by4},
+		{"avx512", "auto", graph.OpConv, 3, 1, 1, 32, 64, 64, false, by4},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 1, 8, 256, 256, false, by2},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 1, 4, 512, 512, false, direct},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 32, 32, 64, true, by4},
 	} {
 		precision := "float32"
 		if c.set == "avx512_bf16" || c.set == "amx" {
@@ -246,7 +254,7 @@ func TestWinogradRule(t *testing.T) {
 		attrs := graph.ConvAttrs{Stride: c.stride, Pad: graph.SamePadding(c.size, c.size, c.kernel, c.stride)}
 		out := (c.size + c.stride - 1) / c.stride
 		x, y := []int{c.n, c.size, c.size, c.c}, []int{c.n, out, out, c.oc}
-		if got := compiler.winograd([]int{c.kernel, c.kernel, c.c, c.oc}, x, y, attrs, c.pass, c.changing); got != c.want {
+		if got := compiler.algorithm([]int{c.kernel, c.kernel, c.c, c.oc}, x, y, attrs, c.pass, c.changing); got != c.want {
 			t.Errorf("%+v: %v", c, got)
 		}
 	}

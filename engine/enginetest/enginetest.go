@@ -60,15 +60,16 @@ func RunTransformed(t *testing.T, open func() engine.Engine, times float64) {
 }
 
 // RunMixedTransformed is RunTransformed for an engine that keeps feature maps in
-// bfloat16 and transforms them in float32: a result may be rounded once more.
-func RunMixedTransformed(t *testing.T, open func() engine.Engine, times float64) {
+// bfloat16: a result may be rounded once more, and err by more roundings of its terms
+// where what is transformed is rounded as well.
+func RunMixedTransformed(t *testing.T, open func() engine.Engine, times, roundings float64) {
 	e := open()
 	defer e.Close()
 	for _, r := range convolutions() {
 		r.bound *= times
 		for _, c := range r.cases {
 			c.exact = false
-			t.Run(r.op.String()+"/"+c.name, func(t *testing.T) { testMixed(t, e, r, c, 0) })
+			t.Run(r.op.String()+"/"+c.name, func(t *testing.T) { testMixed(t, e, r, c, roundings) })
 		}
 	}
 }

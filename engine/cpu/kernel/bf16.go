@@ -22,10 +22,11 @@ type BF16 struct {
 	GateSums  func(g, d, more, y, x []uint16, mean, sum, products []float32)
 	Moments   func(sum, squares []float32, x []uint16, mean []float32)
 
-	// F(2×2,3×3) with products of bfloat16, and F(4×4,3×3) with those of float32;
-	// the transforms of weights are in float32.
-	Winograd  Transforms[uint16, uint16]
-	Winograd4 Transforms[uint16, float32]
+	// F(2×2,3×3) with products of bfloat16, F(4×4,3×3) with those of float32, and its
+	// Input for products of bfloat16; the transforms of weights are in float32.
+	Winograd       Transforms[uint16, uint16]
+	Winograd4      Transforms[uint16, float32]
+	Winograd4Pairs func(dst, src, zero []uint16, patches []int32, c, stride, plane int)
 
 	Epilogue func(dst []uint16, src []float32, from, at []int32, add []uint16, bias []float32, before, after float32)
 }
@@ -296,9 +297,10 @@ var bf16Generic = BF16{
 	GateSums:  gateSumsGeneric,
 	Moments:   momentsBF16Generic,
 
-	Winograd:  winogradBF16Generic,
-	Winograd4: winograd4BF16Generic,
-	Epilogue:  epilogueBF16Generic,
+	Winograd:       winogradBF16Generic,
+	Winograd4:      winograd4BF16Generic,
+	Winograd4Pairs: winograd4PairsGeneric,
+	Epilogue:       epilogueBF16Generic,
 }
 
 var winogradBF16Generic = Transforms[uint16, uint16]{

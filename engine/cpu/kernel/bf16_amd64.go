@@ -80,10 +80,13 @@ func winogradOutputBF16(dst []uint16, src []float32, at []int32, c, stride, plan
 //go:noescape
 func winogradOutputEpilogueBF16(dst []uint16, src []float32, at []int32, stride, plane int, add []uint16, bias []float32, before, after float32)
 
-// The same of F(4×4,3×3), with planes of float32.
+// The same of F(4×4,3×3), with planes of float32, and its Input with planes of bfloat16.
 
 //go:noescape
 func winograd4InputBF16(dst []float32, src, zero []uint16, patches []int32, c, stride, plane int)
+
+//go:noescape
+func winograd4InputPairs(dst, src, zero []uint16, patches []int32, c, stride, plane int)
 
 //go:noescape
 func winograd4GradientBF16(dst []float32, src, zero []uint16, patches []int32, c, stride, plane int)
@@ -144,5 +147,6 @@ var bf16AVX512 = BF16{
 	Winograd4: winograd4BF16Generic.after(16, Transforms[uint16, float32]{
 		winograd4InputBF16, winograd4GradientBF16, winograd4OutputBF16, winograd4OutputEpilogueBF16,
 	}),
-	Epilogue: epilogueBF16AVX512,
+	Winograd4Pairs: patchesAfter(16, winograd4InputPairs, winograd4PairsGeneric),
+	Epilogue:       epilogueBF16AVX512,
 }

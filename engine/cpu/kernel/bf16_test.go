@@ -320,14 +320,21 @@ func TestWinogradBF16(t *testing.T) {
 				}
 			}
 			for _, p := range []struct {
-				what string
-				size int
-				run  func(dst, src, zero []uint16, patches []int32, c, stride, plane int)
-				wide func(dst, src, zero []float32, patches []int32, c, stride, plane int)
-			}{{"input", 16, k.BF16.Winograd.Input, winogradInputGeneric}, {"gradient", 4, k.BF16.Winograd.Gradient, winogradGradientGeneric}} {
+				what   string
+				size   int
+				planes int
+				run    func(dst, src, zero []uint16, patches []int32, c, stride, plane int)
+				wide   func(dst, src, zero []float32, patches []int32, c, stride, plane int)
+			}{
+				{"input", 16, 16, k.BF16.Winograd.Input, winogradInputGeneric},
+				{"gradient", 4, 16, k.BF16.Winograd.Gradient, winogradGradientGeneric},
+				{"input of 4×4", 36, 36, k.BF16.Winograd4Pairs, func(dst, _, _ []float32, patches []int32, c, stride, plane int) {
+					k.BF16.Winograd4.Input(dst, src, zero, patches, c, stride, plane) // which has a test of its own
+				}},
+			} {
 				patches := offsets(tiles * p.size)
-				got, check := guarded16(t, 16*plane)
-				want, _ := guarded(t, 16*plane, 0)
+				got, check := guarded16(t, p.planes*plane)
+				want, _ := guarded(t, p.planes*plane, 0)
 				p.run(got, src, zero, patches, c, stride, plane)
 				check()
 				p.wide(want, wide, nil, patches, c, stride, plane)

@@ -130,7 +130,7 @@ func TestTablesAreComplete(t *testing.T) {
 	forEachSet(t, func(t *testing.T, k *Kernels) {
 		if len(k.ConvTiles) == 0 || len(k.OuterTiles) == 0 || k.Pack == nil || k.Add == nil || k.Sub == nil || k.Mul == nil || k.Div == nil ||
 			k.Max == nil || k.Gate == nil || k.Sqrt == nil || k.ScaleAdd == nil || k.ChannelScaleAdd == nil ||
-			k.Epilogue == nil || k.Winograd.OutputEpilogue == nil || k.BF16.Epilogue == nil || k.BF16.Winograd.OutputEpilogue == nil || k.BF16.Winograd4.OutputEpilogue == nil ||
+			k.Epilogue == nil || k.Winograd.OutputEpilogue == nil || k.BF16.Epilogue == nil || k.BF16.Winograd.OutputEpilogue == nil || k.BF16.Winograd4.OutputEpilogue == nil || k.BF16.Winograd4Pairs == nil ||
 			k.ChannelSum == nil || k.ChannelSquares == nil || k.ChannelProducts == nil || k.ChannelMoments == nil ||
 			k.WindowMax == nil || k.WindowMaxBackward == nil || k.BF16.Normalise == nil || k.BF16.GateSums == nil || k.BF16.Moments == nil {
 			t.Errorf("table of %v has holes: %+v", k.Set, k)

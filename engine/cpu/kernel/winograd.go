@@ -41,22 +41,9 @@ type Transforms[M, P float32 | uint16] struct {
 // of channels, once more on the last of them if some remain, and rest where there is
 // not one vector, or where that must not be: what is added may be overwritten.
 func (rest Transforms[M, P]) after(lanes int, first Transforms[M, P]) Transforms[M, P] {
-	type patches = func(dst []P, src, zero []M, patches []int32, c, stride, plane int)
-	both := func(first, rest patches) patches {
-		return func(dst []P, src, zero []M, patches []int32, c, stride, plane int) {
-			switch last := c - lanes; {
-			case last < 0:
-				rest(dst, src, zero, patches, c, stride, plane)
-				return
-			case last%lanes != 0:
-				first(dst[last:], src[last:], zero, patches, lanes, stride, plane)
-			}
-			first(dst, src, zero, patches, c, stride, plane)
-		}
-	}
 	return Transforms[M, P]{
-		Input:    both(first.Input, rest.Input),
-		Gradient: both(first.Gradient, rest.Gradient),
+		Input:    patchesAfter(lanes, first.Input, rest.Input),
+		Gradient: patchesAfter(lanes, first.Gradient, rest.Gradient),
 		Output: func(dst []M, src []float32, at []int32, c, stride, plane int) {
 			switch last := c - lanes; {
 			case last < 0:
@@ -73,6 +60,20 @@ func (rest Transforms[M, P]) after(lanes int, first Transforms[M, P]) Transforms
 				rest.OutputEpilogue(dst[done:], src[done:], at, stride, plane, add[min(done, len(add)):], bias[done:], before, after)
 			}
 		},
+	}
+}
+
+// patchesAfter is Transforms.after for Input and Gradient.
+func patchesAfter[M, P float32 | uint16](lanes int, first, rest func(dst []P, src, zero []M, patches []int32, c, stride, plane int)) func(dst []P, src, zero []M, patches []int32, c, stride, plane int) {
+	return func(dst []P, src, zero []M, patches []int32, c, stride, plane int) {
+		switch last := c - lanes; {
+		case last < 0:
+			rest(dst, src, zero, patches, c, stride, plane)
+			return
+		case last%lanes != 0:
+			first(dst[last:], src[last:], zero, patches, lanes, stride, plane)
+		}
+		first(dst, src, zero, patches, c, stride, plane)
 	}
 }
 

@@ -29,10 +29,18 @@ const (
 )
 
 var winograd4Generic = Winograd{
-	Transforms: transforms4(func(v float32) float32 { return v }, func(v float32) float32 { return v }, finish),
+	Transforms: transforms4(same, same, finish),
 
 	Weights: func(dst, src []float32, n, tap, plane int) { kernels4(dst, src, n, 3, 6, tap, plane, winograd4Weights) },
 	Sums:    func(dst, src []float32, n, tap, plane int) { kernels4(dst, src, n, 6, 3, plane, tap, winograd4Sums) },
+}
+
+func same(v float32) float32 { return v }
+
+// winograd4PairsGeneric is Input from bfloat16 to planes of bfloat16, for products of
+// pairs.
+func winograd4PairsGeneric(dst, src, _ []uint16, patches []int32, c, stride, plane int) {
+	patches4(dst, src, FromBF16, ToBF16, patches, 6, c, stride, plane, winograd4Input)
 }
 
 // winograd4BF16Generic is for feature maps in bfloat16: planes are float32 all the same.
@@ -43,10 +51,10 @@ func transforms4[M float32 | uint16](load func(M) float32, store func(float32) M
 	finish func(dst, add []M, bias []float32, before, after float32) func(sum float32, o, k int)) Transforms[M, float32] {
 	return Transforms[M, float32]{
 		Input: func(dst []float32, src, _ []M, patches []int32, c, stride, plane int) {
-			patches4(dst, src, load, patches, 6, c, stride, plane, winograd4Input)
+			patches4(dst, src, load, same, patches, 6, c, stride, plane, winograd4Input)
 		},
 		Gradient: func(dst []float32, src, _ []M, patches []int32, c, stride, plane int) {
-			patches4(dst, src, load, patches, 4, c, stride, plane, winograd4Gradient)
+			patches4(dst, src, load, same, patches, 4, c, stride, plane, winograd4Gradient)
 		},
 		Output: func(dst []M, src []float32, at []int32, c, stride, plane int) {
 			output4(src, at, c, stride, plane, func(v float32, o, k int) { dst[o+k] = store(v) })
@@ -116,7 +124,7 @@ func sandwich4(x *[36]float32, n int, m func([6]float32) [6]float32) {
 }
 
 // patches4 is winogradInputGeneric for patches of size×size, into 36 planes.
-func patches4[M float32 | uint16](dst []float32, src []M, load func(M) float32, patches []int32, size, c, stride, plane int, m func([6]float32) [6]float32) {
+func patches4[M, P float32 | uint16](dst []P, src []M, load func(M) float32, store func(float32) P, patches []int32, size, c, stride, plane int, m func([6]float32) [6]float32) {
 	for t := 0; t < len(patches)/(size*size); t++ {
 		for k := range c {
 			var x [36]float32
@@ -127,7 +135,7 @@ func patches4[M float32 | uint16](dst []float32, src []M, load func(M) float32, 
 			}
 			sandwich4(&x, size, m)
 			for i, v := range x {
-				dst[i*plane+t*stride+k] = v
+				dst[i*plane+t*stride+k] = store(v)
 			}
 		}
 	}

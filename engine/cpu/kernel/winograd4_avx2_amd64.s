@@ -19,6 +19,9 @@
 #define PIXELFMA(fma, m, c, v) fma m, c, v
 #define PUTPIXEL(v, m) VMOVUPS v, m
 
+#define PLANEBYTES 4
+#define PUTPLANE(v, m) VMOVUPS v, m
+
 #define CA ·winograd4Constants+0(SB)
 #define CA2 ·winograd4Constants+32(SB)
 #define CA3 ·winograd4Constants+64(SB)
@@ -38,3 +41,5 @@
 #define CONSTANTSG
 
 #include "winograd4.h"
+#include "winograd4_maps.h"
+#include "winograd4_kernels.h"

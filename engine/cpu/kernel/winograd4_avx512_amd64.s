@@ -19,6 +19,9 @@
 #define PIXELFMA(fma, m, c, v) fma m, c, v
 #define PUTPIXEL(v, m) VMOVUPS v, m
 
+#define PLANEBYTES 4
+#define PUTPLANE(v, m) VMOVUPS v, m
+
 #define CA Z16
 #define CA2 Z17
 #define CA3 Z18
@@ -55,3 +58,5 @@
 	VBROADCASTSS ·winograd4Constants+448(SB), Z30
 
 #include "winograd4.h"
+#include "winograd4_maps.h"
+#include "winograd4_kernels.h"

@@ -28,6 +28,9 @@
 	NARROW1(31, 31)  \
 	VMOVUPS Y31, m
 
+#define PLANEBYTES 4
+#define PUTPLANE(v, m) VMOVUPS v, m
+
 #define CA Z16
 #define CA2 Z17
 #define CA3 Z18
@@ -48,3 +51,4 @@
 	VBROADCASTSS ·winograd4Constants+224(SB), Z23
 
 #include "winograd4.h"
+#include "winograd4_maps.h"

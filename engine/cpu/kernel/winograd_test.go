@@ -396,9 +396,10 @@ func BenchmarkWinograd(b *testing.B) {
 				{"sums", func() { w.Sums(taps, transformed, rows*c, rows*c, rows*c+16) }, rows},
 			}
 			if name == "F4" {
-				h, src, zero := &k.BF16.Winograd4, make([]uint16, 36*c), make([]uint16, c)
+				h, src, zero, narrow := &k.BF16.Winograd4, make([]uint16, 36*c), make([]uint16, c), make([]uint16, 36*plane)
 				all = append(all,
 					transform{"bfloat16/input", func() { h.Input(planes, src, zero, patches, c, stride, plane) }, tiles},
+					transform{"bfloat16/input pairs", func() { k.BF16.Winograd4Pairs(narrow, src, zero, patches, c, stride, plane) }, tiles},
 					transform{"bfloat16/gradient", func() { h.Gradient(planes, src, zero, at, c, stride, plane) }, tiles},
 					transform{"bfloat16/output", func() { h.Output(src, planes, at, c, stride, plane) }, tiles})
 			}
