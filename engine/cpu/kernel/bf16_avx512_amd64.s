@@ -98,6 +98,27 @@
 	NARROW1(28, r)    \
 	VMOVUPS Y28, (CX)
 
+// AHEAD fetches what lies a fixed distance after each row into the second cache. Rows
+// are pixels that mostly follow each other, so that is where the next tiles' rows are.
+// The processor does not see it coming: 13 rows are read side by side, each a few lines
+// long. The distance is a tile of 512 channels, or some of fewer. It made 1×1
+// convolutions whose pixels come from memory up to 1.4 times as fast (256 to 64
+// channels), and cost the others nothing measurable, as products take all of the time.
+#define AHEAD \
+	PREFETCHT1 13312(R8)(CX*4) \
+	PREFETCHT1 13312(R9)(CX*4) \
+	PREFETCHT1 13312(R10)(CX*4) \
+	PREFETCHT1 13312(R11)(CX*4) \
+	PREFETCHT1 13312(R12)(CX*4) \
+	PREFETCHT1 13312(R13)(CX*4) \
+	PREFETCHT1 13312(R14)(CX*4) \
+	PREFETCHT1 13312(R15)(CX*4) \
+	PREFETCHT1 13312(AX)(CX*4) \
+	PREFETCHT1 13312(BX)(CX*4) \
+	PREFETCHT1 13312(DX)(CX*4) \
+	PREFETCHT1 13312(SI)(CX*4) \
+	PREFETCHT1 13312(BP)(CX*4)
+
 // func pairTile13x32AVX512(dst []uint16, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32)
 // R8..R15, AX, BX, DX, SI, BP are the ends of the source rows, CX runs from -c to 0, DI weights.
 TEXT ·pairTile13x32AVX512(SB), NOSPLIT, $32-152
@@ -114,6 +135,7 @@ next:
 	PCALIGN $32
 
 pair:
+	AHEAD
 	VMOVUPS (DI), Z26
 	VMOVUPS 64(DI), Z27
 	WIDE((R8)(CX*4), (R9)(CX*4), (R10)(CX*4), (R11)(CX*4), (R12)(CX*4), (R13)(CX*4), (R14)(CX*4), (R15)(CX*4), (AX)(CX*4), (BX)(CX*4), (DX)(CX*4), (SI)(CX*4), (BP)(CX*4))
