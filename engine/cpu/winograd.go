@@ -86,12 +86,12 @@ type convCost struct{ product, transform, kernel float64 }
 // result, and not for gradients of kernels.
 var convCosts = [...][3][4]convCost{
 	{ // float32
-		kernelsFixed:    {direct: {1.05, 0, 0}, by2: {1.10, 62, 200}, by4: {1.08, 220, 850}},
+		kernelsFixed:    {direct: {1.05, 0, 0}, by2: {1.10, 62, 180}, by4: {1.08, 220, 850}},
 		kernelsChanging: {direct: {1.05, 0, 250}, by2: {1.10, 62, 1400}, by4: {1.08, 220, 200}},
 		kernelsComputed: {direct: {1.10, 0, 250}, by2: {1.20, 75, 380}, by4: {1.36, 110, 420}},
 	},
 	{ // bfloat16
-		kernelsFixed:    {direct: {0.55, 0, 0}, by2: {0.57, 110, 100}, by4: {1.08, 220, 850}, by4Pairs: {0.53, 193, 450}},
+		kernelsFixed:    {direct: {0.55, 0, 0}, by2: {0.57, 110, 50}, by4: {1.08, 220, 850}, by4Pairs: {0.53, 193, 450}},
 		kernelsChanging: {direct: {0.55, 0, 250}, by2: {0.57, 110, 850}, by4: {1.08, 220, 200}, by4Pairs: {0.53, 193, 1250}},
 		kernelsComputed: {direct: {0.60, 0, 250}, by2: {0.65, 130, 380}, by4: {1.36, 110, 420}},
 	},
@@ -159,7 +159,7 @@ func (c *compiler) algorithm(kernelShape, x, y []int, a graph.ConvAttrs, pass gr
 	costs := &convCosts[precision][use]
 	near := 1.0
 	if use == kernelsFixed { // small ones are still in the caches
-		near = min(1, float64(ch*oc)/(128*128))
+		near = min(1, float64(ch*oc)/(64*64))
 	}
 	cost := func(of convCost, products, tiles, ch, oc int) float64 {
 		return of.product*float64(products) + of.transform*float64(tiles)*(1/float64(ch)+1/float64(oc)) + of.kernel*near
