@@ -314,10 +314,13 @@ func (c *contents) model() (*artifact.Model, error) {
 	if described {
 		hope = &expected
 	}
-	if net, err = b.completeNorms(net); err != nil {
-		return nil, err
-	}
 	r, err := structure.Recognise(net, hope)
+	if err != nil { // with pre-activation, no convolution before an addition is normalised
+		if net, err = b.completeNorms(net); err != nil {
+			return nil, err
+		}
+		r, err = structure.Recognise(net, hope)
+	}
 	if err != nil {
 		return nil, hint.Wrap(err, "known are the networks that residual train builds; residual inspect lists the file's tensors")
 	}

@@ -118,7 +118,11 @@ type nameless struct {
 }
 
 func (e nameless) Error() string {
-	return strings.ReplaceAll(strings.ReplaceAll(e.error.Error(), " "+e.temp+": ", ": "), e.temp, "it")
+	text := ": " + e.error.Error()
+	for _, name := range [][2]string{{": " + e.temp + ": ", ": "}, {" " + e.temp + ": ", ": "}, {e.temp, "it"}} {
+		text = strings.ReplaceAll(text, name[0], name[1])
+	}
+	return strings.TrimPrefix(text, ": ")
 }
 
 func (e nameless) Unwrap() error { return e.error }
