@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,9 +33,10 @@ func newBench() *cobra.Command {
 		Use:   "bench [MODEL|RUN]",
 		Short: "measure this machine: images/s, GFLOP/s of every layer, share of the peak",
 		Long: `Measure training and inference of a network on synthetic images, and every
-convolution's three passes by themselves, next to the peak that the kernel reaches
-from the first-level cache at the same moment, in float32 and, where there are
-instructions for it, in bfloat16. Figures are medians.`,
+convolution's three passes by themselves, with what computes them (direct convolution
+or the tiles of Winograd's), next to the peak that the kernel reaches from the
+first-level cache at the same moment, in float32 and, where there are instructions for
+it, in bfloat16. Figures are medians.`,
 		Example: `  residual bench
   residual bench resnet50 --height 224 --width 224 --classes 1000 --layers=false
   residual bench resnet18 --se --layers=false
@@ -95,6 +97,8 @@ type throughput struct {
 	CPUSeconds float64 `json:"step_cpu_seconds"`
 	GFLOPs     float64 `json:"gflops"` // nominal: padding counts as if it were computed
 	OfPeak     float64 `json:"share_of_peak"`
+
+	kernels map[string]string // by operation
 }
 
 // layerSpeed is the speed of one shape of convolution, with nominal operations.
@@ -106,6 +110,18 @@ type layerSpeed struct {
 	Forward         float64      `json:"forward_gflops"`
 	BackwardData    float64      `json:"backward_data_gflops"`
 	BackwardWeights float64      `json:"backward_weights_gflops"`
+	// Kernels are what ran the three passes, in that order.
+	Kernels [3]string `json:"kernels"`
+}
+
+// algorithm is what a cell of the table says of a kernel: direct convolution, or the
+// tiles of Winograd's.
+func algorithm(kernel string) string {
+	if _, winograd, ok := strings.Cut(kernel, "winograd F("); ok {
+		tiles, _, _ := strings.Cut(winograd, ",")
+		return tiles
+	}
+	return "direct"
 }
 
 func runBench(ctx context.Context, o benchOptions, stdout io.Writer) (err error) {
@@ -297,6 +313,7 @@ func measure(ctx context.Context, eng engine.Engine, g *graph.Graph, runs int) (
 	for _, n := range g.Nodes {
 		macs += graph.MACs(n)
 	}
+	t.kernels = p.Kernels()
 	t.Seconds, t.CPUSeconds = median(seconds), median(spent)
 	if n := len(seconds); n >= 100 {
 		slices.Sort(seconds)
@@ -329,7 +346,8 @@ func measureLayers(ctx context.Context, eng engine.Engine, m model.Config, o ben
 		}
 		at[shape] = len(speeds)
 		s := layerSpeed{Layers: []string{n.Name}, Input: x, Kernel: w, Stride: n.Conv.Stride}
-		for pass, into := range map[graph.Op]*float64{graph.OpConv: &s.Forward, graph.OpConvBackwardData: &s.BackwardData, graph.OpConvBackwardWeights: &s.BackwardWeights} {
+		into := []*float64{&s.Forward, &s.BackwardData, &s.BackwardWeights}
+		for i, pass := range []graph.Op{graph.OpConv, graph.OpConvBackwardData, graph.OpConvBackwardWeights} {
 			g, err := passGraph(n, pass)
 			if err != nil {
 				return nil, err
@@ -338,7 +356,7 @@ func measureLayers(ctx context.Context, eng engine.Engine, m model.Config, o ben
 			if err != nil {
 				return nil, err
 			}
-			*into = t.GFLOPs
+			*into[i], s.Kernels[i] = t.GFLOPs, t.kernels[pass.String()]
 		}
 		speeds = append(speeds, s)
 	}
@@ -396,13 +414,17 @@ func (r precisionSpeed) writeText(w io.Writer) error {
 	if len(r.Layers) == 0 {
 		return nil
 	}
-	fmt.Fprintf(w, "\n%-24s %-18s %-16s %8s %9s %14s %17s\n", "GFLOP/s, nominal", "input", "kernel", "stride", "forward", "backward data", "backward weights")
+	fmt.Fprintf(w, "\n%-24s %-18s %-16s %6s %13s %14s %17s\n", "GFLOP/s, nominal", "input", "kernel", "stride", "forward", "backward data", "backward weights")
 	for _, l := range r.Layers {
 		name := l.Layers[0]
 		if more := len(l.Layers) - 1; more > 0 {
 			name += fmt.Sprintf(" +%d", more)
 		}
-		if _, err := fmt.Fprintf(w, "%-24s %-18v %-16v %8d %9.0f %14.0f %17.0f\n", name, l.Input, l.Kernel, l.Stride, l.Forward, l.BackwardData, l.BackwardWeights); err != nil {
+		var cells [3]string
+		for i, v := range []float64{l.Forward, l.BackwardData, l.BackwardWeights} {
+			cells[i] = fmt.Sprintf("%.0f %6s", v, algorithm(l.Kernels[i]))
+		}
+		if _, err := fmt.Fprintf(w, "%-24s %-18v %-16v %6d %13s %14s %17s\n", name, l.Input, l.Kernel, l.Stride, cells[0], cells[1], cells[2]); err != nil {
 			return err
 		}
 	}
