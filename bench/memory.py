@@ -43,7 +43,7 @@ class Train:
 def main():
     p = alternate.parser(__doc__, rounds=3)
     args = p.parse_args()
-    rows = alternate.Rows(args, f"memory-{args.threads}")
+    rows = alternate.Rows(args, f"memory-{args.threads}", timed=False)
     lines = []
     for batch in [32, 128]:
         for dtype in ["float32", "bfloat16"]:
