@@ -177,6 +177,7 @@ next:
 	PCALIGN $32
 
 pair:
+	AHEAD
 	VMOVUPS (DI), Z26
 	VMOVUPS 64(DI), Z27
 	WIDE((R8)(CX*4), (R9)(CX*4), (R10)(CX*4), (R11)(CX*4), (R12)(CX*4), (R13)(CX*4), (R14)(CX*4), (R15)(CX*4), (AX)(CX*4), (BX)(CX*4), (DX)(CX*4), (SI)(CX*4), (BP)(CX*4))
