@@ -527,10 +527,14 @@ func BenchmarkTrainingStep(b *testing.B) {
 // BenchmarkSteps shows where the processor time of a training step goes: -v
 // prints the most expensive kinds of step.
 func BenchmarkSteps(b *testing.B) {
-	for i := range 4 {
-		name, precision := []string{"resnet20", "resnet18"}[i/2], []string{"float32", "bfloat16"}[i%2]
+	for i := range 6 {
+		name, precision := []string{"resnet20", "resnet18", "resnet50"}[i/2], []string{"float32", "bfloat16"}[i%2]
 		b.Run(name+"/"+precision, func(b *testing.B) {
-			c, err := model.Named(name, model.Keras, 32, 32, 3, 10)
+			size, classes := 32, 10
+			if name == "resnet50" {
+				size, classes = 224, 1000
+			}
+			c, err := model.Named(name, model.Keras, size, size, 3, classes)
 			if err != nil {
 				b.Fatal(err)
 			}
