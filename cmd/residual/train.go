@@ -177,7 +177,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 			return err
 		}
 	}
-	show.notice(fmt.Sprintf("%s on %s (%s), validated on its %s; recipe %s, %s, run directory %s",
+	show.notice(fmt.Sprintf("%s on %s (%s), %s; recipe %s, %s, run directory %s",
 		cfg.Model.Name, data.Name, countsOf(images), validationOf(cfg), cfg.Recipe, eng.Name()+" "+cfg.Precision, run.Path()))
 	if in := cfg.Init; in != nil {
 		head := "its dense layer too, the classes are the same"
@@ -390,10 +390,13 @@ func caption(cfg train.Config, data string) string {
 }
 
 func validationOf(cfg train.Config) string {
-	if cfg.Data.Validation == "held-out" {
-		return "held-out training images"
+	switch cfg.Data.Validation {
+	case "held-out":
+		return "validated on its held-out training images"
+	case "none":
+		return "not validated"
 	}
-	return cfg.Data.Validation + " split"
+	return "validated on its " + cfg.Data.Validation + " split"
 }
 
 // dryRun compiles the network, times a few steps and says what a run would be.
