@@ -7,78 +7,48 @@
 // The tiles of conv_avx512_amd64.s on pairs of bfloat16: where those multiply and
 // add, these use VDPBF16PS, which adds both products of a pair to a sum.
 
-// SHORT adds the outer product of the column x0..x7 of pairs with Z26, Z27.
-#define SHORT(x0, x1, x2, x3, x4, x5, x6, x7) \
-	VBROADCASTSS x0, Z28 \
-	VBROADCASTSS x1, Z29 \
-	VBROADCASTSS x2, Z30 \
-	VBROADCASTSS x3, Z31 \
-	DPBF16(0, 28, 26)    \
-	DPBF16(1, 28, 27)    \
-	DPBF16(2, 29, 26)    \
-	DPBF16(3, 29, 27)    \
-	DPBF16(4, 30, 26)    \
-	DPBF16(5, 30, 27)    \
-	DPBF16(6, 31, 26)    \
-	DPBF16(7, 31, 27)    \
-	VBROADCASTSS x4, Z28 \
-	VBROADCASTSS x5, Z29 \
-	VBROADCASTSS x6, Z30 \
-	VBROADCASTSS x7, Z31 \
-	DPBF16(8, 28, 26)    \
-	DPBF16(9, 28, 27)    \
-	DPBF16(10, 29, 26)   \
-	DPBF16(11, 29, 27)   \
-	DPBF16(12, 30, 26)   \
-	DPBF16(13, 30, 27)   \
-	DPBF16(14, 31, 26)   \
-	DPBF16(15, 31, 27)
+// WIDE4 adds the outer product of four rows of pairs with Z26, Z27 to the sums from s on.
+#define WIDE4(x0, x1, x2, x3, s) \
+	VBROADCASTSS x0, Z28   \
+	VBROADCASTSS x1, Z29   \
+	VBROADCASTSS x2, Z30   \
+	VBROADCASTSS x3, Z31   \
+	DPBF16(s, 28, 26)      \
+	DPBF16((s+1), 28, 27)  \
+	DPBF16((s+2), 29, 26)  \
+	DPBF16((s+3), 29, 27)  \
+	DPBF16((s+4), 30, 26)  \
+	DPBF16((s+5), 30, 27)  \
+	DPBF16((s+6), 31, 26)  \
+	DPBF16((s+7), 31, 27)
 
-// WIDE adds the outer product of the column x0..x12 of pairs with Z26, Z27.
+// SHORT does so with the column x0..x7, WIDE with x0..x12.
+#define SHORT(x0, x1, x2, x3, x4, x5, x6, x7) \
+	WIDE4(x0, x1, x2, x3, 0) \
+	WIDE4(x4, x5, x6, x7, 8)
+
 #define WIDE(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11, x12) \
 	SHORT(x0, x1, x2, x3, x4, x5, x6, x7) \
-	VBROADCASTSS x8, Z28 \
-	VBROADCASTSS x9, Z29 \
-	VBROADCASTSS x10, Z30 \
-	VBROADCASTSS x11, Z31 \
-	DPBF16(16, 28, 26) \
-	DPBF16(17, 28, 27) \
-	DPBF16(18, 29, 26) \
-	DPBF16(19, 29, 27) \
-	DPBF16(20, 30, 26) \
-	DPBF16(21, 30, 27) \
-	DPBF16(22, 31, 26) \
-	DPBF16(23, 31, 27) \
+	WIDE4(x8, x9, x10, x11, 16) \
 	VBROADCASTSS x12, Z28 \
 	DPBF16(24, 28, 26) \
 	DPBF16(25, 28, 27)
 
-// SLIM adds the outer product of the column x0..x12 of pairs with Z26.
+// SLIM4 and SLIM are WIDE4 and WIDE with Z26 alone.
+#define SLIM4(x0, x1, x2, x3, s) \
+	VBROADCASTSS x0, Z28   \
+	VBROADCASTSS x1, Z29   \
+	VBROADCASTSS x2, Z30   \
+	VBROADCASTSS x3, Z31   \
+	DPBF16(s, 28, 26)      \
+	DPBF16((s+1), 29, 26)  \
+	DPBF16((s+2), 30, 26)  \
+	DPBF16((s+3), 31, 26)
+
 #define SLIM(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11, x12) \
-	VBROADCASTSS x0, Z28 \
-	VBROADCASTSS x1, Z29 \
-	VBROADCASTSS x2, Z30 \
-	VBROADCASTSS x3, Z31 \
-	DPBF16(0, 28, 26) \
-	DPBF16(1, 29, 26) \
-	DPBF16(2, 30, 26) \
-	DPBF16(3, 31, 26) \
-	VBROADCASTSS x4, Z28 \
-	VBROADCASTSS x5, Z29 \
-	VBROADCASTSS x6, Z30 \
-	VBROADCASTSS x7, Z31 \
-	DPBF16(4, 28, 26) \
-	DPBF16(5, 29, 26) \
-	DPBF16(6, 30, 26) \
-	DPBF16(7, 31, 26) \
-	VBROADCASTSS x8, Z28 \
-	VBROADCASTSS x9, Z29 \
-	VBROADCASTSS x10, Z30 \
-	VBROADCASTSS x11, Z31 \
-	DPBF16(8, 28, 26) \
-	DPBF16(9, 29, 26) \
-	DPBF16(10, 30, 26) \
-	DPBF16(11, 31, 26) \
+	SLIM4(x0, x1, x2, x3, 0) \
+	SLIM4(x4, x5, x6, x7, 4) \
+	SLIM4(x8, x9, x10, x11, 8) \
 	VBROADCASTSS x12, Z28 \
 	DPBF16(12, 28, 26)
 

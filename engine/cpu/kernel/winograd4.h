@@ -97,22 +97,27 @@
 	PUTPLANE(x4, (to))         \
 	PUTPLANE(x5, (to)(R15*1))
 
+// PATCHES prepares for patches, of which the stack holds pointers and then, at end, the
+// end of the channels in bytes. Without a whole vector of them it goes to done.
+#define PATCHES(end) \
+	MOVQ dst_base+0(FP), DI \
+	MOVQ zero_base+48(FP), R8 \
+	MOVQ patches_base+72(FP), SI \
+	MOVQ patches_len+80(FP), BX \
+	LEAQ (SI)(BX*4), BX \
+	MOVQ c+96(FP), CX \
+	ANDQ $~(LANES-1), CX \
+	JZ   done \
+	IMUL3Q $ELEMENT, CX, CX \
+	MOVQ CX, end(SP) \
+	PLANES(plane+112(FP), PLANEBYTES) \
+	CONSTANTSAB
+
 // func winograd4Input(dst, src, zero []float32, patches []int32, c, stride, plane int)
 // SI patch, BX end of the patches, DX src or rows of planes, R8 zero, DI dst, R11
 // dst of these channels; the stack holds 36 pointers and the end of the channels.
 TEXT INPUT(SB), NOSPLIT, $296-120
-	MOVQ dst_base+0(FP), DI
-	MOVQ zero_base+48(FP), R8
-	MOVQ patches_base+72(FP), SI
-	MOVQ patches_len+80(FP), BX
-	LEAQ (SI)(BX*4), BX
-	MOVQ c+96(FP), CX
-	ANDQ $~(LANES-1), CX
-	JZ   done
-	IMUL3Q $ELEMENT, CX, CX
-	MOVQ CX, 288(SP)
-	PLANES(plane+112(FP), PLANEBYTES)
-	CONSTANTSAB
+	PATCHES(288)
 
 patch:
 	CMPQ SI, BX

@@ -2,6 +2,7 @@
 
 #include "textflag.h"
 #include "vectors_avx512.h"
+#include "winograd4_avx512.h"
 
 // What winograd4.h calls its functions and constants.
 
@@ -22,14 +23,6 @@
 #define PLANEBYTES 4
 #define PUTPLANE(v, m) VMOVUPS v, m
 
-#define CA Z16
-#define CA2 Z17
-#define CA3 Z18
-#define CB Z19
-#define CB2 Z20
-#define CB3 Z21
-#define CS Z22
-#define CP Z23
 #define CG0 Z24
 #define CU0 Z25
 #define CU1 Z26
@@ -37,16 +30,6 @@
 #define CV0 Z28
 #define CV1 Z29
 #define CV2 Z30
-
-#define CONSTANTSAB \
-	VBROADCASTSS ·winograd4Constants+0(SB), Z16 \
-	VBROADCASTSS ·winograd4Constants+32(SB), Z17 \
-	VBROADCASTSS ·winograd4Constants+64(SB), Z18 \
-	VBROADCASTSS ·winograd4Constants+96(SB), Z19 \
-	VBROADCASTSS ·winograd4Constants+128(SB), Z20 \
-	VBROADCASTSS ·winograd4Constants+160(SB), Z21 \
-	VBROADCASTSS ·winograd4Constants+192(SB), Z22 \
-	VBROADCASTSS ·winograd4Constants+224(SB), Z23
 
 #define CONSTANTSG \
 	VBROADCASTSS ·winograd4Constants+256(SB), Z24 \

@@ -33,18 +33,7 @@
 // func winograd4Gradient(dst, src, zero []float32, patches []int32, c, stride, plane int)
 // As winograd4Input, with sixteen pointers.
 TEXT GRADIENT(SB), NOSPLIT, $136-120
-	MOVQ dst_base+0(FP), DI
-	MOVQ zero_base+48(FP), R8
-	MOVQ patches_base+72(FP), SI
-	MOVQ patches_len+80(FP), BX
-	LEAQ (SI)(BX*4), BX
-	MOVQ c+96(FP), CX
-	ANDQ $~(LANES-1), CX
-	JZ   done
-	IMUL3Q $ELEMENT, CX, CX
-	MOVQ CX, 128(SP)
-	PLANES(plane+112(FP), PLANEBYTES)
-	CONSTANTSAB
+	PATCHES(128)
 
 patch:
 	CMPQ SI, BX
