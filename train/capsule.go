@@ -232,7 +232,7 @@ func Replay(path string, open func(recorded Capsule) (engine.Engine, error)) (re
 	}
 	defer func() { err = errors.Join(err, eng.Close()) }()
 	vars := eng.NewVariables()
-	recorded, batch, err := openCapsule(f, vars)
+	batch, err := openCapsule(f, recorded, vars)
 	if err != nil {
 		return recorded, nil, nil, err
 	}
@@ -240,7 +240,7 @@ func Replay(path string, open func(recorded Capsule) (engine.Engine, error)) (re
 	return recorded, layers, first, err
 }
 
-// describeCapsule reads what a capsule says besides its tensors.
+// describeCapsule reads and checks what a capsule says besides its tensors.
 func describeCapsule(f *safetensors.File) (recorded Capsule, err error) {
 	if f.Metadata[capsuleKey] == "" {
 		return recorded, fmt.Errorf("the file is no capsule: its metadata has no %q", capsuleKey)
@@ -251,13 +251,10 @@ func describeCapsule(f *safetensors.File) (recorded Capsule, err error) {
 	return recorded, recorded.Config.Check()
 }
 
-// openCapsule reads the description and the batch of a capsule, and sets vars to
-// its variables. Everything in the file is checked against the network that the
+// openCapsule reads the batch of a capsule that describeCapsule has described, and
+// sets vars to its variables. All of them are checked against the network that the
 // description names.
-func openCapsule(f *safetensors.File, vars engine.Variables) (recorded Capsule, batch loader.Batch, err error) {
-	if recorded, err = describeCapsule(f); err != nil {
-		return recorded, batch, err
-	}
+func openCapsule(f *safetensors.File, recorded Capsule, vars engine.Variables) (batch loader.Batch, err error) {
 	batch.Indices, batch.Epoch = recorded.Indices, recorded.Epoch-1
 	m, n := recorded.Config.Model, len(recorded.Indices)
 	type part struct {
@@ -278,13 +275,13 @@ func openCapsule(f *safetensors.File, vars engine.Variables) (recorded Capsule, 
 	for _, want := range parts {
 		t, ok := f.Tensor(want.name)
 		if !ok || t.DType() != want.dtype || !t.Shape().Equal(want.shape) {
-			return recorded, batch, fmt.Errorf("tensor %s is missing or not %v %v", want.name, want.dtype, want.shape)
+			return batch, fmt.Errorf("tensor %s is missing or not %v %v", want.name, want.dtype, want.shape)
 		}
 		*want.into = t
 	}
 	g, err := StepGraph(recorded.Config, n)
 	if err != nil {
-		return recorded, batch, err
+		return batch, err
 	}
 	var tensors []safetensors.Named
 	for _, v := range g.Variables {
@@ -292,5 +289,5 @@ func openCapsule(f *safetensors.File, vars engine.Variables) (recorded Capsule, 
 			tensors = append(tensors, safetensors.Named{Name: v.Name, Tensor: t})
 		}
 	}
-	return recorded, batch, setAll(vars, g, tensors, true)
+	return batch, setAll(vars, g, tensors, true)
 }

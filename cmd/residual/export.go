@@ -155,10 +155,10 @@ func (o exportOptions) write(ctx context.Context, m *artifact.Model, stdout io.W
 	var v verification
 	o.Check = func(path string) error {
 		back, err := f.Read(path)
-		if err != nil {
-			return fmt.Errorf("reading back what was written: %w", err)
+		if err == nil {
+			v, err = verifyModel(ctx, back, o.engine, o.threads)
 		}
-		if v, err = verifyModel(ctx, back, o.engine, o.threads); err == nil {
+		if err == nil {
 			err = v.err()
 		}
 		if err != nil {

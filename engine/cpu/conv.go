@@ -469,12 +469,7 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 	if c.p.engine.bf16 {
 		src, channels := c.pairs(x)
 		if algorithm != direct {
-			wei := noSlot
-			if algorithm == by4Pairs {
-				wei = c.winograd4Pairs(n, w, ch, oc, false)
-			} else {
-				wei = c.winogradPairRows(n, w, ch, oc)
-			}
+			wei := c.winogradPairs(algorithm, n, w, ch, oc, false)
 			return c.lowerHalf(out, func(dst slot) error {
 				return c.lowerWinograd(algorithm, n, name, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, channels, oc, src, wei, dst, end)
 			})
@@ -506,12 +501,7 @@ func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
 	if c.p.engine.bf16 {
 		src, channels := c.pairs(dy)
 		if algorithm != direct {
-			wei := noSlot
-			if algorithm == by4Pairs {
-				wei = c.winograd4Pairs(n, w, ch, oc, true)
-			} else {
-				wei = c.winogradPairColumns(n, w, ch, oc)
-			}
+			wei := c.winogradPairs(algorithm, n, w, ch, oc, true)
 			return c.lowerHalf(n, func(dst slot) error {
 				return c.lowerWinograd(algorithm, n, label(n), n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, channels, ch, src, wei, dst, nil)
 			})

@@ -515,6 +515,18 @@ func (c *compiler) winogradColumns(n *graph.Node, weights *graph.Node, ch, oc in
 	})
 }
 
+// winogradPairs packs kernels [3,3,ch,oc] for the algorithm's products of bfloat16, as
+// the forward pass wants them or, turned, backward data.
+func (c *compiler) winogradPairs(a algorithm, n *graph.Node, weights *graph.Node, ch, oc int, turned bool) slot {
+	switch {
+	case a == by4Pairs:
+		return c.winograd4Pairs(n, weights, ch, oc, turned)
+	case turned:
+		return c.winogradPairColumns(n, weights, ch, oc)
+	}
+	return c.winogradPairRows(n, weights, ch, oc)
+}
+
 // winogradPairRows is winogradRows with transformed kernels rounded to bfloat16, in
 // pairs of channels: panels [oc/cols][plane][(ch+1)/2][cols].
 func (c *compiler) winogradPairRows(n *graph.Node, weights *graph.Node, ch, oc int) slot {
