@@ -24,7 +24,7 @@ type winogradMode uint8
 const (
 	winogradAuto      winogradMode = iota // where it is expected to be faster
 	winogradAuto2                         // so, but only F(2×2,3×3)
-	winogradAutoPairs                     // so, and F(4×4,3×3) with products of bfloat16
+	winogradAutoPairs                     // so, and F(4×4,3×3) with products of bfloat16 in training too
 	winogradOn                            // F(2×2,3×3) wherever it is possible
 	winogradOn4                           // F(4×4,3×3) wherever it is possible
 	winogradOnPairs                       // so, with products of bfloat16 where there are such
@@ -82,8 +82,7 @@ type convCost struct{ product, transform, kernel float64 }
 // convolution and F(2×2,3×3) have products of bfloat16, two for little more than one,
 // and F(4×4,3×3) has those of float32; at 64 channels the latter two are as fast as
 // each other, and here the one that errs less costs a little less. F(4×4,3×3) with
-// products of bfloat16 is chosen only on demand, as it errs by three roundings of the
-// result, and not for gradients of kernels.
+// products of bfloat16 has no kernels for gradients of kernels.
 var convCosts = [...][3][4]convCost{
 	{ // float32
 		kernelsFixed:    {direct: {1.05, 0, 0}, by2: {1.10, 62, 180}, by4: {1.08, 220, 850}},
@@ -104,7 +103,8 @@ var convCosts = [...][3][4]convCost{
 // that is F(4×4,3×3) forward: with 16 channels it would be twice as fast as direct
 // convolution, but take a ReLU over zero that PyTorch does not (decision 22); gradients
 // change no ReLU. In mixed precision it is F(2×2,3×3), whose transformed values are
-// bfloat16.
+// bfloat16, and F(4×4,3×3) with products of bfloat16, which errs by three roundings of
+// the result. Unless asked for, the latter is for inference alone (decision 24).
 //
 // Transforms in assembly work on whole vectors. What remains of the channels is
 // transformed with the vector before it, unless an epilogue forbids that.
@@ -178,7 +178,8 @@ func (c *compiler) algorithm(kernelShape, x, y []int, a graph.ConvAttrs, pass gr
 		return best
 	}
 	filled := func(rows int) int { return (tiles(4) + rows - 1) / rows * rows } // tiles of products
-	if mode == winogradAutoPairs && precision == 1 && use != kernelsComputed {
+	infers := pass == graph.OpConv && use == kernelsFixed && channels >= least2
+	if precision == 1 && (infers || mode == winogradAutoPairs && use != kernelsComputed) {
 		rows := filled(c.k.BF16.ConvTileOf(tiles(4), oc).Rows)
 		consider(by4Pairs, cost(costs[by4Pairs], winograd4Planes*rows, tiles(4), ch, oc))
 	}

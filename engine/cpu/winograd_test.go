@@ -239,7 +239,9 @@ func TestWinogradRule(t *testing.T) {
 		{"avx512", "auto", graph.OpConv, 3, 1, 2, 16, 128, 128, false, by4},
 		{"avx512", "auto", graph.OpConv, 3, 1, 1, 32, 64, 64, false, by4},
 		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 1, 8, 256, 256, false, by2},
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 1, 32, 64, 64, false, by2}, // kernels that come from memory
+		{"avx512_bf16", "2x2", graph.OpConv, 3, 1, 1, 32, 64, 64, false, by2},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 1, 32, 64, 64, false, by4Pairs}, // inference
+		{"avx512_bf16", "auto", graph.OpConvBackwardData, 3, 1, 32, 32, 64, 64, false, by4},
 		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 1, 32, 16, 16, false, by4},
 		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 1, 8, 64, 64, false, by2},
 		{"avx512", "auto", graph.OpConv, 3, 1, 1, 8, 64, 64, false, by2},
