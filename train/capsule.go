@@ -153,7 +153,7 @@ func probe(c Config, eng engine.Engine, vars engine.Variables, batch loader.Batc
 			n++
 		}
 		g.Outputs, interesting = interesting[:n], interesting[n:]
-		found, err := lookAt(g, eng, vars, lossInputs(c, batch))
+		found, err := lookAt(g, eng, vars, lossInputs(c, batch, m))
 		if err != nil {
 			return nil, nil, err
 		}

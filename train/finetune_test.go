@@ -178,6 +178,18 @@ func TestRatesOfFineTuning(t *testing.T) {
 	}
 }
 
+// A rate test that takes more than the first epoch's batches goes on looking for
+// the rate of the dense layer, with stochastic depth as without.
+func TestFindRateOfFrozenEpochs(t *testing.T) {
+	c := finetuneConfig(t)
+	c.Model.DropPath = 0.5
+	trainer := newTrainer(t, c, nil, nil)
+	test, err := trainer.FindRate(t.Context(), 1e-4, 1e-2, 8) // an epoch has 5 batches
+	if err != nil || len(test.Rates) != 8 {
+		t.Errorf("%d of 8 steps: %v", len(test.Rates), err)
+	}
+}
+
 func TestFinetuneCheck(t *testing.T) {
 	good := finetuneConfig(t)
 	if err := good.Check(); err != nil {

@@ -112,7 +112,7 @@ func TestInputsOfMixedPictures(t *testing.T) {
 		value tensor.Tensor
 	}{{"images", batch.Images}, {"labels", batch.Labels}, {"weights", batch.Weights}, {"partners", batch.Partners},
 		{"partner_weights", batch.PartnerWeights}, {"drop_path.layer1.1", drops[0]}, {"drop_path.layer2.0", drops[1]}}
-	got := lossInputs(c, batch)
+	got := lossInputs(c, batch, training)
 	if len(got) != len(want) || len(g.Inputs) != len(want) {
 		t.Fatalf("%d inputs for %d, want %d", len(got), len(g.Inputs), len(want))
 	}

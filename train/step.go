@@ -218,13 +218,14 @@ func Penalty(c Config, vars engine.Variables) (float64, error) {
 	return c.L2 * sum, nil
 }
 
-// lossInputs are the inputs of lossNodes for a batch of training.
-func lossInputs(c Config, b loader.Batch) []tensor.Tensor {
+// lossInputs are the inputs of lossNodes for a batch of training. The mode is not
+// always that of the batch's epoch: a rate test goes on in the first epoch's.
+func lossInputs(c Config, b loader.Batch, m mode) []tensor.Tensor {
 	inputs := []tensor.Tensor{b.Images, b.Labels, b.Weights}
 	if c.Augment.Mixes() {
 		inputs = append(inputs, b.Partners, b.PartnerWeights)
 	}
-	if c.modeOf(b.Epoch).whole() {
+	if m.whole() {
 		inputs = slices.Concat(inputs, c.Model.DropPathFactors(c.Seed, b.Epoch, b.Indices))
 	}
 	return inputs

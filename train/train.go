@@ -496,12 +496,13 @@ func correctOf(b loader.Batch, logits []float32, classes int) (float64, error) {
 // stepInputs are the inputs of a step's graph, and what position.Slow is after it.
 // The optimizer counts updates from 1, and from 1 again when it began anew.
 func (t *Trainer) stepInputs(u *update, b loader.Batch, rate float64, last bool) (inputs []tensor.Tensor, slow bool) {
-	inputs, slow = lossInputs(t.config, b), t.at.Slow
+	m := t.config.modeOf(t.at.Epoch)
+	inputs, slow = lossInputs(t.config, b, m), t.at.Slow
 	scalars := t.config.accumulateScalars(u.images, len(b.Indices), u.of)
 	if last {
 		next := t.at.GlobalStep + 1
 		var lookahead []float64
-		if t.config.modeOf(t.at.Epoch).whole() {
+		if m.whole() {
 			steps, total := t.fit.Steps(), float64(t.total())
 			lookahead, slow = t.config.Optimizer.Lookahead.Scalars(slow, next,
 				float64(t.at.Epoch*steps+u.end)/total, float64(u.end-t.at.Step)/total, u.end == t.stepsOfEpoch())
