@@ -18,10 +18,10 @@ type RateTest struct {
 	Rates    []float64 `json:"learning_rates"`
 	Losses   []float64 `json:"losses"`
 	Smoothed []float64 `json:"smoothed_losses"` // exponential mean with the factor 0.98, bias corrected
-	// Suggested is the rate to begin with, fastai's "valley"; 0 where the loss
-	// never falls.
-	Suggested float64 `json:"suggested"`
-	Stopped   string  `json:"stopped,omitempty"` // why the test ended before its last rate
+	// Suggested is the rate to begin with, fastai's "valley"; 0 where there is none.
+	Suggested    float64 `json:"suggested"`
+	NoSuggestion string  `json:"no_suggestion,omitempty"` // why there is none
+	Stopped      string  `json:"stopped,omitempty"`       // why the test ended before its last rate
 }
 
 // The defaults of fastai's lr_find.
@@ -74,7 +74,7 @@ func (t *Trainer) FindRate(ctx context.Context, from, to float64, steps int) (te
 			var bad *nonFinite
 			if errors.As(stepErr, &bad) {
 				test.Stopped = "the loss or a gradient is not finite"
-				test.Suggested = valley(test.Rates, test.Smoothed)
+				test.suggest()
 				return test, nil
 			}
 			if stepErr != nil {
@@ -94,12 +94,27 @@ func (t *Trainer) FindRate(ctx context.Context, from, to float64, steps int) (te
 				test.Stopped = fmt.Sprintf("the smoothed loss is more than %d times its best value", rateTestDiverged)
 			}
 			if test.Stopped != "" || n == steps {
-				test.Suggested = valley(test.Rates, test.Smoothed)
+				test.suggest()
 				return test, nil
 			}
 		}
 	}
 }
+
+// suggest draws the conclusion.
+func (test *RateTest) suggest() {
+	test.Suggested = valley(test.Rates, test.Smoothed)
+	switch n := len(test.Rates); {
+	case test.Suggested != 0:
+	case n < fewestRates:
+		test.NoSuggestion = fmt.Sprintf("of %d losses none can be judged, want at least %d", n, fewestRates)
+	default:
+		test.NoSuggestion = "the loss does not fall"
+	}
+}
+
+// fewestRates leave valley two losses to compare.
+const fewestRates = 7
 
 // valley is fastai's suggestion: of the longest (not necessarily contiguous)
 // falling sequence of losses, the rate half-way into its second third. The first

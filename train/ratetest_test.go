@@ -88,7 +88,11 @@ func TestValley(t *testing.T) {
 	if got := valley(rates, losses); got != 0 {
 		t.Errorf("a loss that only rises: %v, want 0", got)
 	}
-	if got := valley(rates[:6], losses[:6]); got != 0 {
-		t.Errorf("too few rates: %v, want 0", got)
+	falling := []float64{9, 8, 7, 6, 5, 4, 3}
+	for n, want := range map[int]string{6: "of 6 losses none can be judged, want at least 7", 7: ""} { // two beside the last five
+		test := RateTest{Rates: rates[1 : 1+n], Smoothed: falling[:n]}
+		if test.suggest(); test.NoSuggestion != want || (test.Suggested != 0) != (want == "") {
+			t.Errorf("%d losses that fall: suggestion %v, %q, want %q", n, test.Suggested, test.NoSuggestion, want)
+		}
 	}
 }

@@ -42,8 +42,8 @@ exponentially, until the loss is four times its best. The picture shows the loss
 rate; the suggestion lies where it falls for long. DATA and options are those of
 train. Nothing is written but the picture, into no run; the weights are forgotten.
 
-With --init and frozen epochs (recipe finetune) it is the rate of the dense layer;
-with --freeze-epochs 0, that of everything.`,
+With --init and frozen epochs (recipe finetune) it is the rate of the dense layer in
+these, --freeze-learning-rate; with --freeze-epochs 0, that of everything.`,
 		Example: `  residual lr-find cifar10 --model resnet20
   residual lr-find cifar10 --optimizer sgd --momentum 0.9 -o rates.svg
   residual lr-find ./photos --init runs/RUN --freeze-epochs 0`,
@@ -127,13 +127,18 @@ func runLRFind(ctx context.Context, o lrFindOptions, stdout, stderr io.Writer) (
 			return err
 		}
 	}
+	option := "--learning-rate"
+	if cfg.Freeze != nil {
+		option = "--freeze-learning-rate"
+	}
 	if o.format == "json" {
 		return writeJSON(stdout, struct {
 			train.RateTest
+			Option  string `json:"option"` // that takes the suggestion
 			Picture string `json:"picture,omitempty"`
-		}{test, path})
+		}{test, option, path})
 	}
-	return writeRateTest(stdout, test, path)
+	return writeRateTest(stdout, test, option, path)
 }
 
 // drawRates writes the picture and returns its path.
@@ -158,7 +163,7 @@ func drawRates(path, format string, test train.RateTest, caption string) (string
 	})
 }
 
-func writeRateTest(w io.Writer, test train.RateTest, path string) error {
+func writeRateTest(w io.Writer, test train.RateTest, option, path string) error {
 	fmt.Fprintf(w, "%-14s  %10s  %10s\n", "learning rate", "loss", "smoothed")
 	for i := range test.Rates {
 		if i%max(1, len(test.Rates)/12) == 0 || i == len(test.Rates)-1 {
@@ -172,9 +177,9 @@ func writeRateTest(w io.Writer, test train.RateTest, path string) error {
 		fmt.Fprintf(w, "picture: %s\n", path)
 	}
 	if test.Suggested == 0 {
-		_, err := fmt.Fprintln(w, "no suggestion: the loss does not fall")
+		_, err := fmt.Fprintf(w, "no suggestion: %s\n", test.NoSuggestion)
 		return err
 	}
-	_, err := fmt.Fprintf(w, "suggestion: --learning-rate %.2g\n", test.Suggested)
+	_, err := fmt.Fprintf(w, "suggestion: %s %.2g\n", option, test.Suggested)
 	return err
 }
