@@ -59,6 +59,7 @@ func (a *average) take(from engine.Variables, g *graph.Graph) error {
 type Result struct {
 	Checkpoint string `json:"checkpoint"`
 	Weights    string `json:"weights,omitempty"` // raw or ema; "": there is only one
+	Epoch      int    `json:"epoch,omitempty"`   // after which the checkpoint was saved, from 1; 0: not said
 }
 
 // String is the result as LoadWeights takes it.
@@ -73,13 +74,13 @@ func (r Result) String() string {
 // the last. Of weights and moving average it is what validation says is better,
 // unless that was on the test split, which chooses nothing: then the average.
 func (t *Trainer) Result() Result {
-	r := Result{Checkpoint: lastCheckpoint}
+	r := Result{Checkpoint: lastCheckpoint, Epoch: len(t.history)}
 	if t.config.EMA > 0 {
 		r.Weights = EMAWeights
 	}
 	best := t.config.EarlyStop.RestoreBest && t.config.EarlyStop.Patience > 0 && t.at.Watch.Seen
 	if best {
-		r.Checkpoint = bestCheckpoint
+		r.Checkpoint, r.Epoch = bestCheckpoint, t.at.Watch.Epoch
 	}
 	if r.Weights == "" || t.val == nil || t.config.Data.Validation == "test" || len(t.history) == 0 {
 		return r

@@ -54,7 +54,7 @@ func TestMovingAverage(t *testing.T) {
 	if last.ValLoss < last.EMA.ValLoss {
 		better = RawWeights
 	}
-	if got, want := trainer.Result(), (Result{"last", better}); got != want {
+	if got, want := trainer.Result(), (Result{"last", better, 3}); got != want {
 		t.Errorf("the result is %+v, want %+v", got, want)
 	}
 	// The best of six validations.
@@ -79,7 +79,7 @@ func TestMovingAverage(t *testing.T) {
 		t.Errorf("without a result the score is %v, want the average's %v", got, last.EMA.ValLoss)
 	}
 	for which, want := range map[string]float64{RawWeights: last.ValLoss, EMAWeights: last.EMA.ValLoss} {
-		if err := run.WriteResult(Result{"last", which}); err != nil {
+		if err := run.WriteResult(Result{Checkpoint: "last", Weights: which}); err != nil {
 			t.Fatal(err)
 		}
 		if got := score(""); got != want {

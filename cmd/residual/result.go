@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -26,23 +27,36 @@ type result struct {
 }
 
 // accuracy is the one that a run is judged by, with the split it is of: the test
-// split where it was scored, else the last epoch's validation, else its training.
+// split where it was scored, else the validation of the epoch that is its result,
+// else the training of that epoch.
 func (r result) accuracy(cfg train.Config) (accuracy float64, split string) {
-	last := func(key string) float64 {
-		if h := r.History[key]; len(h) > 0 {
-			return float64(h[len(h)-1])
-		}
-		return math.NaN()
-	}
 	switch {
 	case r.Test != nil:
 		return float64(r.Test.Accuracy), "test"
 	case cfg.Data.Validation == "none":
-		return last("sparse_categorical_accuracy"), "train"
-	case r.Weights == train.EMAWeights:
-		return last("ema_val_sparse_categorical_accuracy"), cfg.Data.Validation
+		return r.ofResult("sparse_categorical_accuracy"), "train"
 	}
-	return last("val_sparse_categorical_accuracy"), cfg.Data.Validation
+	return r.validated("val_sparse_categorical_accuracy"), cfg.Data.Validation
+}
+
+// validated is a column of the history, of the weights that are the result, in the
+// epoch that is.
+func (r result) validated(key string) float64 {
+	if r.Weights == train.EMAWeights {
+		key = "ema_" + key
+	}
+	return r.ofResult(key)
+}
+
+// ofResult is a column of the history in the epoch that is the result: the last
+// where the run does not say.
+func (r result) ofResult(key string) float64 {
+	h := r.History[key]
+	epoch := cmp.Or(r.Epoch, len(h))
+	if epoch < 1 || epoch > len(h) {
+		return math.NaN()
+	}
+	return float64(h[epoch-1])
 }
 
 // ofSplit says which images an accuracy is of.
@@ -113,8 +127,18 @@ func (r result) write(w io.Writer, format string) error {
 			fmt.Fprintf(&b, "  %*.4f", len(k), float64(r.History[k][i]))
 		}
 	}
-	if r.Weights != "" {
-		fmt.Fprintf(&b, "\nthe result is the %s of checkpoint %q", weightsNamed(r.Weights), r.Checkpoint)
+	if best := r.Checkpoint != "last"; r.Weights != "" || best {
+		of := "checkpoint"
+		if r.Weights != "" {
+			of = "the " + weightsNamed(r.Weights) + " of checkpoint"
+		}
+		fmt.Fprintf(&b, "\nthe result is %s %q", of, r.Checkpoint)
+		if best {
+			fmt.Fprintf(&b, ", epoch %d", r.Epoch)
+		}
+		if loss := r.validated("val_loss"); !math.IsNaN(loss) {
+			fmt.Fprintf(&b, ": val_loss %.4f  val_accuracy %.4f", loss, r.validated("val_sparse_categorical_accuracy"))
+		}
 	}
 	fmt.Fprintf(&b, "\n%s in %s; curves: %s/curves.png; judge it: residual eval %s\n",
 		r.Run, roundly(time.Duration(r.Seconds*float64(time.Second))), r.Run, shellQuote(r.Run))

@@ -40,18 +40,27 @@ type seedsPlan struct {
 type seedsResult struct {
 	Path string       `json:"path"`
 	Runs []seedResult `json:"runs"`
-	// Of the runs' accuracies; the deviation is that of a sample, by n-1.
+	// Of the runs' accuracies; the deviation is that of a sample, by n-1, and null for
+	// one seed.
 	Accuracy  rundir.Float       `json:"mean_accuracy"`
 	Deviation rundir.Float       `json:"standard_deviation"`
-	Split     string             `json:"split"` // that the accuracies are of
+	Views     *seedsViews        `json:"with_views,omitempty"` // the same with test-time augmentation
+	Split     string             `json:"split"`                // that the accuracies are of
 	Seconds   float64            `json:"mean_seconds"`
 	Expected  *train.Expectation `json:"expected,omitempty"`
+}
+
+type seedsViews struct {
+	TTA       string       `json:"tta"`
+	Accuracy  rundir.Float `json:"mean_accuracy"`
+	Deviation rundir.Float `json:"standard_deviation"`
 }
 
 type seedResult struct {
 	Seed     uint64       `json:"seed"`
 	Run      string       `json:"run"`
 	Accuracy rundir.Float `json:"accuracy"`
+	Views    *viewsScore  `json:"with_views,omitempty"`
 	Seconds  float64      `json:"seconds"`
 }
 
@@ -216,21 +225,43 @@ func (r *seedsResult) add(seed uint64, path string) error {
 	for _, e := range history {
 		seconds += e.Seconds
 	}
-	r.Runs = append(r.Runs, seedResult{seed, path, rundir.Float(accuracy), seconds})
+	s := seedResult{Seed: seed, Run: path, Accuracy: rundir.Float(accuracy), Seconds: seconds}
+	if one.Test != nil {
+		s.Views = one.Test.Views
+	}
+	r.Runs = append(r.Runs, s)
 	return nil
 }
 
 func (r *seedsResult) summarize() {
-	var accuracy, seconds metric.Sample
+	var accuracy, views, seconds metric.Sample
 	for _, one := range r.Runs {
 		accuracy.Add(float64(one.Accuracy))
 		seconds.Add(one.Seconds)
+		if one.Views != nil {
+			views.Add(float64(one.Views.Accuracy))
+		}
 	}
-	r.Accuracy, r.Seconds = rundir.Float(accuracy.Mean), seconds.Mean
-	r.Deviation = rundir.Float(math.NaN())
-	if accuracy.N > 1 {
-		r.Deviation = rundir.Float(math.Sqrt(accuracy.Squares / float64(accuracy.N-1)))
+	r.Accuracy, r.Deviation, r.Seconds = rundir.Float(accuracy.Mean), deviation(accuracy), seconds.Mean
+	if views.N == len(r.Runs) {
+		r.Views = &seedsViews{r.Runs[0].Views.TTA, rundir.Float(views.Mean), deviation(views)}
 	}
+}
+
+// deviation is the standard deviation of a sample, NaN of fewer than two.
+func deviation(s metric.Sample) rundir.Float {
+	if s.N < 2 {
+		return rundir.Float(math.NaN())
+	}
+	return rundir.Float(math.Sqrt(s.Squares / float64(s.N-1)))
+}
+
+// plusMinus writes mean and deviation, this only where there is one.
+func plusMinus(mean, deviation rundir.Float) string {
+	if math.IsNaN(float64(deviation)) {
+		return fmt.Sprintf("%.2f %%", 100*float64(mean))
+	}
+	return fmt.Sprintf("%.2f ± %.2f %%", 100*float64(mean), 100*float64(deviation))
 }
 
 func (r seedsResult) write(w io.Writer, format string) error {
@@ -239,10 +270,20 @@ func (r seedsResult) write(w io.Writer, format string) error {
 	}
 	var b strings.Builder
 	for _, one := range r.Runs {
-		fmt.Fprintf(&b, "seed %-4d  %7.2f %%  %8s  %s\n", one.Seed, 100*float64(one.Accuracy), roundly(time.Duration(one.Seconds*float64(time.Second))), one.Run)
+		fmt.Fprintf(&b, "seed %-4d  %7.2f %%", one.Seed, 100*float64(one.Accuracy))
+		if one.Views != nil {
+			fmt.Fprintf(&b, "  with views (%s) %6.2f %%", one.Views.TTA, 100*float64(one.Views.Accuracy))
+		}
+		fmt.Fprintf(&b, "  %8s  %s\n", roundly(time.Duration(one.Seconds*float64(time.Second))), one.Run)
 	}
-	fmt.Fprintf(&b, "accuracy %s: %.2f ± %.2f %% over %d seeds, %s each\n", ofSplit(r.Split), 100*float64(r.Accuracy), 100*float64(r.Deviation),
-		len(r.Runs), roundly(time.Duration(r.Seconds*float64(time.Second))))
+	over := "over one seed, %s"
+	if n := len(r.Runs); n > 1 {
+		over = fmt.Sprintf("over %d seeds, %%s each", n)
+	}
+	fmt.Fprintf(&b, "accuracy %s: %s "+over+"\n", ofSplit(r.Split), plusMinus(r.Accuracy, r.Deviation), roundly(time.Duration(r.Seconds*float64(time.Second))))
+	if r.Views != nil {
+		fmt.Fprintf(&b, "with views (%s): %s\n", r.Views.TTA, plusMinus(r.Views.Accuracy, r.Views.Deviation))
+	}
 	if r.Expected != nil {
 		low, high := float64(r.Accuracy-r.Deviation), float64(r.Accuracy+r.Deviation)
 		if math.IsNaN(low) {
