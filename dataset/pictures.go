@@ -219,7 +219,8 @@ func (c *collection) open(ctx context.Context, o Options) (*Data, error) {
 	if data.Train != nil && data.Validation == nil && o.ValFraction > 0 {
 		n := int(math.Round(o.ValFraction * float64(data.Train.Len())))
 		if n == 0 {
-			return nil, fmt.Errorf("%s: %d training pictures are too few to hold a fraction of %v out", c.source, data.Train.Len(), o.ValFraction)
+			return nil, hint.Wrap(fmt.Errorf("%s: %d training pictures are too few to hold a fraction of %v out", c.source, data.Train.Len(), o.ValFraction),
+				"add pictures; residual train --val-images 0 holds none out")
 		}
 		data.Train, data.Validation = Split(data.Train, n, len(c.classes), o.Seed)
 	}

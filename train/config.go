@@ -108,6 +108,9 @@ type DataConfig struct {
 	LimitVal   int    `json:"limit_val,omitempty"`
 	ClassMap   string `json:"class_map,omitempty"`
 	OnBadImage string `json:"on_bad_image,omitempty"`
+	// Undivided: a folder or manifest without a validation split gave no fifth of its
+	// pictures to one before ValImages were held out, if any.
+	Undivided bool `json:"undivided,omitempty"`
 }
 
 // Check reports the first field that cannot work.

@@ -243,6 +243,7 @@ func (o judgeOptions) open(ctx context.Context, c *classify.Classifier, stderr i
 			o.onBadImage = cfg.Data.OnBadImage
 		}
 		o.dataDir, o.classMap = cmp.Or(o.dataDir, cfg.Data.Dir), cmp.Or(o.classMap, cfg.Data.ClassMap)
+		o.undivided = cfg.Data.Undivided
 	}
 	if p.data, err = o.dataOptions.open(ctx, cfg.Seed, stderr); err != nil {
 		return p, err

@@ -279,7 +279,7 @@ func (o *explainOptions) openSplits(ctx context.Context, cfg train.Config, stder
 
 // ofRun fills in where the run's own data are, and how they are read.
 func (o dataOptions) ofRun(cfg train.Config) dataOptions {
-	o.data = cfg.Data.Source
+	o.data, o.undivided = cfg.Data.Source, cfg.Data.Undivided
 	if o.onBadImage == "fail" && cfg.Data.OnBadImage != "" {
 		o.onBadImage = cfg.Data.OnBadImage
 	}

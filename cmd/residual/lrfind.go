@@ -86,7 +86,7 @@ func runLRFind(ctx context.Context, o lrFindOptions, stdout, stderr io.Writer) (
 			err = context.Cause(ctx)
 		}
 	}()
-	data, err := o.dataOptions.open(ctx, o.seed, stderr)
+	data, err := o.openData(ctx, stderr)
 	if err != nil {
 		return err
 	}

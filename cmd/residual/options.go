@@ -36,6 +36,8 @@ type dataOptions struct {
 	classMap   string
 	onBadImage string
 	noDownload bool
+
+	undivided bool // a folder without a validation split gives none of its pictures to one
 }
 
 func (o *dataOptions) addFlags(f *pflag.FlagSet) {
@@ -218,6 +220,7 @@ func givenConfig(o *trainOptions) (cfg train.Config, changed bool, err error) {
 		return cfg, false, usageError{fmt.Errorf("%s was trained on %s, not on %s", path, cfg.Data.Source, o.data)}
 	}
 	o.data, o.classMap, o.onBadImage, o.seed = cfg.Data.Source, cfg.Data.ClassMap, cfg.Data.OnBadImage, cfg.Seed
+	o.undivided = cfg.Data.Undivided
 	if o.dataDir == "" {
 		o.dataDir = cfg.Data.Dir
 	}
@@ -257,11 +260,27 @@ func (o *dataOptions) open(ctx context.Context, seed uint64, stderr io.Writer) (
 	if o.data == "shapes" {
 		seed = 0
 	}
+	fraction := valFraction
+	if o.undivided {
+		fraction = 0
+	}
 	return dataset.Open(ctx, o.data, dataset.Options{
 		Dir: o.dataDir, Download: !o.noDownload, Mirror: o.mirror, OnBadImage: o.onBadImage,
-		Seed: seed, ValFraction: valFraction, ClassMap: o.classMap,
+		Seed: seed, ValFraction: fraction, ClassMap: o.classMap,
 		Progress: downloadProgress(stderr), Log: slog.New(noticeHandler{stderr}),
 	})
+}
+
+// openData opens the data set to train on. A number of pictures to hold out takes
+// the place of a folder's fifth.
+func (o *trainOptions) openData(ctx context.Context, stderr io.Writer) (*dataset.Data, error) {
+	if o.valImages < 0 {
+		return nil, usageError{fmt.Errorf("--val-images %d: want a number from 0", o.valImages)}
+	}
+	if o.resume == "" && o.repeat == "" { // those have their run's
+		o.undivided = o.set("val-images")
+	}
+	return o.dataOptions.open(ctx, o.seed, stderr)
 }
 
 // resolve fills everything that was left alone, from the recipe and the data,
@@ -290,7 +309,7 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 		MaxTime:   o.maxTime, OnNaN: o.onNaN, OnSaveError: o.onSaveError, SaveEvery: o.saveEvery, Keep: o.keep, Engine: o.engine, Precision: precision,
 		Data: train.DataConfig{
 			Source: o.data, Dir: o.dataDir, ValImages: o.valImages, LimitTrain: o.limitTrain, LimitVal: o.limitVal,
-			ClassMap: o.classMap, OnBadImage: o.onBadImage,
+			ClassMap: o.classMap, OnBadImage: o.onBadImage, Undivided: o.undivided,
 		},
 	}
 	switch {

@@ -172,7 +172,7 @@ func seedsToTrain(o *trainOptions, flags *pflag.FlagSet, stderr io.Writer) (dir 
 
 // checkOptions resolves a configuration as runTrain does, and writes nothing.
 func checkOptions(o trainOptions, stderr io.Writer) error {
-	data, err := o.dataOptions.open(context.Background(), o.seed, stderr)
+	data, err := o.openData(context.Background(), stderr)
 	if err != nil {
 		return err
 	}

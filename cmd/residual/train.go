@@ -123,7 +123,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 			return err
 		}
 	}
-	data, err := o.dataOptions.open(ctx, o.seed, stderr)
+	data, err := o.openData(ctx, stderr)
 	if err != nil {
 		return err
 	}
