@@ -37,14 +37,16 @@ class PadBlock(nn.Module):
 
 
 class ResNet20(nn.Module):
-    def __init__(self):
+    """6n + 2 layers; resnet20 itself has n = 3."""
+
+    def __init__(self, n=3):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         c = 16
         for s, oc in enumerate([16, 32, 64]):
             stage = []
-            for b in range(3):
+            for b in range(n):
                 stage.append(PadBlock(c, oc, 2 if s > 0 and b == 0 else 1))
                 c = oc
             setattr(self, f"layer{s + 1}", nn.Sequential(*stage))

@@ -226,7 +226,7 @@ def count_all():
         **{n: (vision(n), 224, 1000) for n in ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]},
         **{n: (large(n), 224, 1000) for n in ["resnet18d", "resnet50d", "seresnet18", "seresnet50"]},
         **{f"preactresnet{d}": (large(f"resnetv2_{d}"), 224, 1000) for d in [18, 34, 50]},
-        "resnet20": (torch_resnet.ResNet20, 32, 10),
+        **{f"resnet{d}": (lambda n=(d - 2) // 6: torch_resnet.ResNet20(n), 32, 10) for d in [20, 32, 44, 56, 110]},
         "wrn-16-4": (lambda: WRN(16, 4), 32, 10),
         "wrn-28-10": (lambda: WRN(28, 10), 32, 10),
         "resnet9": (ResNet9, 32, 10),
