@@ -385,8 +385,24 @@ func (c Config) Check() error {
 		return fail("classes", c.Classes, "at least 2")
 	case min(c.Height, c.Width) < 1 || max(c.Height, c.Width) > 1<<14:
 		return fail("image size", fmt.Sprintf("%d×%d", c.Height, c.Width), "1 to 16384 on each side")
+	case min(c.Height, c.Width) < c.fewestPixels():
+		return fail("image size", fmt.Sprintf("%d×%d", c.Height, c.Width),
+			fmt.Sprintf("at least %d pixels on each side, which each of %d stages halves", c.fewestPixels(), len(c.Blocks)))
 	case c.Channels < 1 || c.Channels > 1024:
 		return fail("channels", c.Channels, "1 to 1024")
 	}
 	return nil
+}
+
+// fewestPixels is the smallest side of an image that leaves pixels to pool in every
+// stage.
+func (c Config) fewestPixels() int {
+	if c.Block != Pooled && c.Block != Single {
+		return 1
+	}
+	n := 1 << len(c.Blocks)
+	if c.Stem == WhitenStem && !c.WhitenPad {
+		n += c.Whiten - 1
+	}
+	return n
 }

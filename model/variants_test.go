@@ -200,13 +200,30 @@ func TestVariantsRefused(t *testing.T) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}
-	// A picture that is smaller than the pools.
-	c, err := Named("resnet9", Torch, 4, 4, 3, 10)
-	if err != nil {
-		t.Fatal(err)
+	// Pictures that are smaller than the pools, and the smallest that are not.
+	for name, least := range map[string]int{"resnet9": 8, "resnet8w": 8, "resnet20": 1} {
+		c, err := Named(name, Torch, least, least, 3, 10)
+		if err == nil {
+			_, err = c.Summarize()
+		}
+		if err != nil {
+			t.Errorf("%s at %d: %v", name, least, err)
+		}
+		if c.Height--; least > 1 {
+			if err := c.Check(); err == nil || !strings.Contains(err.Error(), "image size is 7×8, want at least 8 pixels on each side") {
+				t.Errorf("%s: error %v", name, err)
+			}
+		}
 	}
-	if _, err := c.Summarize(); err == nil || !strings.Contains(err.Error(), "layer3.pool") {
-		t.Errorf("error %v, want one of layer3.pool", err)
+	c, err := Named("resnet8w", Torch, 9, 9, 3, 10)
+	if c.WhitenPad = false; err == nil {
+		_, err = c.Summarize()
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	if c.Width = 8; c.Check() == nil {
+		t.Error("8 columns without padding are 7 after the whitening stem, too few for three pools")
 	}
 }
 

@@ -124,6 +124,8 @@ func (c Config) Check() error {
 	switch {
 	case c.Name != "sgd" && (c.Momentum != 0 || c.Nesterov):
 		return fmt.Errorf("optimizer %s: has no momentum, only sgd does; its counterpart is beta1", c.Name)
+	case c.Name == "sgd" && (c.Beta1 != 0 || c.Beta2 != 0 || c.Epsilon != 0):
+		return fmt.Errorf("optimizer sgd: has no beta1, beta2 or epsilon, only adam and adamw do; the counterpart of beta1 is the momentum")
 	case c.Nesterov && c.Momentum == 0:
 		return fmt.Errorf("optimizer sgd: nesterov needs a momentum above 0")
 	case c.Name == "adam" && c.WeightDecay != 0:

@@ -117,6 +117,7 @@ func TestCheck(t *testing.T) {
 		"momentum is 1":               {Name: "sgd", LearningRate: 1, Momentum: 1},
 		"needs a momentum":            {Name: "sgd", LearningRate: 1, Nesterov: true},
 		"epsilon is 0":                {Name: "adam", LearningRate: 1},
+		"sgd: has no beta1":           {Name: "sgd", LearningRate: 1, Beta2: 0.9},
 		"has no weight decay":         {Name: "adam", LearningRate: 1, Epsilon: 1, WeightDecay: 1},
 		"weight decay is NaN":         {Name: "sgd", LearningRate: 1, WeightDecay: math.NaN()},
 	} {

@@ -40,7 +40,7 @@ func (s Schedule) Check() error {
 	case !(s.Floor >= 0 && s.Floor <= 1):
 		return fmt.Errorf("schedule %s: floor is %v, want 0 to 1", s.Name, s.Floor)
 	case s.Name != "multistep" && (len(s.Milestones) > 0 || s.Gamma != 0):
-		return fmt.Errorf("schedule %s: has no milestones, only multistep does", s.Name)
+		return hint.Wrap(fmt.Errorf("schedule %s: has no milestones and gamma, only multistep does", s.Name), "use: --schedule multistep")
 	case s.Name == "multistep" && (len(s.Milestones) == 0 || !slices.IsSorted(s.Milestones) || !(s.Milestones[0] > 0) || !(slices.Max(s.Milestones) < 1)):
 		return fmt.Errorf("schedule multistep: milestones are %v, want shares of the run in order, above 0 and below 1", s.Milestones)
 	case s.Name == "multistep" && !(s.Gamma > 0 && s.Gamma < 1):

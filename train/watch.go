@@ -43,7 +43,8 @@ func (c Config) checkWatch() error {
 		return hint.Wrap(fmt.Errorf("early stopping and plateau would choose by the test split, which are the validation data here"),
 			"hold some training images out: --val-images 5000")
 	case c.EarlyStop.RestoreBest && (!c.KeepBest || c.EarlyStop.Patience == 0):
-		return fmt.Errorf("early stopping: restoring the best epoch needs a patience, and validation data that are not the test split")
+		return hint.Wrap(fmt.Errorf("early stopping: restoring the best epoch needs a patience, and validation data that are not the test split"),
+			"such as: --patience 5, and with recipe tutorial --val-images 5000")
 	case c.Plateau.Patience < 0 || !(c.Plateau.MinDelta >= 0) || !(c.Plateau.MinRate >= 0):
 		return fmt.Errorf("plateau: patience %d, min-delta %v, min-rate %v: want numbers from 0", c.Plateau.Patience, c.Plateau.MinDelta, c.Plateau.MinRate)
 	case c.Plateau.Patience > 0 && !(c.Plateau.Factor > 0 && c.Plateau.Factor < 1):

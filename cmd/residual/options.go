@@ -67,6 +67,7 @@ type trainOptions struct {
 
 	epochs, batchSize, limitTrain, limitVal, valImages, evalEvery int
 	learningRate, momentum, weightDecay, l2, labelSmoothing       float64
+	beta1, beta2, epsilon                                         float64
 	nesterov                                                      bool
 	classWeights, sampler                                         string
 	seed                                                          uint64
@@ -125,6 +126,9 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	f.Float64Var(&o.learningRate, "learning-rate", 0, "step size")
 	f.Float64Var(&o.momentum, "momentum", 0, "of sgd")
 	f.BoolVar(&o.nesterov, "nesterov", false, "Nesterov momentum, of sgd")
+	f.Float64Var(&o.beta1, "beta1", 0, "of adam and adamw: what stays of the mean gradient")
+	f.Float64Var(&o.beta2, "beta2", 0, "of adam and adamw: what stays of its mean square")
+	f.Float64Var(&o.epsilon, "epsilon", 0, "of adam and adamw")
 	f.Float64Var(&o.weightDecay, "weight-decay", 0, "of kernels; sgd and adamw")
 	f.BoolVar(&o.decayAll, "decay-all", false, "weight decay of biases and batch norm too")
 	f.IntVar(&o.freezeEpochs, "freeze-epochs", 0, "with --init: so many of the epochs train the dense layer alone")
@@ -147,7 +151,7 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 	f.Uint64Var(&o.seed, "seed", 0, "of initial weights, order and splits")
 	f.IntVar(&o.seeds, "seeds", 0, "train with so many seeds, from --seed on, each in a run of its own, and print mean and deviation")
 
-	choiceFlag(f, &o.schedule, "schedule", "of the learning rate over the run", append([]string{"recipe"}, optim.Schedules()...)...)
+	choiceFlag(f, &o.schedule, "schedule", "of the learning rate over the run (by a plateau: --plateau-patience)", append([]string{"recipe"}, optim.Schedules()...)...)
 	f.Float64Var(&o.warmup, "warmup", 0, "share of the run in which the learning rate rises")
 	f.Float64Var(&o.start, "warmup-start", 0, "factor that it rises from")
 	f.Float64Var(&o.floor, "floor", 0, "factor that linear, cosine and onecycle end with")
@@ -324,7 +328,14 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	default:
 		c.Data.Validation = "none"
 	}
-	if data.Test != nil && c.Data.Validation != "test" {
+	asked := o.scoreTest != "recipe" && o.scoreTest != "off"
+	switch {
+	case c.Data.Validation == "test" && asked:
+		return c, hint.Wrap(usageError{fmt.Errorf("--score-test %s: the test split are the validation data here", o.scoreTest)},
+			"hold some training images out: --val-images 5000")
+	case data.Test == nil && asked:
+		return c, usageError{fmt.Errorf("--score-test %s: data set %s has no test split", o.scoreTest, data.Name)}
+	case data.Test != nil && c.Data.Validation != "test":
 		c.ScoreTest = recipe.ScoreTest
 		if o.scoreTest != "recipe" {
 			c.ScoreTest = strings.TrimPrefix(o.scoreTest, "off")
@@ -346,6 +357,9 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	overrideInto(o.set, "learning-rate", &c.Optimizer.LearningRate, o.learningRate)
 	overrideInto(o.set, "momentum", &c.Optimizer.Momentum, o.momentum)
 	overrideInto(o.set, "nesterov", &c.Optimizer.Nesterov, o.nesterov)
+	overrideInto(o.set, "beta1", &c.Optimizer.Beta1, o.beta1)
+	overrideInto(o.set, "beta2", &c.Optimizer.Beta2, o.beta2)
+	overrideInto(o.set, "epsilon", &c.Optimizer.Epsilon, o.epsilon)
 	overrideInto(o.set, "weight-decay", &c.Optimizer.WeightDecay, o.weightDecay)
 	overrideInto(o.set, "decay-all", &c.Optimizer.DecayAll, o.decayAll)
 	overrideInto(o.set, "shift-rate", &c.Optimizer.ShiftRate, o.shiftRate)
@@ -362,6 +376,9 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	}
 	c.Schedule = o.resolveSchedule(recipe.Schedule)
 	c.Freeze = o.resolveFreeze(recipe, c.Optimizer.LearningRate)
+	if err := o.withoutEffect(c); err != nil {
+		return c, err
+	}
 	if o.unchanged() {
 		c.Expected = recipe.Expectation(data.Name, c.Model.Name)
 	}
@@ -377,6 +394,27 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 		c.SampleWeights = balanced
 	}
 	return c, c.Check()
+}
+
+// withoutEffect refuses options that change nothing because another one is missing.
+func (o *trainOptions) withoutEffect(c train.Config) error {
+	watched := c.EarlyStop.Patience > 0 || c.Plateau.Patience > 0
+	for _, x := range []struct {
+		flag   string
+		effect bool
+		needs  string
+	}{
+		{"plateau-factor", c.Plateau.Patience > 0, "--plateau-patience"},
+		{"min-delta", watched, "--patience or --plateau-patience"},
+		{"warmup-start", c.Schedule.Warmup > 0, "--warmup"},
+		{"floor", slices.Contains([]string{"linear", "cosine", "onecycle"}, c.Schedule.Name), "--schedule linear, cosine or onecycle"},
+		{"freeze-learning-rate", c.Freeze != nil, "--init and --freeze-epochs"},
+	} {
+		if o.set(x.flag) && !x.effect {
+			return usageError{fmt.Errorf("--%s has no effect without %s", x.flag, x.needs)}
+		}
+	}
+	return nil
 }
 
 func overrideInto[T any](set func(string) bool, flag string, field *T, value T) {
