@@ -9,6 +9,7 @@ import (
 
 	"github.com/residual-ml/residual/engine/cpu"
 	"github.com/residual-ml/residual/format/safetensors"
+	"github.com/residual-ml/residual/optim"
 	"github.com/residual-ml/residual/tensor"
 )
 
@@ -32,7 +33,7 @@ func FuzzConfig(f *testing.F) {
 	add(func(c *Config) { c.Model.Shortcut = "pad" })
 	add(func(c *Config) { c.Model.Stem = "large"; c.Model.Height, c.Preprocess.Height = 1, 1 })
 	add(func(c *Config) { c.Model.Filters = -1 })
-	add(func(c *Config) { c.Optimizer.Name = "sgd"; c.Optimizer.Momentum = 0.9 })
+	add(func(c *Config) { c.Optimizer, _ = optim.Named("sgd") })
 	add(func(c *Config) { c.Accumulate, c.ClipNorm, c.ClipValue, c.EMA = 3, 1, 1, 0.9 })
 	add(func(c *Config) {
 		c.Init, c.LRMult = &Init{Run: "elsewhere"}, 10

@@ -42,8 +42,8 @@ func TestFindRate(t *testing.T) {
 	if got := weights(t, trainer.vars); !maps.EqualFunc(got, before, slices.Equal) {
 		t.Error("the weights are not what they were")
 	}
-	if trainer.at.GlobalStep != at.GlobalStep || trainer.at.Loss != at.Loss || trainer.run != run || trainer.rate() != c.Optimizer.LearningRate {
-		t.Errorf("the position is %+v, was %+v; the rate %v", trainer.at, at, trainer.rate())
+	if trainer.at.GlobalStep != at.GlobalStep || trainer.at.Loss != at.Loss || trainer.run != run || trainer.rate(2) != c.Optimizer.LearningRate {
+		t.Errorf("the position is %+v, was %+v; the rate %v", trainer.at, at, trainer.rate(2))
 	}
 	entries, err := os.ReadDir(run.Path())
 	if err != nil || len(entries) != 1 {

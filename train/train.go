@@ -366,10 +366,10 @@ func (t *Trainer) betweenSteps(ctx context.Context) error {
 	return nil
 }
 
-// rate is the learning rate of the next step: the optimizer's, times the
-// schedule's and the plateau's factors. Frozen epochs and those after them are
-// two runs to the schedule.
-func (t *Trainer) rate() float64 {
+// rate is the learning rate of the next update, which takes so many batches: the
+// optimizer's, times the schedule's and the plateau's factors. Frozen epochs and those
+// after them are two runs to the schedule, whose steps are updates.
+func (t *Trainer) rate(batches int) float64 {
 	if t.fixedRate > 0 {
 		return t.fixedRate
 	}
@@ -382,7 +382,7 @@ func (t *Trainer) rate() float64 {
 	} else {
 		done, total = done-frozen, total-frozen
 	}
-	factor := schedule.Factor(float64(done)/float64(total), 1/float64(total))
+	factor := schedule.Factor(float64(done)/float64(total), float64(batches)/float64(total))
 	return base * factor * t.at.Watch.rateFactor()
 }
 
@@ -428,7 +428,7 @@ func (t *Trainer) step(u *update, b loader.Batch, batch int) error {
 			return err
 		}
 	}
-	rate := t.rate()
+	rate := t.rate(u.end - t.at.Step)
 	inputs, slow := t.stepInputs(u, b, rate, last)
 	out, err := p.Run(context.Background(), inputs...)
 	if err != nil {

@@ -857,6 +857,31 @@ func TestSaveError(t *testing.T) {
 	}
 }
 
+// Where batches accumulate, updates are the schedule's steps: three of five batches
+// have the rates of three steps, the first of a warm-up in three and the last that of
+// the floor.
+func TestRateOfAccumulation(t *testing.T) {
+	for _, s := range []optim.Schedule{
+		{Name: "onecycle", Warmup: 0.5, Start: 0.1, Floor: 0.01}, {Name: "linear", Warmup: 0.9}, {Name: "cosine"},
+		{Name: "multistep", Milestones: []float64{0.4, 0.8}, Gamma: 0.1},
+	} {
+		c := testConfig()
+		c.Schedule, c.Accumulate = s, 5
+		trainer := newTrainer(t, c, nil, nil)
+		if err := trainer.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for i, e := range trainer.History() {
+			if want := 1e-3 * s.Factor(float64(i)/3, 1.0/3); math.Abs(e.LearningRate-want) > 1e-12 {
+				t.Errorf("%s, update %d: rate %v, want %v", s.Name, i+1, e.LearningRate, want)
+			}
+		}
+		if n := len(trainer.History()); n != 3 || trainer.at.GlobalStep != 3 {
+			t.Errorf("%s: %d updates in %d epochs, want 3", s.Name, trainer.at.GlobalStep, n)
+		}
+	}
+}
+
 // A schedule and a plateau give the rate that the history shows.
 func TestRateFollowsSchedule(t *testing.T) {
 	c := testConfig()
