@@ -16,7 +16,8 @@ type Summary struct {
 	// What was evaluated on what; the caller of Collector.Summary fills it in.
 	Run        string    `json:"run,omitempty"`
 	Model      string    `json:"model,omitempty"`
-	Checkpoint string    `json:"checkpoint,omitempty"` // empty: the run's result
+	Checkpoint string    `json:"checkpoint,omitempty"` // as asked for; empty: the run's result
+	Resolved   string    `json:"resolved,omitempty"`   // what that is: last, best:ema, …
 	Weights    string    `json:"weights,omitempty"`    // classify.Classifier.WeightsHash
 	Data       string    `json:"data,omitempty"`
 	DataHash   string    `json:"data_hash,omitempty"`

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -109,16 +110,17 @@ func resultOf(run *rundir.Dir, c Config) Result {
 	return r
 }
 
-// readWeights reads what LoadWeights loads, in file order.
-func readWeights(run *rundir.Dir, checkpoint string, c Config) (weights []safetensors.Named, warning string, err error) {
+// Resolve says which checkpoint, and which of its weights, LoadWeights takes.
+func Resolve(run *rundir.Dir, checkpoint string, c Config) Result {
 	result := resultOf(run, c)
 	name, which, _ := strings.Cut(checkpoint, ":")
-	if name == "" {
-		name = result.Checkpoint
-	}
-	if which == "" {
-		which = result.Weights
-	}
+	return Result{Checkpoint: cmp.Or(name, result.Checkpoint), Weights: cmp.Or(which, result.Weights)}
+}
+
+// readWeights reads what LoadWeights loads, in file order.
+func readWeights(run *rundir.Dir, checkpoint string, c Config) (weights []safetensors.Named, warning string, err error) {
+	taken := Resolve(run, checkpoint, c)
+	name, which := taken.Checkpoint, taken.Weights
 	switch which {
 	case "", RawWeights:
 		saved, err := run.LoadWeights(name)

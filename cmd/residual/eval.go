@@ -163,6 +163,7 @@ func runEval(ctx context.Context, o evalOptions, path string, stdout, stderr io.
 		return err
 	}
 	s.Precision = precision
+	s.Resolved = train.Resolve(c.Run(), o.checkpoint, c.Config()).String()
 	s.Run, s.Checkpoint, s.Time = path, o.checkpoint, time.Now().UTC().Truncate(time.Second)
 	s.Data, s.DataHash, s.Split = pictures.data.Name, pictures.data.Origin.Hash, pictures.split
 	s.Limited, s.Skipped = pictures.limited, len(pictures.data.Origin.Skipped)

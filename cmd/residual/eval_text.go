@@ -51,8 +51,21 @@ func percent(v float64) string {
 	return fmt.Sprintf("%.2f", 100*v)
 }
 
+// ofCheckpoint says which weights were judged, where a run has others: such as
+// " (moving average of checkpoint last)".
+func ofCheckpoint(resolved string) string {
+	name, which, both := strings.Cut(resolved, ":")
+	switch {
+	case both:
+		return fmt.Sprintf(" (%s of checkpoint %s)", weightsNamed(which), name)
+	case name != "" && name != "last":
+		return fmt.Sprintf(" (checkpoint %s)", name)
+	}
+	return ""
+}
+
 func (e *evaluationText) head() {
-	e.printf("%s, %s split, %d images: %s on %s %s\n", e.Data, e.Split, e.Images, e.Model, e.Engine, e.Precision)
+	e.printf("%s, %s split, %d images: %s%s on %s %s\n", e.Data, e.Split, e.Images, e.Model, ofCheckpoint(e.Resolved), e.Engine, e.Precision)
 	share := func(name string, p evaluate.Proportion) {
 		e.printf("%-9s %s %%  (%d of %d; 95 %% interval %s to %s)\n", name, percent(float64(p.Value)), p.Correct, p.Images, percent(p.Low), percent(p.High))
 	}

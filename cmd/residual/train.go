@@ -198,6 +198,9 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 	if cfg.Data.Validation == "test" {
 		show.notice("note: the validation data are the official test split, as in the tutorial: choose nothing by this score")
 	}
+	if n := images.fit.Steps(); cfg.Accumulate > n {
+		show.notice(fmt.Sprintf("note: --accumulate %d is more than the %d batches of an epoch, which make one update", cfg.Accumulate, n))
+	}
 
 	trainer, err := train.New(cfg, eng, images.fit, images.val, run, func(e train.Event) {
 		show.event(e)
