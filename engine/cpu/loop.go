@@ -114,6 +114,9 @@ const (
 	loopGateSums        // of maps in memory
 )
 
+// reduces reports whether an instruction adds to sums and makes no value.
+func (op loopOp) reduces() bool { return op >= loopSum }
+
 // place says where a block operand lies: at the block's offset in a slot, or in
 // a block of scratch.
 type place struct {

@@ -21,11 +21,14 @@ func TestJoinedMaps(t *testing.T) {
 	large := basic
 	large.Stem, large.Height, large.Width = model.LargeStem, 33, 40
 	for name, c := range map[string]model.Config{"basic": basic, "bottleneck": bottleneck, "preact": preact, "large": large} {
+		var options []Options
 		for _, k := range kernel.Supported() {
-			if k.Set == kernel.AVX2 || k.Set == kernel.AVX512 {
-				continue
+			options = append(options, Options{Precision: "float32", InstructionSet: k.Set.String(), Threads: 2})
+			if k.Set != kernel.AVX2 && k.Set != kernel.AVX512 {
+				options = append(options, Options{Precision: "bfloat16", InstructionSet: k.Set.String(), Threads: 2})
 			}
-			o := Options{Precision: "bfloat16", InstructionSet: k.Set.String(), Threads: 2}
+		}
+		for _, o := range options {
 			e := open(t, o)
 			e.plain = true
 			plain := newTraining(t, e, c, 5)
@@ -37,10 +40,10 @@ func TestJoinedMaps(t *testing.T) {
 				}
 			}
 			if counts[loopNormalise] == 0 || counts[loopGateSums] == 0 {
-				t.Fatalf("%s, %v: %d and %d joined instructions", name, k.Set, counts[loopNormalise], counts[loopGateSums])
+				t.Fatalf("%s, %s, %s: %d and %d joined instructions", name, o.Precision, o.InstructionSet, counts[loopNormalise], counts[loopGateSums])
 			}
 			if c.Block == model.Bottleneck && counts[loopWiden]+counts[loopNarrow] > 0 {
-				t.Errorf("%s, %v: %d copies of maps are left in loops", name, k.Set, counts[loopWiden]+counts[loopNarrow])
+				t.Errorf("%s, %s, %s: %d copies of maps are left in loops", name, o.Precision, o.InstructionSet, counts[loopWiden]+counts[loopNarrow])
 			}
 			for range 2 {
 				plain.step(t)
@@ -48,7 +51,7 @@ func TestJoinedMaps(t *testing.T) {
 			}
 			want, got := plain.bits(t, plain.step(t)), joined.bits(t, joined.step(t))
 			if i := firstDifference(got, want); i >= 0 {
-				t.Errorf("%s, %v: element %d of %d has bits %#x, want %#x", name, k.Set, i, len(want), got[i], want[i])
+				t.Errorf("%s, %s, %s: element %d of %d has bits %#x, want %#x", name, o.Precision, o.InstructionSet, i, len(want), got[i], want[i])
 			}
 		}
 	}

@@ -44,7 +44,6 @@ func (c *compiler) lowerMoments(nodes []*graph.Node) {
 		return sums[:ch], sums[ch : 2*ch], sums[2*ch:]
 	}
 	c.needPartials(chunks * 3 * ch)
-	block := max(mapElements/ch, 1) * ch
 	c.step("moments "+n.Name, chunks, func(_, chunk int) {
 		rows, at := rowsOf(chunk), chunk*perChunk*ch
 		m, sum, squares := part(chunk)
@@ -52,15 +51,14 @@ func (c *compiler) lowerMoments(nodes []*graph.Node) {
 		if half {
 			maps := halvesOf(p.mem[src])[at:][:rows*ch]
 			k.BF16.Widen(m, maps)
-			for ; len(maps) > 0; maps = maps[min(block, len(maps)):] {
-				k.BF16.Moments(sum, squares, maps[:min(block, len(maps))], m)
-			}
+			k.BF16.Norm.Moments(sum, squares, maps, m)
 			return
 		}
 		values := p.mem[src][at:][:rows*ch]
-		k.ChannelSum(m, values)
+		k.Norm.Moments(m, squares, values, sum) // sum is 0
+		clear(squares)
 		k.ScaleAdd(m, m, 1/float32(rows), 0)
-		k.ChannelMoments(sum, squares, values, m)
+		k.Norm.Moments(sum, squares, values, m)
 	}, src)
 	c.step("moments total "+n.Name, totalTasks(ch), func(_, task int) {
 		first := task * totalChannels

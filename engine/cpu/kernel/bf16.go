@@ -18,9 +18,7 @@ type BF16 struct {
 	Narrow     func(dst []uint16, src []float32)
 	Widen      func(dst []float32, src []uint16)
 
-	Normalise func(dst, x []uint16, scale, shift []float32, add []uint16, addScale, addShift []float32, low float32)
-	GateSums  func(g, d, more, y, x []uint16, mean, sum, products []float32)
-	Moments   func(sum, squares []float32, x []uint16, mean []float32)
+	Norm Norm[uint16]
 
 	// F(2×2,3×3) with products of bfloat16, F(4×4,3×3) with those of float32, and its
 	// Input for products of bfloat16; the transforms of weights are in float32.
@@ -293,9 +291,7 @@ var bf16Generic = BF16{
 	Narrow:     narrowGeneric,
 	Widen:      widenGeneric,
 
-	Normalise: normaliseGeneric,
-	GateSums:  gateSumsGeneric,
-	Moments:   momentsBF16Generic,
+	Norm: normGeneric[uint16](),
 
 	Winograd:       winogradBF16Generic,
 	Winograd4:      winograd4BF16Generic,

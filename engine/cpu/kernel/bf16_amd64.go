@@ -56,15 +56,6 @@ func narrowAVX512(dst []uint16, src []float32)
 //go:noescape
 func widenAVX512(dst []float32, src []uint16)
 
-//go:noescape
-func normaliseAVX512(dst, x []uint16, scale, shift []float32, add []uint16, addScale, addShift []float32, low float32)
-
-//go:noescape
-func gateSumsAVX512(g, d, more, y, x []uint16, mean, sum, products []float32)
-
-//go:noescape
-func momentsBF16AVX512(sum, squares []float32, x []uint16, mean []float32)
-
 // The transforms in assembly work on whole vectors of 16 channels, generic Go on
 // the channels that remain.
 
@@ -137,9 +128,7 @@ var bf16AVX512 = BF16{
 	Narrow:     narrowAVX512,
 	Widen:      widenAVX512,
 
-	Normalise: normaliseAVX512,
-	GateSums:  gateSumsAVX512,
-	Moments:   momentsBF16AVX512,
+	Norm: normBF16AVX512,
 
 	Winograd: winogradBF16Generic.after(16, Transforms[uint16, uint16]{
 		winogradInputBF16, winogradGradientBF16, winogradOutputBF16, winogradOutputEpilogueBF16,

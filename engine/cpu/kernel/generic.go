@@ -9,6 +9,7 @@ var generic = Kernels{
 	Winograd:   winogradGeneric,
 	Winograd4:  winograd4Generic,
 	BF16:       bf16Generic,
+	Norm:       normGeneric[float32](),
 	Epilogue:   epilogueGeneric,
 
 	Add:      addGeneric,
@@ -24,7 +25,6 @@ var generic = Kernels{
 	ChannelSum:      channelSumGeneric,
 	ChannelSquares:  channelSquaresGeneric,
 	ChannelProducts: channelProductsGeneric,
-	ChannelMoments:  channelMomentsGeneric,
 
 	WindowMax:         windowMaxGeneric,
 	WindowMaxBackward: windowMaxBackwardGeneric,

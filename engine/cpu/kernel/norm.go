@@ -1,8 +1,36 @@
 package kernel
 
-// Batch normalisation of feature maps in bfloat16, without copies in float32: each
-// kernel reads and writes memory once. Rows have c channels, the length of the
-// per-channel slices; len of the maps is a multiple of it.
+import "unsafe"
+
+// Norm is batch normalisation of feature maps, in float32 or bfloat16: each kernel reads
+// and writes memory once, without copies in float32. Rows have c channels, the length of
+// the per-channel slices; len of the maps is a multiple of it. The fields' documentation
+// is the generic function of the same name.
+type Norm[T Number] struct {
+	Normalise func(dst, x []T, scale, shift []float32, add []T, addScale, addShift []float32, low float32)
+	GateSums  func(g, d, more, y, x []T, mean, sum, products []float32)
+	Moments   func(sum, squares []float32, x []T, mean []float32)
+}
+
+// Number is what maps are made of: float32, or bfloat16 as its bits.
+type Number interface{ uint16 | float32 }
+
+// number is the number that v stands for.
+func number[T Number](v T) float32 {
+	if unsafe.Sizeof(v) == 2 { // known when it is compiled
+		return FromBF16(uint16(v))
+	}
+	return float32(v)
+}
+
+// rounded is v as T.
+func rounded[T Number](v float32) T {
+	var t T
+	if unsafe.Sizeof(t) == 2 {
+		return T(ToBF16(v))
+	}
+	return T(v)
+}
 
 // normaliseGeneric: dst[r,j] = max(low, x[r,j]·scale[j] + shift[j]), rounded, or,
 // where add is given,
@@ -11,15 +39,15 @@ package kernel
 //
 // With low 0 it ends in ReLU, with low -Inf it does not; NaN stays NaN. dst may be
 // an operand. The vector version rounds each product with its sum once.
-func normaliseGeneric(dst, x []uint16, scale, shift []float32, add []uint16, addScale, addShift []float32, low float32) {
+func normaliseGeneric[T Number](dst, x []T, scale, shift []float32, add []T, addScale, addShift []float32, low float32) {
 	c := len(scale)
 	for at := 0; at < len(dst); at += c {
 		for j, s := range scale {
-			v := FromBF16(x[at+j])*s + shift[j]
+			v := number(x[at+j])*s + shift[j]
 			if len(add) > 0 {
-				v += FromBF16(add[at+j])*addScale[j] + addShift[j]
+				v += number(add[at+j])*addScale[j] + addShift[j]
 			}
-			dst[at+j] = ToBF16(lower(low, v))
+			dst[at+j] = rounded[T](lower(low, v))
 		}
 	}
 }
@@ -33,33 +61,38 @@ func normaliseGeneric(dst, x []uint16, scale, shift []float32, add []uint16, add
 //	g[r,j] = t[r,j], rounded, where g is given
 //
 // Sums run over the rows in order.
-func gateSumsGeneric(g, d, more, y, x []uint16, mean, sum, products []float32) {
+func gateSumsGeneric[T Number](g, d, more, y, x []T, mean, sum, products []float32) {
 	c := len(sum)
 	for at := 0; at < len(x); at += c {
 		for j := range c {
-			t := FromBF16(d[at+j])
+			t := number(d[at+j])
 			if len(more) > 0 {
-				t += FromBF16(more[at+j])
+				t += number(more[at+j])
 			}
-			if len(y) > 0 && !(FromBF16(y[at+j]) > 0) {
+			if len(y) > 0 && !(number(y[at+j]) > 0) {
 				t = 0
 			}
 			if len(g) > 0 {
-				g[at+j] = ToBF16(t)
+				g[at+j] = rounded[T](t)
 			}
 			sum[j] += t
-			products[j] += (FromBF16(x[at+j]) - mean[j]) * t
+			products[j] += (number(x[at+j]) - mean[j]) * t
 		}
 	}
 }
 
-// momentsBF16Generic is channelMomentsGeneric for x in bfloat16.
-func momentsBF16Generic(sum, squares []float32, x []uint16, mean []float32) {
+// momentsGeneric: sum[j] += Σ_r (x[r,j] - mean[j]) and
+// squares[j] += Σ_r (x[r,j] - mean[j])².
+func momentsGeneric[T Number](sum, squares []float32, x []T, mean []float32) {
 	for ; len(x) > 0; x = x[len(sum):] {
 		for j, v := range x[:len(sum)] {
-			d := FromBF16(v) - mean[j]
+			d := number(v) - mean[j]
 			sum[j] += d
 			squares[j] += d * d
 		}
 	}
+}
+
+func normGeneric[T Number]() Norm[T] {
+	return Norm[T]{normaliseGeneric[T], gateSumsGeneric[T], momentsGeneric[T]}
 }

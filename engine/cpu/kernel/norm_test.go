@@ -6,12 +6,27 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"unsafe"
 )
 
-// halves16 fills s with numbers that bfloat16 holds.
-func (f filler) halves16(s []uint16) []uint16 {
+func hasHoles[T Number](n Norm[T]) bool {
+	return n.Normalise == nil || n.GateSums == nil || n.Moments == nil
+}
+
+// guardedMap is guarded or guarded16.
+func guardedMap[T Number](t *testing.T, n int) (s []T, check func()) {
+	if unsafe.Sizeof(s[0]) == 4 {
+		f, check := guarded(t, n, 0)
+		return any(f).([]T), check
+	}
+	h, check := guarded16(t, n)
+	return any(h).([]T), check
+}
+
+// fillMap fills s with numbers that T holds.
+func fillMap[T Number](f filler, s []T) []T {
 	for i := range s {
-		s[i] = ToBF16(f.next())
+		s[i] = rounded[T](f.next())
 	}
 	return s
 }
@@ -27,54 +42,71 @@ func normShapes(test func(rows, c int)) {
 	test(7, 256)
 }
 
-// nearBF16 says whether a bfloat16 is want, but for limit and half a unit of its last
-// place on top.
-func nearBF16(got uint16, want, limit float64) bool {
-	return near(FromBF16(got), want, limit+math.Abs(want)*0x1p-8)
+// nearNumber says whether got is want, but for limit, and in bfloat16 half a unit of its
+// last place on top.
+func nearNumber[T Number](got T, want, limit float64) bool {
+	if unsafe.Sizeof(got) == 2 {
+		limit += math.Abs(want) * 0x1p-8
+	}
+	return near(number(got), want, limit)
 }
 
-func TestNormalise(t *testing.T) {
+// normCase is a shape and the numbers in it.
+type normCase struct {
+	f       filler
+	limit   func(sumAbs float64) float64
+	rows, c int
+}
+
+// forEachNorm runs a test of kernels for float32 and one of those for bfloat16.
+func forEachNorm(t *testing.T, float func(*testing.T, *Norm[float32], normCase), half func(*testing.T, *Norm[uint16], normCase)) {
 	forEachSet(t, func(t *testing.T, k *Kernels) {
 		bothFillers(func(f filler, limit func(float64) float64) {
-			normShapes(func(rows, c int) { testNormalise(t, k, f, limit, rows, c) })
+			normShapes(func(rows, c int) {
+				float(t, &k.Norm, normCase{f, limit, rows, c})
+				half(t, &k.BF16.Norm, normCase{f, limit, rows, c})
+			})
 		})
 	})
 }
 
-func testNormalise(t *testing.T, k *Kernels, f filler, limit func(float64) float64, rows, c int) {
+func TestNormalise(t *testing.T) { forEachNorm(t, testNormalise[float32], testNormalise[uint16]) }
+
+func testNormalise[T Number](t *testing.T, k *Norm[T], n normCase) {
 	t.Helper()
-	x, _ := guarded16(t, rows*c)
-	add, _ := guarded16(t, rows*c)
-	f.halves16(x)
-	f.halves16(add)
+	rows, c := n.rows, n.c
+	x, _ := guardedMap[T](t, rows*c)
+	add, _ := guardedMap[T](t, rows*c)
+	fillMap(n.f, x)
+	fillMap(n.f, add)
 	vectors := make([][]float32, 4) // scale, shift, addScale, addShift
 	for i := range vectors {
 		vectors[i], _ = guarded(t, c, i)
-		f.fill(vectors[i])
+		n.f.fill(vectors[i])
 	}
 	for _, low := range []float32{0, float32(math.Inf(-1))} {
-		for _, with := range [][]uint16{nil, add} {
-			dst, check := guarded16(t, rows*c)
-			k.BF16.Normalise(dst, x, vectors[0], vectors[1], with, vectors[2], vectors[3], low)
+		for _, with := range [][]T{nil, add} {
+			dst, check := guardedMap[T](t, rows*c)
+			k.Normalise(dst, x, vectors[0], vectors[1], with, vectors[2], vectors[3], low)
 			check()
 			for i := range dst {
 				j := i % c
-				p := float64(FromBF16(x[i])) * float64(vectors[0][j])
+				p := float64(number(x[i])) * float64(vectors[0][j])
 				want, abs := p+float64(vectors[1][j]), math.Abs(p)+math.Abs(float64(vectors[1][j]))
 				if with != nil {
-					p := float64(FromBF16(add[i])) * float64(vectors[2][j])
+					p := float64(number(add[i])) * float64(vectors[2][j])
 					want, abs = want+p+float64(vectors[3][j]), abs+math.Abs(p)+math.Abs(float64(vectors[3][j]))
 				}
 				want = math.Max(want, float64(low))
 				// Sums of products of small integers have at most 8 bits: no rounding.
-				if exact := limit(1) == 0; exact && float64(FromBF16(dst[i])) != want || !nearBF16(dst[i], want, limit(abs)) {
-					t.Fatalf("%d×%d, add %v, low %v: dst[%d] = %v, want %v", rows, c, with != nil, low, i, FromBF16(dst[i]), want)
+				if exact := n.limit(1) == 0; exact && float64(number(dst[i])) != want || !nearNumber(dst[i], want, n.limit(abs)) {
+					t.Fatalf("%d×%d, add %v, low %v: dst[%d] = %v, want %v", rows, c, with != nil, low, i, number(dst[i]), want)
 				}
 			}
 			overX, overAdd := slices.Clone(x), slices.Clone(add)
-			k.BF16.Normalise(overX, overX, vectors[0], vectors[1], with, vectors[2], vectors[3], low)
+			k.Normalise(overX, overX, vectors[0], vectors[1], with, vectors[2], vectors[3], low)
 			if with != nil {
-				k.BF16.Normalise(overAdd, x, vectors[0], vectors[1], overAdd, vectors[2], vectors[3], low)
+				k.Normalise(overAdd, x, vectors[0], vectors[1], overAdd, vectors[2], vectors[3], low)
 			}
 			if !slices.Equal(overX, dst) || with != nil && !slices.Equal(overAdd, dst) {
 				t.Fatalf("%d×%d: in place gives other numbers", rows, c)
@@ -82,38 +114,37 @@ func testNormalise(t *testing.T, k *Kernels, f filler, limit func(float64) float
 		}
 	}
 	if rows*c > 0 {
-		x[rows*c-1] = 0x7fc0 // NaN
-		k.BF16.Normalise(x, x, vectors[0], vectors[1], nil, nil, nil, 0)
-		if v := FromBF16(x[rows*c-1]); v == v {
+		x[rows*c-1] = rounded[T](float32(math.NaN()))
+		k.Normalise(x, x, vectors[0], vectors[1], nil, nil, nil, 0)
+		if v := number(x[rows*c-1]); v == v {
 			t.Fatalf("%d×%d: NaN becomes %v", rows, c, v)
 		}
 	}
 }
 
-func TestGateSums(t *testing.T) {
-	forEachSet(t, func(t *testing.T, k *Kernels) {
-		bothFillers(func(f filler, limit func(float64) float64) {
-			normShapes(func(rows, c int) {
-				for given := range 8 {
-					testGateSums(t, k, f, limit, rows, c, given&1 != 0, given&2 != 0, given&4 != 0)
-				}
-			})
-		})
-	})
+func TestGateSums(t *testing.T) { forEachNorm(t, testGateSums[float32], testGateSums[uint16]) }
+
+func testGateSums[T Number](t *testing.T, k *Norm[T], n normCase) {
+	t.Helper()
+	for given := range 8 {
+		testGateSumsOf(t, k, n, given&1 != 0, given&2 != 0, given&4 != 0)
+	}
 }
 
-func testGateSums(t *testing.T, k *Kernels, f filler, limit func(float64) float64, rows, c int, stores, adds, gates bool) {
+func testGateSumsOf[T Number](t *testing.T, k *Norm[T], n normCase, stores, adds, gates bool) {
 	t.Helper()
-	maps := make([][]uint16, 4) // d, more, y, x
+	f, limit, rows, c := n.f, n.limit, n.rows, n.c
+	maps := make([][]T, 4) // d, more, y, x
 	for i := range maps {
-		maps[i], _ = guarded16(t, rows*c)
-		f.halves16(maps[i])
+		maps[i], _ = guardedMap[T](t, rows*c)
+		fillMap(f, maps[i])
 	}
 	d, more, y, x := maps[0], maps[1], maps[2], maps[3]
 	if rows*c > 2 {
-		y[rows*c-1], y[rows*c-2] = 0x7fc0, 0x8000 // NaN and -0 let nothing through
+		// NaN and -0 let nothing through.
+		y[rows*c-1], y[rows*c-2] = rounded[T](float32(math.NaN())), rounded[T](float32(math.Copysign(0, -1)))
 	}
-	g, checkG := guarded16(t, rows*c)
+	g, checkG := guardedMap[T](t, rows*c)
 	mean, _ := guarded(t, c, 1)
 	sum, checkSum := guarded(t, c, 2)
 	products, checkProducts := guarded(t, c, 3)
@@ -127,20 +158,20 @@ func testGateSums(t *testing.T, k *Kernels, f filler, limit func(float64) float6
 	}
 	want := make([]float64, rows*c)
 	for i := range want {
-		j, v := i%c, float64(FromBF16(d[i]))
+		j, v := i%c, float64(number(d[i]))
 		if adds {
-			v += float64(FromBF16(more[i]))
+			v += float64(number(more[i]))
 		}
-		if gates && !(FromBF16(y[i]) > 0) {
+		if gates && !(number(y[i]) > 0) {
 			v = 0
 		}
-		p := float64(FromBF16(x[i])-mean[j]) * v
+		p := float64(number(x[i])-mean[j]) * v
 		want[i] = v
 		wantSum[j], absSum[j] = wantSum[j]+v, absSum[j]+math.Abs(v)
 		wantProducts[j], absProducts[j] = wantProducts[j]+p, absProducts[j]+math.Abs(p)
 	}
 	name := fmt.Sprintf("%d×%d, stores %v, adds %v, gates %v", rows, c, stores, adds, gates)
-	var to []uint16
+	var to []T
 	if stores {
 		to = g
 	}
@@ -151,11 +182,11 @@ func testGateSums(t *testing.T, k *Kernels, f filler, limit func(float64) float6
 		y = nil
 	}
 	sums := [2][]float32{slices.Clone(sum), slices.Clone(products)}
-	k.BF16.GateSums(to, d, more, y, x, mean, sum, products)
-	for _, over := range [][]uint16{d, more} { // in place
+	k.GateSums(to, d, more, y, x, mean, sum, products)
+	for _, over := range [][]T{d, more} { // in place
 		if stores && len(over) > 0 {
 			was := slices.Clone(over)
-			k.BF16.GateSums(over, d, more, y, x, mean, sums[0], sums[1])
+			k.GateSums(over, d, more, y, x, mean, sums[0], sums[1])
 			if !slices.Equal(over, g) {
 				t.Fatalf("%s: in place gives other numbers", name)
 			}
@@ -166,11 +197,11 @@ func testGateSums(t *testing.T, k *Kernels, f filler, limit func(float64) float6
 	checkSum()
 	checkProducts()
 	for i, v := range g {
-		if !stores && v != 0xffff {
-			t.Fatalf("%s: wrote g[%d] = %#x", name, i, v)
+		if v := number(v); !stores && v == v {
+			t.Fatalf("%s: wrote g[%d] = %v", name, i, v)
 		}
-		if stores && !nearBF16(v, want[i], 0) {
-			t.Fatalf("%s: g[%d] = %v, want %v", name, i, FromBF16(v), want[i])
+		if stores && !nearNumber(v, want[i], limit(math.Abs(want[i]))) {
+			t.Fatalf("%s: g[%d] = %v, want %v", name, i, number(v), want[i])
 		}
 	}
 	for j := range c {
@@ -180,64 +211,70 @@ func testGateSums(t *testing.T, k *Kernels, f filler, limit func(float64) float6
 	}
 }
 
-func TestMomentsBF16(t *testing.T) {
-	forEachSet(t, func(t *testing.T, k *Kernels) {
-		bothFillers(func(f filler, limit func(float64) float64) {
-			normShapes(func(rows, c int) {
-				x, _ := guarded16(t, rows*c)
-				f.halves16(x)
-				mean, _ := guarded(t, c, 1)
-				sum, checkSum := guarded(t, c, 2)
-				squares, checkSquares := guarded(t, c, 3)
-				f.fill(mean)
-				f.fill(sum)
-				f.fill(squares)
-				before := [][]float32{slices.Clone(sum), slices.Clone(squares)}
-				k.BF16.Moments(sum, squares, x, mean)
-				checkSum()
-				checkSquares()
-				for j := range c {
-					s, q := float64(before[0][j]), float64(before[1][j])
-					sAbs, qAbs := math.Abs(s), math.Abs(q)
-					for i := j; i < len(x); i += c {
-						d := float64(FromBF16(x[i]) - mean[j])
-						s, q, sAbs, qAbs = s+d, q+d*d, sAbs+math.Abs(d), qAbs+d*d
-					}
-					if !near(sum[j], s, limit(sAbs)) || !near(squares[j], q, limit(qAbs)) {
-						t.Fatalf("%d×%d: channel %d has %v and %v, want %v and %v", rows, c, j, sum[j], squares[j], s, q)
-					}
-				}
-			})
-		})
-	})
+func TestMoments(t *testing.T) { forEachNorm(t, testMoments[float32], testMoments[uint16]) }
+
+func testMoments[T Number](t *testing.T, k *Norm[T], n normCase) {
+	t.Helper()
+	f, limit, rows, c := n.f, n.limit, n.rows, n.c
+	x, _ := guardedMap[T](t, rows*c)
+	fillMap(f, x)
+	mean, _ := guarded(t, c, 1)
+	sum, checkSum := guarded(t, c, 2)
+	squares, checkSquares := guarded(t, c, 3)
+	f.fill(mean)
+	f.fill(sum)
+	f.fill(squares)
+	before := [][]float32{slices.Clone(sum), slices.Clone(squares)}
+	k.Moments(sum, squares, x, mean)
+	checkSum()
+	checkSquares()
+	for j := range c {
+		s, q := float64(before[0][j]), float64(before[1][j])
+		sAbs, qAbs := math.Abs(s), math.Abs(q)
+		for i := j; i < len(x); i += c {
+			d := float64(number(x[i]) - mean[j])
+			s, q, sAbs, qAbs = s+d, q+d*d, sAbs+math.Abs(d), qAbs+d*d
+		}
+		if !near(sum[j], s, limit(sAbs)) || !near(squares[j], q, limit(qAbs)) {
+			t.Fatalf("%d×%d: channel %d has %v and %v, want %v and %v", rows, c, j, sum[j], squares[j], s, q)
+		}
+	}
 }
 
 // BenchmarkNorm is the kernels over maps that the second cache holds, in numbers of
 // one map per second.
 func BenchmarkNorm(b *testing.B) {
-	const c, rows = 64, 1024
+	for _, k := range Supported() {
+		benchmarkNorm(b, k.Set.String()+"/float32", &k.Norm)
+		benchmarkNorm(b, k.Set.String()+"/bfloat16", &k.BF16.Norm)
+	}
+}
+
+func benchmarkNorm[T Number](b *testing.B, set string, k *Norm[T]) {
+	const c, rows = 64, 512
 	f := filler{rng: rand.New(rand.NewPCG(1, 1)), real: true}
-	maps := make([][]uint16, 5)
+	maps := make([][]T, 5)
 	for i := range maps {
-		maps[i] = f.halves16(make([]uint16, rows*c))
+		maps[i] = fillMap(f, make([]T, rows*c))
 	}
 	v := make([][]float32, 4)
 	for i := range v {
 		v[i] = f.fill(make([]float32, c))
 	}
-	for _, k := range Supported() {
-		for name, run := range map[string]func(){
-			"normalise":     func() { k.BF16.Normalise(maps[0], maps[1], v[0], v[1], nil, nil, nil, 0) },
-			"normalise+add": func() { k.BF16.Normalise(maps[0], maps[1], v[0], v[1], maps[2], v[2], v[3], 0) },
-			"gate sums":     func() { k.BF16.GateSums(maps[0], maps[1], maps[2], maps[3], maps[4], v[0], v[1], v[2]) },
-			"moments":       func() { k.BF16.Moments(v[1], v[2], maps[0], v[0]) },
-		} {
-			b.Run(fmt.Sprintf("%v/%s", k.Set, name), func(b *testing.B) {
-				for b.Loop() {
-					run()
-				}
-				b.ReportMetric(float64(b.N)*rows*c/b.Elapsed().Seconds()/1e9, "G/s")
-			})
-		}
+	for _, kernel := range []struct {
+		name string
+		run  func()
+	}{
+		{"normalise", func() { k.Normalise(maps[0], maps[1], v[0], v[1], nil, nil, nil, 0) }},
+		{"normalise+add", func() { k.Normalise(maps[0], maps[1], v[0], v[1], maps[2], v[2], v[3], 0) }},
+		{"gate sums", func() { k.GateSums(maps[0], maps[1], maps[2], maps[3], maps[4], v[0], v[1], v[2]) }},
+		{"moments", func() { k.Moments(v[1], v[2], maps[0], v[0]) }},
+	} {
+		b.Run(set+"/"+kernel.name, func(b *testing.B) {
+			for b.Loop() {
+				kernel.run()
+			}
+			b.ReportMetric(float64(b.N)*rows*c/b.Elapsed().Seconds()/1e9, "G/s")
+		})
 	}
 }

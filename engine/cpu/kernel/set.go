@@ -61,6 +61,7 @@ type Kernels struct {
 	Winograd   Winograd // F(2×2,3×3)
 	Winograd4  Winograd // F(4×4,3×3)
 	BF16       BF16
+	Norm       Norm[float32]
 	Epilogue   func(dst, src []float32, from, at []int32, add, bias []float32, before, after float32)
 
 	// Elementwise: dst[i] = f(a[i], b[i]) for i < len(dst).
@@ -75,7 +76,6 @@ type Kernels struct {
 	ChannelSum      func(sum, x []float32)
 	ChannelSquares  func(sum, x, mean []float32)
 	ChannelProducts func(sum, x, mean, dy []float32)
-	ChannelMoments  func(sum, squares, x, mean []float32)
 
 	WindowMax         func(dst, src []float32, at []int32)
 	WindowMaxBackward func(dx, dy, src []float32, at []int32)

@@ -33,6 +33,7 @@ var avx2 = Kernels{
 	Winograd:   winogradAVX2,
 	Winograd4:  winograd4AVX2,
 	BF16:       bf16Generic,
+	Norm:       normAVX2,
 	Epilogue:   epilogueVector,
 
 	Add:      addAVX2,
@@ -48,7 +49,6 @@ var avx2 = Kernels{
 	ChannelSum:      channelSumVector,
 	ChannelSquares:  channelSquaresVector,
 	ChannelProducts: channelProductsVector,
-	ChannelMoments:  channelMomentsVector,
 
 	WindowMax:         windowMaxVector,
 	WindowMaxBackward: windowMaxBackwardVector,
@@ -64,6 +64,7 @@ var avx512 = func() Kernels {
 	k.Pack = packAVX512
 	k.Winograd = winogradAVX512
 	k.Winograd4 = winograd4AVX512
+	k.Norm = normAVX512
 	k.Epilogue = epilogueAVX512
 	return k
 }()

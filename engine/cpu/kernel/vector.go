@@ -131,16 +131,3 @@ func channelProductsGeneric(sum, x, mean, dy []float32) {
 		x, dy = x[c:], dy[c:]
 	}
 }
-
-// channelMomentsGeneric: sum[j] += Σ_r (x[r,j] - mean[j]) and
-// squares[j] += Σ_r (x[r,j] - mean[j])².
-func channelMomentsGeneric(sum, squares, x, mean []float32) {
-	mean, squares = mean[:len(sum)], squares[:len(sum)]
-	for ; len(x) > 0; x = x[len(sum):] {
-		for j, v := range x[:len(sum)] {
-			d := v - mean[j]
-			sum[j] += d
-			squares[j] += d * d
-		}
-	}
-}

@@ -47,9 +47,6 @@ func channelSquaresAVX2(sum, x, mean []float32)
 //go:noescape
 func channelProductsAVX2(sum, x, mean, dy []float32)
 
-//go:noescape
-func channelMomentsAVX2(sum, squares, x, mean []float32)
-
 func channelScaleAddVector(dst, x, scale, shift []float32) {
 	c := len(scale)
 	channelScaleAddAVX2(dst, x, scale, shift)
@@ -87,18 +84,6 @@ func channelProductsVector(sum, x, mean, dy []float32) {
 	for j := c &^ 7; j < c; j++ {
 		for i := j; i < len(x); i += c {
 			sum[j] += (x[i] - mean[j]) * dy[i]
-		}
-	}
-}
-
-func channelMomentsVector(sum, squares, x, mean []float32) {
-	c := len(sum)
-	channelMomentsAVX2(sum, squares, x, mean)
-	for j := c &^ 7; j < c; j++ {
-		for i := j; i < len(x); i += c {
-			d := x[i] - mean[j]
-			sum[j] += d
-			squares[j] += d * d
 		}
 	}
 }
