@@ -26,10 +26,10 @@ type SheetRow struct {
 	Tiles        []Tile
 }
 
-// Tile is a picture and what stands below it, if anything.
+// Tile is a picture and the lines that stand below it, if any.
 type Tile struct {
-	Picture image.Image
-	Caption string
+	Picture  image.Image
+	Captions []string
 }
 
 // Measures of a sheet, in pixels. Small pictures are enlarged by a whole number,
@@ -37,6 +37,7 @@ type Tile struct {
 const (
 	sheetMargin = 28
 	tileGap     = 8
+	captionLine = 14
 	minTile     = 84
 	maxTile     = 160
 	maxSheet    = 1 << 14 // on a side
@@ -48,14 +49,14 @@ func (s Sheet) Draw() (image.Image, error) {
 	if len(s.Rows) == 0 || len(s.Columns) == 0 {
 		return nil, fmt.Errorf("report: a sheet of %d rows and %d columns", len(s.Rows), len(s.Columns))
 	}
-	captions := false
+	captions := 0         // of the picture with most
 	width, height := 0, 0 // of the largest picture
 	for i, r := range s.Rows {
 		if len(r.Tiles) != len(s.Columns) {
 			return nil, fmt.Errorf("report: row %d of a sheet has %d pictures, want %d", i, len(r.Tiles), len(s.Columns))
 		}
 		for _, t := range r.Tiles {
-			captions = captions || t.Caption != ""
+			captions = max(captions, len(t.Captions))
 			width, height = max(width, t.Picture.Bounds().Dx()), max(height, t.Picture.Bounds().Dy())
 		}
 	}
@@ -80,8 +81,8 @@ func (s Sheet) Draw() (image.Image, error) {
 		names = max(names, p.width(p.bold, r.Name), p.width(p.small, r.Detail))
 	}
 	below := 0
-	if captions {
-		below = 16
+	if captions > 0 {
+		below = 2 + captionLine*captions
 	}
 	left := sheetMargin + names + 18
 	top := sheetMargin + 52 + 22
@@ -106,8 +107,10 @@ func (s Sheet) Draw() (image.Image, error) {
 		for c, t := range r.Tiles {
 			x := left + c*(tileW+tileGap)
 			p.paste(t.Picture, zoom, x, y)
-			caption := p.fit(p.small, t.Caption, tileW)
-			p.write(p.small, softColor, x+(tileW-p.width(p.small, caption))/2, y+tileH+12, caption)
+			for line, caption := range t.Captions {
+				caption = p.fit(p.small, caption, tileW)
+				p.write(p.small, softColor, x+(tileW-p.width(p.small, caption))/2, y+tileH+12+captionLine*line, caption)
+			}
 		}
 	}
 	return p.out, nil

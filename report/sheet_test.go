@@ -20,16 +20,18 @@ func tile(width, height int, c color.NRGBA) Tile {
 // painted over another.
 func TestSheet(t *testing.T) {
 	red, blue := color.NRGBA{200, 0, 0, 255}, color.NRGBA{0, 0, 200, 255}
-	for _, c := range []struct{ size, want int }{{32, 96}, {84, 84}, {160, 160}, {300, 160}} {
+	heights := map[int]int{}
+	for _, c := range []struct{ size, want, captions int }{{32, 96, 1}, {84, 84, 1}, {160, 160, 1}, {300, 160, 1}, {300, 160, 0}, {300, 160, 3}} {
 		s := Sheet{Title: "pictures", Subtitle: "how", Columns: []string{"first", "second"}}
 		for range 3 {
 			s.Rows = append(s.Rows, SheetRow{Name: "class\nname", Detail: "picture 1", Tiles: []Tile{tile(c.size, c.size, red), tile(c.size, c.size, blue)}})
 		}
-		s.Rows[1].Tiles[1].Caption = strings.Repeat("a very long caption ", 20)
+		s.Rows[1].Tiles[1].Captions = slices.Repeat([]string{strings.Repeat("a very long caption ", 20)}, c.captions)
 		out, err := s.Draw()
 		if err != nil {
 			t.Fatal(err)
 		}
+		heights[c.captions] = out.Bounds().Dy()
 		counts := map[color.NRGBA]int{}
 		box := map[color.NRGBA]image.Rectangle{}
 		for y := range out.Bounds().Dy() {
@@ -50,6 +52,9 @@ func TestSheet(t *testing.T) {
 		if counts[color.NRGBA{255, 255, 255, 255}] < out.Bounds().Dx()*sheetMargin {
 			t.Error("no margin is white")
 		}
+	}
+	if one, three := heights[1]-heights[0], heights[3]-heights[1]; one != 3*(2+captionLine) || three != 3*2*captionLine {
+		t.Errorf("three rows take %d pixels for a line below pictures, and %d for two more", one, three)
 	}
 }
 

@@ -126,7 +126,7 @@ func runShow(ctx context.Context, o *showOptions, stdout, stderr io.Writer) erro
 		for i := range chosen {
 			tile := report.Tile{Picture: pictureOf(options.Preprocess, b, i)}
 			if b.Partners.Valid() {
-				tile.Caption = mixture(data.Classes, b, i)
+				tile.Captions = mixture(data.Classes, b.Labels.Int32s()[i], b.Partners.Int32s()[i], b.Share)
 			}
 			sheet.Rows[i].Tiles = append(sheet.Rows[i].Tiles, tile)
 		}
@@ -185,17 +185,17 @@ func pictureOf(p loader.Preprocess, b loader.Batch, i int) image.Image {
 	return out
 }
 
-// mixture is the label of a mixed picture in words, such as "62 % cat, 38 % dog".
-func mixture(classes []string, b loader.Batch, i int) string {
-	first, second := classes[b.Labels.Int32s()[i]], classes[b.Partners.Int32s()[i]]
-	share := int(math.Round(100 * b.Share))
+// mixture is the label of a mixed picture in words, a line for each class, such as
+// "62 % cat" and "38 % dog".
+func mixture(classes []string, first, second int32, share float64) []string {
+	percent := int(math.Round(100 * share))
 	switch {
-	case first == second || share == 100:
-		return "100 % " + first
-	case share == 0:
-		return "100 % " + second
+	case first == second || percent == 100:
+		return []string{"100 % " + classes[first]}
+	case percent == 0:
+		return []string{"100 % " + classes[second]}
 	}
-	return fmt.Sprintf("%d %% %s, %d %% %s", share, first, 100-share, second)
+	return []string{fmt.Sprintf("%d %% %s", percent, classes[first]), fmt.Sprintf("%d %% %s", 100-percent, classes[second])}
 }
 
 // describeAugment names what is done to pictures, in its order.
