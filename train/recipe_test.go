@@ -40,7 +40,7 @@ func TestRecipes(t *testing.T) {
 		if r.About == "" || strings.Contains(r.About, "\n") {
 			t.Errorf("%s: about %q", name, r.About)
 		}
-		if r.ValidateOnTest == (r.HoldOut > 0) || r.ValidateOnTest == (r.ScoreTest != "") {
+		if r.ValidateOnTest && r.HoldOut > 0 || r.ValidateOnTest == (r.ScoreTest != "") {
 			t.Errorf("%s: validates on the test split: %v, holds %d images out, scores the test split %q", name, r.ValidateOnTest, r.HoldOut, r.ScoreTest)
 		}
 		for _, e := range r.Expected {
