@@ -18,7 +18,8 @@ import (
 // unit of work. Sums are kept per chunk and combined in the order of the chunks.
 
 const (
-	blockElements = 1024 // about ten operands of 4 KB stay in L1 and L2
+	blockElements = 1024 // a few operands of 4 KB stay in L1
+	leastBlock    = 256  // of loops with many operands (settleBlocks)
 	chunkBlocks   = 16   // at most, per chunk; of bfloat16, whose sums cost more beside the rest, four times as many
 	wantChunks    = 32   // fewer blocks per chunk rather than fewer chunks than this
 	sumLanes      = 16   // parallel sums of Sum and SumSquares
@@ -181,6 +182,7 @@ func (c *compiler) lowerLoop(nodes []*graph.Node) error {
 		b.overwriteMaps(nodes)
 	}
 	b.assignTemps()
+	b.settleBlocks()
 	c.p.loops = append(c.p.loops, l)
 	c.needScratch(l.temps * l.block)
 	c.needPartials(b.partials)
@@ -232,6 +234,22 @@ func (b *loopBuilder) shape(nodes []*graph.Node) error {
 	}
 	l.perChunk = min(max(blocks/wantChunks, 1), most)
 	return nil
+}
+
+// settleBlocks halves the blocks of a loop over elements that has many operands, so that
+// all of them stay in the first cache: Adam's eight took 19.4 ms for ResNet-18 with blocks
+// of 1,024, 16.1 with 512 and 14.9 with 256. Chunks stay as they are.
+func (b *loopBuilder) settleBlocks() {
+	l := b.loop
+	operands := map[place]bool{}
+	for _, in := range l.instrs {
+		for _, at := range append(in.operands(), in.dst) {
+			operands[at] = true
+		}
+	}
+	for b.channels == 1 && l.block > leastBlock && l.block*len(operands) > blockElements*2 {
+		l.block, l.perChunk = l.block/2, l.perChunk*2
+	}
 }
 
 // use notes that the loop reads or writes a slot.
