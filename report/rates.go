@@ -30,6 +30,9 @@ func Rates(format string, rates, losses, smoothed []float64, suggested float64, 
 	if len(rates) < 2 || len(losses) != len(rates) || len(smoothed) != len(rates) {
 		return nil, fmt.Errorf("no rates to draw: %d rates, %d losses, %d smoothed", len(rates), len(losses), len(smoothed))
 	}
+	if low, high := rates[0], rates[len(rates)-1]; !(low > 0 && high > low) || math.IsInf(high, 0) {
+		return nil, fmt.Errorf("no rates to draw: they go from %v to %v, want positive numbers that grow", low, high)
+	}
 	var b bytes.Buffer
 	switch format {
 	case "png":

@@ -42,6 +42,11 @@ func TestRates(t *testing.T) {
 	if _, err := Rates("svg", rates[:1], losses[:1], smoothed[:1], 0, ""); err == nil {
 		t.Error("a single rate was drawn")
 	}
+	for _, bad := range [][]float64{{1e-7, math.Inf(1)}, {0, 1}, {1, 1}, {math.NaN(), 1}} { // powers of ten up to infinity are many
+		if _, err := Rates("svg", bad, losses[:2], smoothed[:2], 0, ""); err == nil || !strings.Contains(err.Error(), "want positive numbers that grow") {
+			t.Errorf("rates %v: error %v", bad, err)
+		}
+	}
 	if _, err := Rates("gif", rates, losses, smoothed, 0, ""); err == nil {
 		t.Error("a gif was drawn")
 	}

@@ -32,6 +32,8 @@ const (
 	// The test ends when the smoothed loss is so many times its best value.
 	rateTestDiverged = 4
 	rateTestSmooth   = 0.98
+	// Steps take their rate in float32.
+	leastRate, mostRate = 1e-37, 1e38
 )
 
 // FindRate trains steps updates with rates that grow exponentially from one
@@ -43,6 +45,9 @@ const (
 func (t *Trainer) FindRate(ctx context.Context, from, to float64, steps int) (test RateTest, err error) {
 	if !(from > 0 && to > from) || math.IsInf(to, 0) || steps < 2 {
 		return test, fmt.Errorf("learning rates from %v to %v in %d steps: want 0 < from < to and at least 2 steps", from, to, steps)
+	}
+	if from < leastRate || to > mostRate {
+		return test, fmt.Errorf("learning rates from %v to %v: want rates between %v and %v, which float32 has", from, to, leastRate, mostRate)
 	}
 	before, err := snapshot(t.vars, t.graph)
 	if err != nil {

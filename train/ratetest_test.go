@@ -55,6 +55,11 @@ func TestFindRate(t *testing.T) {
 	if err != nil || len(short.Rates) != 12 || short.Stopped != "" {
 		t.Errorf("%d of 12 steps, stopped by %q: %v", len(short.Rates), short.Stopped, err)
 	}
+	for _, bad := range [][2]float64{{1e-300, 1}, {1, 1e300}, {1e-300, 1e300}} { // the last ratio is infinite
+		if _, err := trainer.FindRate(t.Context(), bad[0], bad[1], 10); err == nil || !strings.Contains(err.Error(), "want rates between 1e-37 and 1e+38") {
+			t.Errorf("%v: error %v", bad, err)
+		}
+	}
 	for _, bad := range [][3]float64{{0, 1, 10}, {1, 1, 10}, {1, math.Inf(1), 10}, {1e-3, 1, 1}, {math.NaN(), 1, 10}} {
 		if _, err := trainer.FindRate(t.Context(), bad[0], bad[1], int(bad[2])); err == nil || !strings.Contains(err.Error(), "want 0 < from < to") {
 			t.Errorf("%v: error %v", bad, err)

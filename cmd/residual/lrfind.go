@@ -79,7 +79,7 @@ func runLRFind(ctx context.Context, o lrFindOptions, stdout, stderr io.Writer) (
 		return hint.Wrap(usageError{fmt.Errorf("-o %s: want a name that ends in .png or .svg", o.picture)}, "for example: -o rates.svg")
 	}
 	show := newProgress(o.progress, stderr, io.Discard)
-	ctx, stop := stopOnSignal(ctx, show.interrupted)
+	ctx, stop := stopOnSignal(ctx, func() { show.notice("stopping after this step; nothing is written") })
 	defer stop()
 	defer func() {
 		if errors.Is(err, context.Canceled) {
