@@ -8,6 +8,7 @@ var generic = Kernels{
 	Transpose:  transposeGeneric,
 	Winograd:   winogradGeneric,
 	Winograd4:  winograd4Generic,
+	Stride2:    stride2Generic,
 	BF16:       bf16Generic,
 	Norm:       normGeneric[float32](),
 	Epilogue:   epilogueGeneric,

@@ -60,6 +60,7 @@ type Kernels struct {
 	Transpose  func(dst, src []float32, rows, cols, dstStride, srcStride int)
 	Winograd   Winograd // F(2×2,3×3)
 	Winograd4  Winograd // F(4×4,3×3)
+	Stride2    WinogradStride2
 	BF16       BF16
 	Norm       Norm[float32]
 	Epilogue   func(dst, src []float32, from, at []int32, add, bias []float32, before, after float32)

@@ -32,6 +32,7 @@ var avx2 = Kernels{
 	Transpose:  transposeAVX2,
 	Winograd:   winogradAVX2,
 	Winograd4:  winograd4AVX2,
+	Stride2:    stride2AVX2,
 	BF16:       bf16Generic,
 	Norm:       normAVX2,
 	Epilogue:   epilogueVector,
@@ -65,6 +66,7 @@ var avx512 = func() Kernels {
 	k.Winograd = winogradAVX512
 	k.Winograd4 = winograd4AVX512
 	k.Norm = normAVX512
+	k.Stride2 = stride2AVX512
 	k.Epilogue = epilogueAVX512
 	return k
 }()

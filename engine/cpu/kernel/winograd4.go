@@ -40,7 +40,7 @@ func same(v float32) float32 { return v }
 // winograd4PairsGeneric is Input from bfloat16 to planes of bfloat16, for products of
 // pairs.
 func winograd4PairsGeneric(dst, src, _ []uint16, patches []int32, c, stride, plane int) {
-	patches4(dst, src, FromBF16, ToBF16, patches, 6, c, stride, plane, winograd4Input)
+	patches4(dst, src, FromBF16, ToBF16, patches, grid{6, 6}, grid{6, 6}, c, stride, plane, winograd4Input)
 }
 
 // winograd4BF16Generic is for feature maps in bfloat16: planes are float32 all the same.
@@ -51,16 +51,16 @@ func transforms4[M float32 | uint16](load func(M) float32, store func(float32) M
 	finish func(dst, add []M, bias []float32, before, after float32) func(sum float32, o, k int)) Transforms[M, float32] {
 	return Transforms[M, float32]{
 		Input: func(dst []float32, src, _ []M, patches []int32, c, stride, plane int) {
-			patches4(dst, src, load, same, patches, 6, c, stride, plane, winograd4Input)
+			patches4(dst, src, load, same, patches, grid{6, 6}, grid{6, 6}, c, stride, plane, winograd4Input)
 		},
 		Gradient: func(dst []float32, src, _ []M, patches []int32, c, stride, plane int) {
-			patches4(dst, src, load, same, patches, 4, c, stride, plane, winograd4Gradient)
+			patches4(dst, src, load, same, patches, grid{4, 4}, grid{6, 6}, c, stride, plane, winograd4Gradient)
 		},
 		Output: func(dst []M, src []float32, at []int32, c, stride, plane int) {
-			output4(src, at, c, stride, plane, func(v float32, o, k int) { dst[o+k] = store(v) })
+			output4(src, at, grid{6, 6}, c, stride, plane, winograd4Output, func(v float32, o, k int) { dst[o+k] = store(v) })
 		},
 		OutputEpilogue: func(dst []M, src []float32, at []int32, stride, plane int, add []M, bias []float32, before, after float32) {
-			output4(src, at, len(bias), stride, plane, finish(dst, add, bias, before, after))
+			output4(src, at, grid{6, 6}, len(bias), stride, plane, winograd4Output, finish(dst, add, bias, before, after))
 		},
 	}
 }
@@ -111,7 +111,7 @@ func winograd4Sums(s [6]float32) [6]float32 {
 	}
 }
 
-// sandwich4 replaces the n×n numbers x, in rows of six, by M·x·Mᵀ.
+// sandwich4 replaces the numbers x, in n columns and rows of six, by M·x·Mᵀ.
 func sandwich4(x *[36]float32, n int, m func([6]float32) [6]float32) {
 	for j := range n {
 		for i, v := range m([6]float32{x[j], x[6+j], x[12+j], x[18+j], x[24+j], x[30+j]}) {
@@ -123,34 +123,42 @@ func sandwich4(x *[36]float32, n int, m func([6]float32) [6]float32) {
 	}
 }
 
-// patches4 is winogradInputGeneric for patches of size×size, into 36 planes.
-func patches4[M, P float32 | uint16](dst []P, src []M, load func(M) float32, store func(float32) P, patches []int32, size, c, stride, plane int, m func([6]float32) [6]float32) {
-	for t := 0; t < len(patches)/(size*size); t++ {
+// grid is a number of rows and of columns.
+type grid struct{ rows, cols int }
+
+// put is where number i of a grid lies in rows of six.
+func (g grid) put(i int) int { return i/g.cols*6 + i%g.cols }
+
+func (g grid) size() int { return g.rows * g.cols }
+
+// patches4 is winogradInputGeneric for patches of from, into planes of to.
+func patches4[M, P float32 | uint16](dst []P, src []M, load func(M) float32, store func(float32) P, patches []int32, from, to grid, c, stride, plane int, m func([6]float32) [6]float32) {
+	for t := 0; t < len(patches)/from.size(); t++ {
 		for k := range c {
 			var x [36]float32
-			for i, o := range patches[t*size*size:][:size*size] {
+			for i, o := range patches[t*from.size():][:from.size()] {
 				if o != NoPixel {
-					x[i/size*6+i%size] = load(src[int(o)+k])
+					x[from.put(i)] = load(src[int(o)+k])
 				}
 			}
-			sandwich4(&x, size, m)
-			for i, v := range x {
-				dst[i*plane+t*stride+k] = store(v)
+			sandwich4(&x, from.cols, m)
+			for i := range to.size() {
+				dst[i*plane+t*stride+k] = store(x[to.put(i)])
 			}
 		}
 	}
 }
 
-// output4 is winogradOutputGeneric from 36 planes to 4×4 values: put stores that of
-// channel k of the pixel at o.
-func output4(src []float32, at []int32, c, stride, plane int, put func(v float32, o, k int)) {
+// output4 is winogradOutputGeneric from planes of from to 4×4 values: put stores that
+// of channel k of the pixel at o.
+func output4(src []float32, at []int32, from grid, c, stride, plane int, m func([6]float32) [6]float32, put func(v float32, o, k int)) {
 	for t := 0; t < len(at)/16; t++ {
 		for k := range c {
 			var x [36]float32
-			for i := range x {
-				x[i] = src[i*plane+t*stride+k]
+			for i := range from.size() {
+				x[from.put(i)] = src[i*plane+t*stride+k]
 			}
-			sandwich4(&x, 6, winograd4Output)
+			sandwich4(&x, from.cols, m)
 			for i, o := range at[t*16:][:16] {
 				if o != NoPixel {
 					put(x[i/4*6+i%4], int(o), k)

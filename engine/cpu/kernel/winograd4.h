@@ -10,35 +10,9 @@
 // vector of a feature map to another, and PUTPIXEL stores one.
 //
 // Two rows of the first product, twelve vectors, are formed and used at a time.
-// AX is the offset of the channels in bytes of elements, R9 the size of a plane,
-// R10 and R15 those of three and five.
+// The registers are those of winograd_maps.h.
 
-// PLANES sets R9, R10, R15.
-#define PLANES(plane, bytes) \
-	MOVQ plane, R9        \
-	IMUL3Q $bytes, R9, R9 \
-	LEAQ (R9)(R9*2), R10  \
-	LEAQ (R9)(R9*4), R15
-
-// POINTER spills element offset i(SI) of DX, or none if it is NoPixel.
-#define POINTER(i, none) \
-	MOVLQSX (4*i)(SI), CX  \
-	LEAQ    (DX)(CX*ELEMENT), AX \
-	TESTQ   CX, CX         \
-	CMOVQLT none, AX       \
-	MOVQ    AX, (8*i)(SP)
-
-#define POINTERS4(i, none) \
-	POINTER(i, none)     \
-	POINTER((i+1), none) \
-	POINTER((i+2), none) \
-	POINTER((i+3), none)
-
-#define POINTERS16(i, none) \
-	POINTERS4(i, none)      \
-	POINTERS4((i+4), none)  \
-	POINTERS4((i+8), none)  \
-	POINTERS4((i+12), none)
+#include "winograd_maps.h"
 
 // BOTH sets p to V13·o + p and m to p - V13·o.
 #define BOTH(o, p, m) \
@@ -96,22 +70,6 @@
 	VFMADD231PS CP, x1, x5     \
 	PUTPLANE(x4, (to))         \
 	PUTPLANE(x5, (to)(R15*1))
-
-// PATCHES prepares for patches, of which the stack holds pointers and then, at end, the
-// end of the channels in bytes. Without a whole vector of them it goes to done.
-#define PATCHES(end) \
-	MOVQ dst_base+0(FP), DI \
-	MOVQ zero_base+48(FP), R8 \
-	MOVQ patches_base+72(FP), SI \
-	MOVQ patches_len+80(FP), BX \
-	LEAQ (SI)(BX*4), BX \
-	MOVQ c+96(FP), CX \
-	ANDQ $~(LANES-1), CX \
-	JZ   done \
-	IMUL3Q $ELEMENT, CX, CX \
-	MOVQ CX, end(SP) \
-	PLANES(plane+112(FP), PLANEBYTES) \
-	CONSTANTSAB
 
 // func winograd4Input(dst, src, zero []float32, patches []int32, c, stride, plane int)
 // SI patch, BX end of the patches, DX src or rows of planes, R8 zero, DI dst, R11

@@ -121,14 +121,6 @@ done:
 	VADDPS V13, x0, x0          \
 	VADDPS x5, x2, x2
 
-// PUT stores v at pointer i, unless it is 0.
-#define PUT(i, v, no) \
-	MOVQ (8*i)(SP), R14     \
-	TESTQ R14, R14          \
-	JZ no                   \
-	PUTPIXEL(v, (R14)(AX*1)) \
-	no:
-
 // PUTROW stores row i times A.
 #define PUTROW(i, x0, x1, x2, x3, x4, x5, no0, no1, no2, no3) \
 	OUTPUTROW(x0, x1, x2, x3, x4, x5) \
@@ -136,23 +128,6 @@ done:
 	PUT((4*i+1), x1, no1)       \
 	PUT((4*i+2), V14, no2)      \
 	PUT((4*i+3), x2, no3)
-
-// END is PUT with an epilogue: V15 is the bias, V12 and V13 are the bounds.
-#define END(i, v, last, no) \
-	MOVQ (8*i)(SP), R14         \
-	TESTQ R14, R14              \
-	JZ no                       \
-	VADDPS V15, v, v            \
-	VMAXPS v, V12, v            \
-	CMPQ add_len+96(FP), $0     \
-	JEQ last                    \
-	MOVQ 136(SP), CX            \
-	ADDQ R14, CX                \
-	PIXELADD((CX)(AX*1), v)     \
-	VMAXPS v, V13, v            \
-	last:                       \
-	PUTPIXEL(v, (R14)(AX*1))    \
-	no:
 
 // ENDROW is PUTROW with an epilogue.
 #define ENDROW(i, x0, x1, x2, x3, x4, x5, last0, last1, last2, last3, no0, no1, no2, no3) \
@@ -190,20 +165,8 @@ done:
 	OUTPUTODD((DX)(R15*1), (DI)(R15*1), (R11)(R15*1), (R12)(R15*1), (R13)(R15*1), V5, V11)
 
 // func winograd4Output(dst, src []float32, at []int32, c, stride, plane int)
-// SI offsets of a tile, BX their end, R8 src; the stack holds sixteen destinations
-// or 0 and the end of the channels.
 TEXT OUTPUT(SB), NOSPLIT, $136-96
-	MOVQ src_base+24(FP), R8
-	MOVQ at_base+48(FP), SI
-	MOVQ at_len+56(FP), BX
-	LEAQ (SI)(BX*4), BX
-	MOVQ c+72(FP), CX
-	ANDQ $~(LANES-1), CX
-	JZ   done
-	IMUL3Q $ELEMENT, CX, CX
-	MOVQ CX, 128(SP)
-	PLANES(plane+88(FP), 4)
-	CONSTANTSAB
+	TILES(c+72(FP), plane+88(FP))
 
 tile:
 	CMPQ SI, BX
@@ -234,30 +197,8 @@ done:
 	RET
 
 // func winograd4OutputEpilogue(dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32)
-// As winograd4Output; the stack also holds the distance from dst to add, and the
-// first bound.
 TEXT OUTPUTEPILOGUE(SB), NOSPLIT, $152-144
-	MOVQ src_base+24(FP), R8
-	MOVQ at_base+48(FP), SI
-	MOVQ at_len+56(FP), BX
-	LEAQ (SI)(BX*4), BX
-	MOVQ bias_len+120(FP), CX
-	ANDQ $~(LANES-1), CX
-	JZ   done
-	IMUL3Q $ELEMENT, CX, CX
-	MOVQ CX, 128(SP)
-	MOVQ add_base+88(FP), CX
-	SUBQ dst_base+0(FP), CX
-	MOVQ CX, 136(SP)
-	VMOVSS before+136(FP), X0
-	CMPQ add_len+96(FP), $0
-	JNE  bounds
-	VMAXSS after+140(FP), X0, X0
-
-bounds:
-	VMOVSS X0, 144(SP)
-	PLANES(plane+80(FP), 4)
-	CONSTANTSAB
+	TILESEPILOGUE
 
 tile:
 	CMPQ SI, BX

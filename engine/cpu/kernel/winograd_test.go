@@ -119,14 +119,16 @@ func flipped(m [][]float64) [][]float64 {
 }
 
 // sandwich returns m·x·mᵀ and the same of absolute values; x is row-major.
-func sandwich(m [][]float64, x []float64) (y, size []float64) {
-	n := len(m[0])
-	for i := range m {
-		for j := range m {
+func sandwich(m [][]float64, x []float64) (y, size []float64) { return between(m, m, x) }
+
+// between returns rows·x·columnsᵀ and the same of absolute values; x is row-major.
+func between(rows, columns [][]float64, x []float64) (y, size []float64) {
+	for i := range rows {
+		for j := range columns {
 			var sum, abs float64
-			for a := range n {
-				for b := range n {
-					v := m[i][a] * x[a*n+b] * m[j][b]
+			for a := range rows[i] {
+				for b := range columns[j] {
+					v := rows[i][a] * x[a*len(columns[j])+b] * columns[j][b]
 					sum += v
 					abs += math.Abs(v)
 				}
@@ -178,16 +180,16 @@ func fromHalves(t *testing.T, run func(dst []float32, src, zero []uint16, patche
 	}
 }
 
-// testPatches tests Input and Gradient, which multiply patches by m.
-func testPatches(t *testing.T, run func(dst, src, zero []float32, patches []int32, c, stride, plane int), m [][]float64, f filler, limit func(float64) float64, c int) {
+// testPatches tests Input and Gradient, which multiply patches by rows and columns.
+func testPatches(t *testing.T, run func(dst, src, zero []float32, patches []int32, c, stride, plane int), rows, columns [][]float64, f filler, limit func(float64) float64, c int) {
 	const pixels, tiles = 60, 5
-	size, planes := len(m[0]), len(m)*len(m)
+	size, planes := len(rows[0])*len(columns[0]), len(rows)*len(columns)
 	src, _ := guarded(t, pixels*c, c%4)
 	f.fill(src)
 	zero, _ := guarded(t, c, 1)
 	clear(zero)
 	var patches []int32
-	for range tiles * size * size {
+	for range tiles * size {
 		patches = append(patches, max(NoPixel, int32(f.rng.IntN(pixels+6)-6)*int32(c)))
 	}
 	stride := c + c%5
@@ -198,13 +200,13 @@ func testPatches(t *testing.T, run func(dst, src, zero []float32, patches []int3
 	written := 0
 	for tile := range tiles {
 		for k := range c {
-			x := make([]float64, size*size)
-			for i, o := range patches[tile*size*size:][:size*size] {
+			x := make([]float64, size)
+			for i, o := range patches[tile*size:][:size] {
 				if o != NoPixel {
 					x[i] = float64(src[int(o)+k])
 				}
 			}
-			want, abs := sandwich(m, x)
+			want, abs := between(rows, columns, x)
 			for i, v := range want {
 				if got := dst[i*plane+tile*stride+k]; !near(got, v, limit(abs[i])) {
 					t.Fatalf("tile %d, channel %d, element %d is %v, want %v", tile, k, i, got, v)
@@ -224,25 +226,25 @@ func testPatches(t *testing.T, run func(dst, src, zero []float32, patches []int3
 
 func TestWinogradInput(t *testing.T) {
 	transforms(t, func(t *testing.T, w Winograd, m matrices, f filler, limit func(float64) float64, c int) {
-		testPatches(t, w.Input, m.input, f, limit, c)
+		testPatches(t, w.Input, m.input, m.input, f, limit, c)
 	})
 	transforms4BF16(t, func(t *testing.T, w *Transforms[uint16, float32], f filler, limit func(float64) float64, c int) {
-		testPatches(t, fromHalves(t, w.Input), matrices4.input, f, limit, c)
+		testPatches(t, fromHalves(t, w.Input), matrices4.input, matrices4.input, f, limit, c)
 	})
 }
 
 func TestWinogradGradient(t *testing.T) {
 	transforms(t, func(t *testing.T, w Winograd, m matrices, f filler, limit func(float64) float64, c int) {
-		testPatches(t, w.Gradient, m.gradient, f, limit, c)
+		testPatches(t, w.Gradient, m.gradient, m.gradient, f, limit, c)
 	})
 	transforms4BF16(t, func(t *testing.T, w *Transforms[uint16, float32], f filler, limit func(float64) float64, c int) {
-		testPatches(t, fromHalves(t, w.Gradient), matrices4.gradient, f, limit, c)
+		testPatches(t, fromHalves(t, w.Gradient), matrices4.gradient, matrices4.gradient, f, limit, c)
 	})
 }
 
 func TestWinogradOutput(t *testing.T) {
 	transforms(t, func(t *testing.T, w Winograd, m matrices, f filler, limit func(float64) float64, c int) {
-		testOutput(t, w.Output, m.output, f, limit, c)
+		testOutput(t, w.Output, m.output, m.output, f, limit, c)
 	})
 	transforms4BF16(t, func(t *testing.T, w *Transforms[uint16, float32], f filler, limit func(float64) float64, c int) {
 		run := func(dst, src []float32, at []int32, c, stride, plane int) {
@@ -251,13 +253,13 @@ func TestWinogradOutput(t *testing.T) {
 			check()
 			widenGeneric(dst, half)
 		}
-		testOutput(t, run, matrices4.output, f, func(abs float64) float64 { return limit(abs) + 0x1p-8*abs }, c) // rounded by half of that
+		testOutput(t, run, matrices4.output, matrices4.output, f, func(abs float64) float64 { return limit(abs) + 0x1p-8*abs }, c) // rounded by half of that
 	})
 }
 
-func testOutput(t *testing.T, run func(dst, src []float32, at []int32, c, stride, plane int), m [][]float64, f filler, limit func(float64) float64, c int) {
+func testOutput(t *testing.T, run func(dst, src []float32, at []int32, c, stride, plane int), rows, columns [][]float64, f filler, limit func(float64) float64, c int) {
 	const tiles = 6
-	outputs, planes := len(m)*len(m), len(m[0])*len(m[0])
+	outputs, planes := len(rows)*len(columns), len(rows[0])*len(columns[0])
 	stride := c + c%3
 	plane := tiles*stride + 5
 	src, _ := guarded(t, planes*plane, c%4)
@@ -273,7 +275,7 @@ func testOutput(t *testing.T, run func(dst, src []float32, at []int32, c, stride
 			for i := range x {
 				x[i] = float64(src[i*plane+tile*stride+k])
 			}
-			want, abs := sandwich(m, x)
+			want, abs := between(rows, columns, x)
 			for i, v := range want {
 				o := at[outputs*tile+i]
 				if o == NoPixel {
