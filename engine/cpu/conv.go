@@ -457,6 +457,9 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 	}
 	name, end := f.name(n), c.epilogueOf(f)
 	algorithm := c.algorithm(w.Shape, x.Shape, n.Shape, n.Conv, n.Op, c.changing(w))
+	if algorithm == byStride2 {
+		return c.lowerStride2(n, name, w, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], c.value(out), false, end)
+	}
 	if algorithm == by4 {
 		steps := func(dst slot) error {
 			return c.lowerWinograd4(n, name, w, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], dst, false, end)
@@ -495,6 +498,9 @@ func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
 	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
 	algorithm := c.algorithm(w.Shape, n.Shape, dy.Shape, n.Conv, n.Op, c.changing(w))
+	if algorithm == byStride2 {
+		return c.lowerStride2(n, label(n), w, n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], c.value(n), true, nil)
+	}
 	if algorithm == by4 {
 		return c.lowerWinograd4(n, label(n), w, n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], c.value(n), true, nil)
 	}

@@ -29,12 +29,14 @@ var layers = []layer{
 	{"resnet20.layer1.0.conv1", 32, 16, 16, 3, 1, 6},
 	{"resnet20.layer2.0.conv1", 32, 16, 32, 3, 2, 1},
 	{"resnet20.layer2.0.conv2", 16, 32, 32, 3, 1, 5},
+	{"resnet20.layer3.0.conv1", 16, 32, 64, 3, 2, 1},
 	{"resnet20.layer3.0.conv2", 8, 64, 64, 3, 1, 5},
 	{"resnet18.conv1", 32, 3, 64, 3, 1, 1},
 	{"resnet18.layer1.0.conv1", 32, 64, 64, 3, 1, 4},
 	{"resnet18.layer2.0.conv1", 32, 64, 128, 3, 2, 1},
 	{"resnet18.layer2.0.downsample", 32, 64, 128, 1, 2, 1},
 	{"resnet18.layer2.0.conv2", 16, 128, 128, 3, 1, 3},
+	{"resnet18.layer3.0.conv1", 16, 128, 256, 3, 2, 1},
 	{"resnet18.layer3.0.conv2", 8, 256, 256, 3, 1, 3},
 	{"resnet18.layer4.0.conv1", 8, 256, 512, 3, 2, 1},
 	{"resnet18.layer4.0.conv2", 4, 512, 512, 3, 1, 3},
@@ -247,6 +249,18 @@ func TestConvPasses(t *testing.T) {
 			return f.kernels != nil && f.depth < f.cSrc && f.panelsPerTask < f.panels && w.shards == 1
 		}},
 		{why: "winograd: lopsided", n: 2, h: 5, w: 6, c: 8, oc: 16, kh: 3, kw: 3, stride: 1, pad: lopsided},
+		{why: "winograd, stride 2: even, padding after", n: 3, h: 18, w: 16, c: 17, oc: 33, kh: 3, kw: 3, stride: 2, pad: same},
+		{why: "winograd, stride 2: odd, padding before", n: 2, h: 17, w: 13, c: 8, oc: 16, kh: 3, kw: 3, stride: 2, pad: sym(1)},
+		{why: "winograd, stride 2: even, padding before", n: 2, h: 8, w: 20, c: 8, oc: 40, kh: 3, kw: 3, stride: 2, pad: sym(1)},
+		{why: "winograd, stride 2: no padding", n: 2, h: 10, w: 11, c: 5, oc: 7, kh: 3, kw: 3, stride: 2, pad: sym(0)},
+		{why: "winograd, stride 2: much padding", n: 2, h: 3, w: 4, c: 5, oc: 7, kh: 3, kw: 3, stride: 2, pad: sym(3)},
+		{why: "winograd, stride 2: lopsided", n: 2, h: 9, w: 14, c: 8, oc: 16, kh: 3, kw: 3, stride: 2, pad: lopsided},
+		{why: "winograd, stride 2: blocks, groups, shards", n: 15, h: 51, w: 50, c: 3, oc: 17, kh: 3, kw: 3, stride: 2, pad: same, winograd4: func(f *winograd4Pass, w *winograd4Weights) bool {
+			return f.groups > 1 && f.last != f.tables && f.chunks > 1 && w.shards > 1 && w.blocks > w.shards && w.chunks > 1
+		}},
+		{why: "winograd, stride 2: kernels in tasks", n: 2, h: 6, w: 9, c: 190, oc: 200, kh: 3, kw: 3, stride: 2, pad: same, winograd4: func(f *winograd4Pass, w *winograd4Weights) bool {
+			return f.kernels != nil && f.depth < f.cSrc && f.panelsPerTask < f.panels && w.groupsX > 1 && w.groupsDy > 1
+		}},
 		{why: "pixels a page apart", n: 2, h: 3, w: 5, c: 2048, oc: 64, kh: 1, kw: 1, stride: 1, pad: sym(0),
 			reach: func(f *convPass, w *weightsPass) bool { return f.rows != 13 }},
 		{why: "only padding in places", n: 1, h: 2, w: 2, c: 2, oc: 2, kh: 1, kw: 1, stride: 1, pad: sym(2)},
@@ -310,7 +324,7 @@ func TestConvPasses(t *testing.T) {
 					if winograd == "on-4x4-bfloat16" && by4 && p.(*Program).winograds[0].size != 4 {
 						t.Fatalf("%v: tiles of %d", k.Set, p.(*Program).winograds[0].size)
 					}
-					if winograd == "on-4x4" && by4 {
+					if winograd == "on-4x4" && (by4 || c.kh == 3 && c.kw == 3 && c.stride == 2 && precision == "float32") {
 						limit = 0.1
 						f, w := p.(*Program).winograds4[0], p.(*Program).winogradWeights4[0]
 						if f.half != (precision == "bfloat16") {

@@ -71,6 +71,8 @@ type weightsBlock struct {
 
 func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 	switch c.algorithm(n.Shape, n.Inputs[0].Shape, n.Inputs[1].Shape, n.Conv, n.Op, true) {
+	case byStride2:
+		return c.lowerStride2Weights(n)
 	case by4:
 		return c.lowerWinograd4Weights(n)
 	case by2:

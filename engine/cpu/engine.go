@@ -29,8 +29,8 @@ type Options struct {
 	// InstructionSet caps the kernels: "generic", "avx2", "avx512",
 	// "avx512_bf16" or "amx". Empty means what RESIDUAL_CPU says, or no cap.
 	InstructionSet string
-	// Winograd says when convolutions of 3×3 kernels with stride 1 go through
-	// Winograd's F(4×4,3×3) or F(2×2,3×3), which are faster and round differently:
+	// Winograd says when convolutions of 3×3 kernels with stride 1 or, in float32, 2 go
+	// through Winograd's F(4×4,3×3), or with stride 1 F(2×2,3×3), which are faster and round differently:
 	// "auto" (where they are expected to be faster), "2x2" (so, but only
 	// F(2×2,3×3)), "4x4-bfloat16" (as auto, but in training with Precision
 	// "bfloat16" F(4×4,3×3) has products of bfloat16 too, which are faster still and err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/residual-ml/residual/engine/cpu/kernel"
@@ -54,10 +55,11 @@ func winogradFrom(option string) (winogradMode, error) {
 type algorithm uint8
 
 const (
-	direct   algorithm = iota
-	by2                // F(2×2,3×3), in mixed precision with products of bfloat16
-	by4                // F(4×4,3×3) with products of float32
-	by4Pairs           // F(4×4,3×3) with products of bfloat16
+	direct    algorithm = iota
+	by2                 // F(2×2,3×3), in mixed precision with products of bfloat16
+	by4                 // F(4×4,3×3) with products of float32
+	by4Pairs            // F(4×4,3×3) with products of bfloat16
+	byStride2           // tiles of 4×4 of a convolution of stride 2
 )
 
 // kernelUse says what a pass does with the kernels.
@@ -83,11 +85,11 @@ type convCost struct{ product, transform, kernel float64 }
 // and F(4×4,3×3) has those of float32; at 64 channels the latter two are as fast as
 // each other, and here the one that errs less costs a little less. F(4×4,3×3) with
 // products of bfloat16 has no kernels for gradients of kernels.
-var convCosts = [...][3][4]convCost{
+var convCosts = [...][3][5]convCost{
 	{ // float32
-		kernelsFixed:    {direct: {1.05, 0, 0}, by2: {1.10, 62, 180}, by4: {1.08, 220, 850}},
-		kernelsChanging: {direct: {1.05, 0, 250}, by2: {1.10, 62, 1400}, by4: {1.08, 220, 200}},
-		kernelsComputed: {direct: {1.10, 0, 250}, by2: {1.20, 75, 380}, by4: {1.36, 110, 420}},
+		kernelsFixed:    {direct: {1.05, 0, 0}, by2: {1.10, 62, 180}, by4: {1.08, 220, 850}, byStride2: {1.08, 500, 850}},
+		kernelsChanging: {direct: {1.05, 0, 250}, by2: {1.10, 62, 1400}, by4: {1.08, 220, 200}, byStride2: {1.08, 500, 200}},
+		kernelsComputed: {direct: {1.10, 0, 250}, by2: {1.20, 75, 380}, by4: {1.36, 110, 420}, byStride2: {1.36, 150, 420}},
 	},
 	{ // bfloat16
 		kernelsFixed:    {direct: {0.55, 0, 0}, by2: {0.57, 110, 50}, by4: {1.08, 220, 850}, by4Pairs: {0.53, 193, 450}},
@@ -102,7 +104,8 @@ var convCosts = [...][3][4]convCost{
 // What rounds too much has a limit on the channels over which it averages. In float32
 // that is F(4×4,3×3) forward: with 16 channels it would be twice as fast as direct
 // convolution, but take a ReLU over zero that PyTorch does not (decision 22); gradients
-// change no ReLU. In mixed precision it is F(2×2,3×3), whose transformed values are
+// change no ReLU. (Stride 2 errs less than direct convolution, forward, and has that limit
+// twice as high all the same: with 32 channels it is this ReLU again.) In mixed precision it is F(2×2,3×3), whose transformed values are
 // bfloat16, and F(4×4,3×3) with products of bfloat16, which errs by three roundings of
 // the result. Unless asked for, the latter is for inference alone (decision 24).
 //
@@ -113,13 +116,17 @@ var convCosts = [...][3][4]convCost{
 // is direct: that is what the manual says, and was not measured.
 func (c *compiler) algorithm(kernelShape, x, y []int, a graph.ConvAttrs, pass graph.Op, changing bool) algorithm {
 	ch, oc := kernelShape[2], kernelShape[3]
-	if kernelShape[0] != 3 || kernelShape[1] != 3 || a.Stride != 1 {
+	if kernelShape[0] != 3 || kernelShape[1] != 3 || a.Stride > 2 {
 		return direct
 	}
 	mode := c.p.engine.winograd
 	switch {
 	case mode == winogradOff:
 		return direct
+	case a.Stride == 2 && (c.p.engine.bf16 || mode == winogradOn || mode == winogradAuto2):
+		return direct
+	case a.Stride == 2 && (mode == winogradOn4 || mode == winogradOnPairs):
+		return byStride2
 	case mode == winogradOn:
 		return by2
 	case mode == winogradOnPairs && c.p.engine.bf16 && pass != graph.OpConvBackwardWeights:
@@ -140,7 +147,7 @@ func (c *compiler) algorithm(kernelShape, x, y []int, a graph.ConvAttrs, pass gr
 		precision, usable = 1, c.bf16Set() == kernel.AVX512BF16
 		least2, lanes = 64, 16
 	case pass == graph.OpConv:
-		least4 = 32
+		least4 = 32 * a.Stride
 	}
 	if !usable || use == kernelsFixed && oc%lanes != 0 {
 		return direct
@@ -148,8 +155,8 @@ func (c *compiler) algorithm(kernelShape, x, y []int, a graph.ConvAttrs, pass gr
 	taps := func(in, out, pad int) int { // inside the image, along one axis
 		n := 0
 		for o := range out {
-			for tap := o - pad; tap < o-pad+3; tap++ {
-				if tap >= 0 && tap < in {
+			for tap := range 3 {
+				if i := o*a.Stride - pad + tap; i >= 0 && i < in {
 					n++
 				}
 			}
@@ -171,7 +178,7 @@ func (c *compiler) algorithm(kernelShape, x, y []int, a graph.ConvAttrs, pass gr
 			best, least = a, cost
 		}
 	}
-	if channels >= least2 {
+	if a.Stride == 1 && channels >= least2 {
 		consider(by2, cost(costs[by2], 16*tiles(2), tiles(2), ch, oc))
 	}
 	if mode == winogradAuto2 || channels < least4 {
@@ -179,13 +186,23 @@ func (c *compiler) algorithm(kernelShape, x, y []int, a graph.ConvAttrs, pass gr
 	}
 	filled := func(rows int) int { return (tiles(4) + rows - 1) / rows * rows } // tiles of products
 	infers := pass == graph.OpConv && use == kernelsFixed && channels >= least2
-	if precision == 1 && (infers || mode == winogradAutoPairs && use != kernelsComputed) {
+	if a.Stride == 1 && precision == 1 && (infers || mode == winogradAutoPairs && use != kernelsComputed) {
 		rows := filled(c.k.BF16.ConvTileOf(tiles(4), oc).Rows)
 		consider(by4Pairs, cost(costs[by4Pairs], winograd4Planes*rows, tiles(4), ch, oc))
+	}
+	large, products := by4, winograd4Planes
+	if a.Stride == 2 {
+		large, products = byStride2, stride2Planes
 	}
 	rows, columns, more := tiles(4), oc, 0.0
 	if use != kernelsComputed {
 		packed, perTask, wide := winograd4Task(ch, oc)
+		if a.Stride == 2 {
+			packed, perTask, _, wide = stride2Task(ch, oc, pass == graph.OpConvBackwardData)
+			if !packed && c.k.Set == kernel.AVX2 { // no faster with its smaller tiles
+				return best
+			}
+		}
 		if !packed {
 			use = kernelsChanging // whose transforms are made in each run
 		}
@@ -194,7 +211,7 @@ func (c *compiler) algorithm(kernelShape, x, y []int, a graph.ConvAttrs, pass gr
 		}
 		rows, columns = filled(c.k.ConvTileOf(rows, oc).Rows), min(oc, wide)
 	}
-	consider(by4, cost(convCosts[precision][use][by4], winograd4Planes*rows, tiles(4), ch, columns)+more)
+	consider(large, cost(convCosts[precision][use][large], products*rows, tiles(4), ch, columns)+more)
 	return best
 }
 
@@ -202,7 +219,7 @@ func (c *compiler) algorithm(kernelShape, x, y []int, a graph.ConvAttrs, pass gr
 // sizes of tiles that its layers have.
 func (c *compiler) winogradKernel(n *graph.Node, a algorithm) {
 	precision, set := "float32", c.k.Set
-	op, name := n.Op.String(), [...]string{by2: "F(2×2,3×3)", by4: "F(4×4,3×3)", by4Pairs: "F(4×4,3×3) in bfloat16"}[a]
+	op, name := n.Op.String(), [...]string{by2: "F(2×2,3×3)", by4: "F(4×4,3×3)", by4Pairs: "F(4×4,3×3) in bfloat16", byStride2: "F(4×4,3×3) with stride 2"}[a]
 	if c.p.engine.bf16 {
 		precision, set = "bfloat16", c.bf16Set()
 		if a == by4 {
@@ -212,7 +229,7 @@ func (c *compiler) winogradKernel(n *graph.Node, a algorithm) {
 	known, found := strings.CutPrefix(c.p.kernels[op], precision+" winograd ")
 	known, _, _ = strings.Cut(known, " and ")
 	switch {
-	case found && strings.Contains(known, name):
+	case found && slices.Contains(strings.Split(known, ", "), name):
 		return
 	case found:
 		name = known + ", " + name
@@ -220,29 +237,45 @@ func (c *compiler) winogradKernel(n *graph.Node, a algorithm) {
 	c.p.kernels[op] = fmt.Sprintf("%s winograd %s and igemm %v", precision, name, set)
 }
 
-// winogradTiles are the tiles of a group of images: size×size pixels of the
-// destination and the patch of the source that they are computed from, larger by
-// two. Offsets are in elements from the first image of the group, or NoPixel.
+// winogradTiles are the tiles of a group of images: pixels of the destination and the
+// patch of the source that they are computed from. Offsets are in elements from the
+// first image of the group, or NoPixel.
 type winogradTiles struct {
-	images  int
-	size    int
-	patches []int32 // (size+2)² per tile
-	at      []int32 // size² per tile
+	images          int
+	inputs, outputs int     // of a tile
+	patches         []int32 // inputs per tile
+	at              []int32 // outputs per tile
 }
 
-func (t *winogradTiles) tiles() int { return len(t.at) / (t.size * t.size) }
+func (t *winogradTiles) tiles() int { return len(t.at) / t.outputs }
 
 // of returns the patches and destinations of tiles first to end.
 func (t *winogradTiles) of(first, end int) (patches, at []int32) {
-	outputs, inputs := t.size*t.size, (t.size+2)*(t.size+2)
-	return t.patches[inputs*first : inputs*end], t.at[outputs*first : outputs*end]
+	return t.patches[t.inputs*first : t.inputs*end], t.at[t.outputs*first : t.outputs*end]
 }
 
-// newWinogradTiles lists the tiles of a convolution with padding top and left
-// from h×w pixels of cSrc channels to oh×ow of cDst.
-func newWinogradTiles(size, images, h, w, oh, ow, top, left, cSrc, cDst int) *winogradTiles {
-	t := &winogradTiles{images: images, size: size}
-	patch := size + 2
+// tileAxis says which pixels tiles have along one axis: input i of a tile is pixel
+// from(tile, i) of the source, output i is pixel to(tile, i) of the destination. Those outside are padding, and
+// not computed.
+type tileAxis struct {
+	tiles, inputs, outputs int
+	from, to               func(tile, i int) int
+}
+
+// winogradAxis is that of tiles of size pixels, from a patch larger by two, for a
+// convolution with padding before the first of so many pixels.
+func winogradAxis(size, pixels, padding int) tileAxis {
+	return tileAxis{
+		tiles: (pixels + size - 1) / size, inputs: size + 2, outputs: size,
+		from: func(tile, i int) int { return tile*size - padding + i },
+		to:   func(tile, i int) int { return tile*size + i },
+	}
+}
+
+// newWinogradTiles lists the tiles of images of h×w pixels of cSrc channels, for
+// oh×ow of cDst.
+func newWinogradTiles(images, h, w, oh, ow int, rows, columns tileAxis, cSrc, cDst int) *winogradTiles {
+	t := &winogradTiles{images: images, inputs: rows.inputs * columns.inputs, outputs: rows.outputs * columns.outputs}
 	offset := func(y, x, h, w, image, c int) int32 {
 		if y < 0 || y >= h || x < 0 || x >= w {
 			return kernel.NoPixel
@@ -250,13 +283,13 @@ func newWinogradTiles(size, images, h, w, oh, ow, top, left, cSrc, cDst int) *wi
 		return int32(((image*h+y)*w + x) * c)
 	}
 	for n := range images {
-		for y := 0; y < oh; y += size {
-			for x := 0; x < ow; x += size {
-				for i := range patch * patch {
-					t.patches = append(t.patches, offset(y-top+i/patch, x-left+i%patch, h, w, n, cSrc))
+		for y := range rows.tiles {
+			for x := range columns.tiles {
+				for i := range t.inputs {
+					t.patches = append(t.patches, offset(rows.from(y, i/columns.inputs), columns.from(x, i%columns.inputs), h, w, n, cSrc))
 				}
-				for i := range size * size {
-					t.at = append(t.at, offset(y+i/size, x+i%size, oh, ow, n, cDst))
+				for i := range t.outputs {
+					t.at = append(t.at, offset(rows.to(y, i/columns.outputs), columns.to(x, i%columns.outputs), oh, ow, n, cDst))
 				}
 			}
 		}
@@ -273,14 +306,14 @@ type winogradBlocks struct {
 	chunks, blocks int // blocks per group, and of all groups
 }
 
-// group lists the tiles of the images, size×size each, in groups of so many images;
-// the rest are newWinogradTiles's.
-func (b *winogradBlocks) group(size, images, together, h, w, oh, ow, top, left, cSrc, cDst int) {
+// group lists the tiles of the images in groups of so many; the rest are
+// newWinogradTiles's.
+func (b *winogradBlocks) group(images, together, h, w, oh, ow int, rows, columns tileAxis, cSrc, cDst int) {
 	b.groups = (images + together - 1) / together
-	b.tables = newWinogradTiles(size, together, h, w, oh, ow, top, left, cSrc, cDst)
+	b.tables = newWinogradTiles(together, h, w, oh, ow, rows, columns, cSrc, cDst)
 	b.last = b.tables
 	if rest := images - (b.groups-1)*together; rest != together {
-		b.last = newWinogradTiles(size, rest, h, w, oh, ow, top, left, cSrc, cDst)
+		b.last = newWinogradTiles(rest, h, w, oh, ow, rows, columns, cSrc, cDst)
 	}
 }
 
@@ -390,7 +423,7 @@ func (c *compiler) lowerWinograd(a algorithm, n *graph.Node, name string, images
 	if max(group*v.srcStep, group*v.dstStep, cSrc*v.cols) > math.MaxInt32 {
 		return errTooLarge
 	}
-	v.group(v.size, images, group, h, w, oh, ow, top, left, cSrc, cDst)
+	v.group(images, group, h, w, oh, ow, winogradAxis(v.size, oh, top), winogradAxis(v.size, ow, left), cSrc, cDst)
 	v.divide(max(wantTiles/v.rows, 1) * v.rows)
 	v.share(wantColumns / v.cols)
 	v.depth = min(wantDepth, cSrc)
@@ -647,7 +680,7 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	if max(group*v.xStep, group*v.dyStep) > math.MaxInt32 {
 		return errTooLarge
 	}
-	v.group(2, images, group, h, w, oh, ow, n.Conv.Pad.Top, n.Conv.Pad.Left, xCh, dyCh)
+	v.group(images, group, h, w, oh, ow, winogradAxis(2, oh, n.Conv.Pad.Top), winogradAxis(2, ow, n.Conv.Pad.Left), xCh, dyCh)
 	v.divide(min(wantTiles, v.tables.tiles()))
 
 	shardSize := v.panels * v.strips * 16 * v.rows * v.cols

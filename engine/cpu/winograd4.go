@@ -29,10 +29,13 @@ func oddPlane(n int) int { return oddLines(n, 16) }
 // Output channels are multiplied by scale, unless it is nil (fold.go).
 type winograd4Kernels func(worker int, dst, w, scale []float32, plane, k0, depth, panel int)
 
+// kernelTransform is Weights of kernel.Winograd.
+type kernelTransform func(dst, src []float32, n, tap, plane int)
+
 // winograd4Rows are kernels [3,3,ch,oc] as the forward pass wants them: rows are
 // input channels, columns output channels. Scratch from at on holds the kernels
 // of at most depth rows.
-func (c *compiler) winograd4Rows(ch, oc, at, depth, cols int) winograd4Kernels {
+func (c *compiler) winograd4Rows(transform kernelTransform, ch, oc, at, depth, cols int) winograd4Kernels {
 	p, k := c.p, c.k
 	c.needScratch(at + 9*depth*cols)
 	return func(worker int, dst, w, scale []float32, plane, k0, depth, panel int) {
@@ -44,25 +47,39 @@ func (c *compiler) winograd4Rows(ch, oc, at, depth, cols int) winograd4Kernels {
 		if scale != nil {
 			scaleRows(k, block, cols, scale[panel*cols:min((panel+1)*cols, oc)])
 		}
-		k.Winograd4.Weights(dst, block, size, size, plane)
+		transform(dst, block, size, size, plane)
 	}
 }
 
-// winograd4Columns are kernels [3,3,ch,oc] as backward data wants them, turned by
-// 180° and with channels exchanged: rows are output channels, columns input
-// channels.
-func (c *compiler) winograd4Columns(ch, oc, at, depth, cols int) winograd4Kernels {
+// winograd4Columns are kernels [3,3,ch,oc] as backward data wants them, with channels
+// exchanged: rows are output channels, columns input channels. turned says that the
+// order of the taps is the other one, from bottom to top and from right to left.
+func (c *compiler) winograd4Columns(transform kernelTransform, turned [2]bool, ch, oc, at, depth, cols int) winograd4Kernels {
 	p, k := c.p, c.k
 	c.needScratch(at + 9*depth*cols)
 	return func(worker int, dst, w, _ []float32, plane, k0, depth, panel int) {
 		size := depth * cols
 		block := p.scratch[worker][at:][:9*size]
 		for tap := range 9 {
-			from := w[(tap*ch+panel*cols)*oc+k0:]
-			k.Transpose(block[(8-tap)*size:][:size], from, min(cols, ch-panel*cols), depth, cols, oc)
+			from, row, column := w[(tap*ch+panel*cols)*oc+k0:], tap/3, tap%3
+			if turned[0] {
+				row = 2 - row
+			}
+			if turned[1] {
+				column = 2 - column
+			}
+			k.Transpose(block[(3*row+column)*size:][:size], from, min(cols, ch-panel*cols), depth, cols, oc)
 		}
-		k.Winograd4.Weights(dst, block, size, size, plane)
+		transform(dst, block, size, size, plane)
 	}
+}
+
+// winograd4Kernels are winograd4Rows or, for backward data, winograd4Columns.
+func (c *compiler) winograd4Kernels(transform kernelTransform, backward bool, turned [2]bool, ch, oc, at, depth, cols int) winograd4Kernels {
+	if backward {
+		return c.winograd4Columns(transform, turned, ch, oc, at, depth, cols)
+	}
+	return c.winograd4Rows(transform, ch, oc, at, depth, cols)
 }
 
 // winograd4Packed is how many transformed numbers of a kernel may go through memory.
@@ -81,11 +98,7 @@ func (c *compiler) winograd4Pairs(n *graph.Node, weights *graph.Node, ch, oc int
 	pairs, chunks, panels := (rows+1)/2, (rows+perTask-1)/perTask, (columns+cols-1)/cols
 	plane := oddPlane(perTask * cols) // in scratch
 	c.needScratch(winograd4Planes * plane)
-	transform := c.winograd4Rows
-	if turned {
-		transform = c.winograd4Columns
-	}
-	kernels := transform(ch, oc, winograd4Planes*plane, perTask, cols)
+	kernels := c.winograd4Kernels(c.k.Winograd4.Weights, turned, [2]bool{true, true}, ch, oc, winograd4Planes*plane, perTask, cols)
 	return c.packed(n, weights, panels*winograd4Planes*pairs*cols, panels*chunks, func(worker int, dst, w, scale []float32, task int) {
 		panel, k0 := task/chunks, task%chunks*perTask
 		depth, block := min(perTask, rows-k0), c.p.scratch[worker]
@@ -109,13 +122,11 @@ func winograd4Task(ch, oc int) (packed bool, tiles, columns int) {
 	return false, 39, 32
 }
 
-// winograd4Patches transforms patches of the values in s from element at on: those
-// of c channels, input ones or gradients.
-func (c *compiler) winograd4Patches(s slot, gradient bool) func(dst []float32, at int, patches []int32, channels int, l planes) {
-	p, wide, half := c.p, c.k.Winograd4.Input, c.k.BF16.Winograd4.Input
-	if gradient {
-		wide, half = c.k.Winograd4.Gradient, c.k.BF16.Winograd4.Gradient
-	}
+// winograd4Patches transforms patches of the values in s by the kernel for float32 or for
+// bfloat16.
+func (c *compiler) winograd4Patches(s slot, wide func(dst, src, zero []float32, patches []int32, c, stride, plane int),
+	half func(dst []float32, src, zero []uint16, patches []int32, c, stride, plane int)) winograd4Input {
+	p := c.p
 	if c.half(s) {
 		return func(dst []float32, at int, patches []int32, channels int, l planes) {
 			half(dst, halvesOf(p.mem[s])[at:], halvesOf(p.zero), patches, channels, l.stride, l.size)
@@ -126,238 +137,372 @@ func (c *compiler) winograd4Patches(s slot, gradient bool) func(dst []float32, a
 	}
 }
 
-// winograd4Pass is a compiled convolution, forward or backward data.
+// winograd4Pass is a compiled convolution, forward or backward data, of stride 1 or 2.
+// The latter has four phases of pixels, of the source forward and of the destination
+// backward.
 type winograd4Pass struct {
 	winogradTasks
+	phases     [3]winogradBlocks // of stride 2, further ones
 	p          *Program
 	tile       *kernel.ConvTile
 	wei, dst   slot
-	input      func(dst []float32, at int, patches []int32, c int, l planes) // of the source
-	half       bool                                                          // dst is bfloat16, and what is added
+	inputs     []winograd4Input  // of the source, of each of its phases
+	outputs    []winograd4Output // of the destination
+	half       bool              // dst is bfloat16, and what is added
 	cSrc, cDst int
 	srcStep    int // elements of one source image
 	dstStep    int
-	plane      int              // of the transformed weights of a panel
-	depth      int              // channels of the source that are transformed at a time
-	kernels    winograd4Kernels // of wei; nil when wei has them transformed, [panel][plane][cSrc][cols]
-	scale      slot             // of output channels, for kernels
-	in, out    planes           // of scratch
-	taps       []int32          // the record of one tap over the rows of in
-	at         []int32          // offsets of rows of out
+	plane      int                // of the transformed weights of a panel
+	depth      int                // channels of the source that are transformed at a time
+	kernels    winograd4Kernels   // of wei; nil when wei has them transformed, [panel][plane][cSrc][cols]
+	scale      slot               // of output channels, for kernels
+	in, out    planes             // of scratch
+	inPlanes   int                // how many
+	outPlanes  int                //
+	products   []winograd4Product // of which sums become planes of out
+	at         []int32            // offsets of rows of out
 	end        *epilogue
 }
 
-// lowerWinograd4 appends the steps of a convolution. h, w and oh, ow are the
-// pixels of source and destination; turned says that it is backward data.
-func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Node, images, h, w, oh, ow, top, left, cSrc, cDst int, src, dst slot, turned bool, end *epilogue) error {
-	const wantDepth = 64 // chains of so many sums keep rounding small
-	packed, wantTiles, wantColumns := winograd4Task(cSrc, cDst)
-	perImage := ((oh + 3) / 4) * ((ow + 3) / 4)
-	tile := c.k.ConvTileOf(images*perImage, cDst)
-	v := &winograd4Pass{
-		p: c.p, tile: tile, input: c.winograd4Patches(src, false), dst: dst, half: c.half(dst), scale: noSlot, cSrc: cSrc, cDst: cDst,
-		srcStep: h * w * cSrc, dstStep: oh * ow * cDst, end: end,
+// winograd4Input is Input of patches in a value whose elements, from at on, are of
+// either precision.
+type winograd4Input func(dst []float32, at int, patches []int32, c int, l planes)
+
+// winograd4Output are the transforms to a feature map in float32 or bfloat16, from the
+// planes first and after.
+type winograd4Output struct {
+	first int
+	wide  *kernel.Transforms[float32, float32]
+	half  *kernel.Transforms[uint16, float32]
+}
+
+// winograd4Product is a product for plane to: records of taps over the rows of a tile, of
+// planes of the source and of the kernels. more says that it is not the first for its plane.
+type winograd4Product struct {
+	to   int
+	taps []int32
+	more bool
+}
+
+// term is a plane of a transformed source, and one of the kernels, that meet.
+type term struct{ in, kernel int }
+
+// longestChain is how many products are added one after the other before their sum is
+// added to others, which keeps rounding small.
+const longestChain = 64
+
+// product appends products of these planes, whose sum becomes plane to.
+func (v *winograd4Pass) product(to int, terms ...term) {
+	together := max(longestChain/v.depth, 1)
+	for first := 0; first < len(terms); first += together {
+		var taps []int32
+		for _, t := range terms[first:min(first+together, len(terms))] {
+			taps = append(taps, int32(t.kernel*v.plane), 0)
+			for r := range v.tile.Rows {
+				taps = append(taps, int32(t.in*v.in.size+r*v.in.stride))
+			}
+		}
+		v.products = append(v.products, winograd4Product{to, taps, first > 0})
 	}
-	v.panels = (cDst + tile.Cols - 1) / tile.Cols
-	group := groupImages(perImage, images, tile.Rows)
-	if max(group*v.srcStep, group*v.dstStep, cSrc*tile.Cols) > math.MaxInt32 {
+}
+
+// blocksOf returns the tiles of a phase.
+func (v *winograd4Pass) blocksOf(phase int) *winogradBlocks {
+	if phase == 0 {
+		return &v.winogradBlocks
+	}
+	return &v.phases[phase-1]
+}
+
+// lowerWinograd4 appends the steps of a convolution. h, w and oh, ow are the
+// pixels of source and destination; backward says that it is backward data.
+func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Node, images, h, w, oh, ow, top, left, cSrc, cDst int, src, dst slot, backward bool, end *epilogue) error {
+	packed, wantTiles, wantColumns := winograd4Task(cSrc, cDst)
+	v := &winograd4Pass{
+		inPlanes: winograd4Planes, outPlanes: winograd4Planes,
+		inputs:  []winograd4Input{c.winograd4Patches(src, c.k.Winograd4.Input, c.k.BF16.Winograd4.Input)},
+		outputs: []winograd4Output{{0, &c.k.Winograd4.Transforms, &c.k.BF16.Winograd4}},
+	}
+	rows, columns := winogradAxis(4, oh, top), winogradAxis(4, ow, left)
+	v.tile = c.k.ConvTileOf(images*rows.tiles*columns.tiles, cDst)
+	group := groupImages(rows.tiles*columns.tiles, images, v.tile.Rows)
+	v.srcStep, v.dstStep = h*w*cSrc, oh*ow*cDst
+	if max(group*v.srcStep, group*v.dstStep, cSrc*v.tile.Cols) > math.MaxInt32 {
 		return errTooLarge
 	}
-	v.group(4, images, group, h, w, oh, ow, top, left, cSrc, cDst)
-	v.divide(max(wantTiles/tile.Rows, 1) * tile.Rows)
-	v.share(wantColumns / tile.Cols)
-	v.depth = min(wantDepth, cSrc)
-	v.in = planes{v.depth, oddPlane(v.tilesPerBlock * v.depth)}
-	v.out = planes{v.panelsPerTask * tile.Cols, oddPlane(v.tilesPerBlock * v.panelsPerTask * tile.Cols)}
-	v.taps = []int32{0, 0}
-	for r := range tile.Rows {
-		v.taps = append(v.taps, int32(r*v.in.stride))
-		v.at = append(v.at, int32(r*v.out.stride))
-	}
-	scratch := winograd4Planes * (v.in.size + v.out.size)
-	c.needScratch(scratch)
-	c.needChannels(max(cSrc, cDst))
-	kernels := func(at, depth int) winograd4Kernels {
-		if turned {
-			return c.winograd4Columns(cDst, cSrc, at, depth, tile.Cols)
+	v.group(images, group, h, w, oh, ow, rows, columns, cSrc, cDst)
+	transform := func(at, depth int) winograd4Kernels {
+		if backward {
+			return c.winograd4Kernels(c.k.Winograd4.Weights, true, [2]bool{true, true}, cDst, cSrc, at, depth, v.tile.Cols)
 		}
-		return c.winograd4Rows(cSrc, cDst, at, depth, tile.Cols)
+		return c.winograd4Kernels(c.k.Winograd4.Weights, false, [2]bool{}, cSrc, cDst, at, depth, v.tile.Cols)
 	}
-	if packed {
-		const perTask = 32 // rows
-		v.plane = oddPlane(cSrc * tile.Cols)
-		pack, chunks := kernels(0, perTask), (cSrc+perTask-1)/perTask
-		v.wei = c.packed(n, weights, winograd4Planes*v.panels*v.plane, v.panels*chunks, func(worker int, dst, w, scale []float32, task int) {
-			panel, k0 := task/chunks, task%chunks*perTask
-			pack(worker, dst[panel*winograd4Planes*v.plane+k0*tile.Cols:], w, scale, v.plane, k0, min(perTask, cSrc-k0), panel)
-		})
-	} else {
-		v.plane = oddPlane(v.depth * tile.Cols)
-		v.kernels = kernels(scratch+winograd4Planes*v.panelsPerTask*v.plane, v.depth)
-		if v.wei = c.slotOf[weights.ID]; c.half(v.wei) {
-			v.wei = c.widened(weights)
-		}
-		if f := c.folds[n.ID]; f != nil {
-			v.scale = f.scale
-		}
+	v.divide(max(wantTiles/v.tile.Rows, 1) * v.tile.Rows)
+	c.prepareWinograd4(v, n, weights, cSrc, cDst, longestChain, wantColumns, packed, transform, dst, end)
+	for i := range winograd4Planes {
+		v.product(i, term{i, i})
 	}
-	c.p.winograds4 = append(c.p.winograds4, v)
 	c.winogradKernel(n, by4)
 	c.step("winograd 4×4 "+name, v.tasks(), v.run, append(end.reads(), src, v.wei, dst)...)
 	return nil
 }
 
+// prepareWinograd4 lays out scratch and kernels of a pass whose tiles are divided; what
+// remains are its products.
+func (c *compiler) prepareWinograd4(v *winograd4Pass, n, weights *graph.Node, cSrc, cDst, wantDepth, wantColumns int, packed bool, transform func(at, depth int) winograd4Kernels, dst slot, end *epilogue) {
+	v.p, v.dst, v.half, v.scale, v.cSrc, v.cDst, v.end = c.p, dst, c.half(dst), noSlot, cSrc, cDst, end
+	cols := v.tile.Cols
+	v.panels = (cDst + cols - 1) / cols
+	v.share(wantColumns / cols)
+	v.depth = min(wantDepth, cSrc)
+	v.in = planes{v.depth, oddPlane(v.tilesPerBlock * v.depth)}
+	v.out = planes{v.panelsPerTask * cols, oddPlane(v.tilesPerBlock * v.panelsPerTask * cols)}
+	for r := range v.tile.Rows {
+		v.at = append(v.at, int32(r*v.out.stride))
+	}
+	scratch := v.inPlanes*v.in.size + v.outPlanes*v.out.size
+	c.needScratch(scratch)
+	c.needChannels(max(cSrc, cDst))
+	c.p.winograds4 = append(c.p.winograds4, v)
+	if packed {
+		const perTask = 32 // rows
+		v.plane = oddPlane(cSrc * cols)
+		pack, chunks := transform(0, perTask), (cSrc+perTask-1)/perTask
+		v.wei = c.packed(n, weights, winograd4Planes*v.panels*v.plane, v.panels*chunks, func(worker int, dst, w, scale []float32, task int) {
+			panel, k0 := task/chunks, task%chunks*perTask
+			pack(worker, dst[panel*winograd4Planes*v.plane+k0*cols:], w, scale, v.plane, k0, min(perTask, cSrc-k0), panel)
+		})
+		return
+	}
+	v.plane = oddPlane(v.depth * cols)
+	v.kernels = transform(scratch+winograd4Planes*v.plane, v.depth)
+	if v.wei = c.slotOf[weights.ID]; c.half(v.wei) {
+		v.wei = c.widened(weights)
+	}
+	if f := c.folds[n.ID]; f != nil {
+		v.scale = f.scale
+	}
+}
+
 // run computes one task: some tiles of one group times some panels.
 func (v *winograd4Pass) run(worker, task int) {
-	p, wide, half := v.p, &v.p.engine.kernels.Winograd4, &v.p.engine.kernels.BF16.Winograd4
+	p := v.p
 	rows, cols := v.tile.Rows, v.tile.Cols
 	block, panel0, panelEnd := v.task(task)
-	image, patches, at := v.of(block)
+	image, _, at := v.of(block)
 	tiles := len(at) / 16
 	srcAt, dstAt := image*v.srcStep, image*v.dstStep+panel0*cols
 	columns := min(panelEnd*cols, v.cDst) - panel0*cols
 	scratch := p.scratch[worker]
-	in, scratch := scratch[:winograd4Planes*v.in.size], scratch[winograd4Planes*v.in.size:]
-	out, scratch := scratch[:winograd4Planes*v.out.size], scratch[winograd4Planes*v.out.size:]
+	in, scratch := scratch[:v.inPlanes*v.in.size], scratch[v.inPlanes*v.in.size:]
+	out, scratch := scratch[:v.outPlanes*v.out.size], scratch[v.outPlanes*v.out.size:]
 	for c0 := 0; c0 < v.cSrc; c0 += v.depth {
-		depth := min(v.depth, v.cSrc-c0)
-		v.input(in, srcAt+c0, patches, depth, v.in)
-		wei, panelStep := p.mem[v.wei], winograd4Planes*v.plane
-		if v.kernels == nil {
-			wei = wei[panel0*panelStep+c0*cols:]
-		} else {
-			var scale []float32
-			if v.scale != noSlot {
-				scale = p.mem[v.scale]
-			}
-			for panel := panel0; panel < panelEnd; panel++ {
-				v.kernels(worker, scratch[(panel-panel0)*panelStep:], wei, scale, v.plane, c0, depth, panel)
-			}
-			wei = scratch
+		depth, first := min(v.depth, v.cSrc-c0), 0
+		for phase, input := range v.inputs {
+			blocks := v.blocksOf(phase)
+			_, patches, _ := blocks.of(block)
+			input(in[first*v.in.size:], srcAt+c0, patches, depth, v.in)
+			first += blocks.tables.inputs
 		}
-		for i := range winograd4Planes {
-			for panel := range panelEnd - panel0 {
-				w := wei[panel*panelStep+i*v.plane:]
-				to := out[i*v.out.size+panel*cols:]
-				for tile := 0; tile < tiles; tile += rows {
-					v.tile.Run(to[tile*v.out.stride:], v.at, in[i*v.in.size+tile*v.in.stride:], p.zero, v.taps, depth, w, c0 > 0)
+		wei, panelStep, together := p.mem[v.wei], winograd4Planes*v.plane, panelEnd-panel0
+		if v.kernels != nil {
+			together = 1
+		}
+		for first := panel0; first < panelEnd; first += together {
+			kernels := scratch
+			if v.kernels == nil {
+				kernels = wei[first*panelStep+c0*cols:]
+			} else {
+				var scale []float32
+				if v.scale != noSlot {
+					scale = p.mem[v.scale]
+				}
+				v.kernels(worker, kernels, wei, scale, v.plane, c0, depth, first)
+			}
+			for i := range v.products {
+				product := &v.products[i]
+				for panel := range together {
+					w := kernels[panel*panelStep:]
+					to := out[product.to*v.out.size+(first-panel0+panel)*cols:]
+					for tile := 0; tile < tiles; tile += rows {
+						v.tile.Run(to[tile*v.out.stride:], v.at, in[tile*v.in.stride:], p.zero, product.taps, depth, w, c0 > 0 || product.more)
+					}
 				}
 			}
 		}
 	}
 	dst, halves := p.mem[v.dst], halvesOf(p.mem[v.dst])
-	switch stride, size := v.out.stride, v.out.size; {
-	case v.end == nil && v.half:
-		half.Output(halves[dstAt:], out, at, columns, stride, size)
-	case v.end == nil:
-		wide.Output(dst[dstAt:], out, at, columns, stride, size)
-	default:
-		e, bias := v.end, v.end.biasOf(p, panel0*cols, panel0*cols+columns)
-		if v.half {
-			half.OutputEpilogue(halves[dstAt:], out, at, stride, size, e.addHalvesOf(p, dstAt), bias, e.before, e.after)
-		} else {
-			wide.OutputEpilogue(dst[dstAt:], out, at, stride, size, e.addOf(p, dstAt), bias, e.before, e.after)
+	for phase, output := range v.outputs {
+		_, _, at := v.blocksOf(phase).of(block)
+		switch from, stride, size := out[output.first*v.out.size:], v.out.stride, v.out.size; {
+		case v.end == nil && v.half:
+			output.half.Output(halves[dstAt:], from, at, columns, stride, size)
+		case v.end == nil:
+			output.wide.Output(dst[dstAt:], from, at, columns, stride, size)
+		default:
+			e, bias := v.end, v.end.biasOf(p, panel0*cols, panel0*cols+columns)
+			if v.half {
+				output.half.OutputEpilogue(halves[dstAt:], from, at, stride, size, e.addHalvesOf(p, dstAt), bias, e.before, e.after)
+			} else {
+				output.wide.OutputEpilogue(dst[dstAt:], from, at, stride, size, e.addOf(p, dstAt), bias, e.before, e.after)
+			}
 		}
 	}
 }
 
-// winograd4Weights computes dw. A task adds the products of some channels of x
-// with some of dy over the tiles of a shard to sums in scratch, block by block,
-// and transforms the sums at the end; shards are added, in order, into dw.
+// winograd4Weights computes dw, of stride 1 or 2. A task adds the products of some
+// channels of x with some of dy over the tiles of a shard to sums in scratch, block by
+// block, and transforms the sums at the end; shards are added, in order, into dw.
 type winograd4Weights struct {
 	winogradBlocks
+	phases            [3]winogradBlocks // of stride 2, further ones of x
 	p                 *Program
 	tile              *kernel.OuterTile
 	dw                slot
-	input, gradient   func(dst []float32, at int, patches []int32, c int, l planes) // of x and dy
-	parts             slot                                                          // [shard][3,3,c,oc], or dw when there is one shard
+	inputs            []winograd4Input // of x, of each phase
+	gradient          winograd4Input   // of dy
+	back              kernelTransform  // of sums
+	parts             slot             // [shard][3,3,c,oc], or dw when there is one shard
 	c, oc             int
 	xStep, dyStep     int // elements of one image
 	channels, columns int // of x and dy per task; the latter whole panels
 	strips, panels    int // of a task
 	groupsX, groupsDy int // of channels and columns
 	shards            int
-	in, grad          planes  // of scratch
-	sums              int     // size of a plane of [panel][strip][Rows*Cols] in scratch
-	offsets           []int32 // of tiles in in and grad
+	inPlanes          int                // of a phase of x, the most
+	gradPlanes        int                // of dy
+	in, grad          planes             // of scratch
+	sums              int                // size of a plane of [panel][strip][Rows*Cols] in scratch
+	products          [][]winograd4Outer // of each phase of x
+}
+
+// winograd4Outer is the product that makes a plane of sums: the tiles of one plane or
+// more of x and dy, these and the ones after them. offsets are those of perTile planes
+// for each tile.
+type winograd4Outer struct {
+	in, grad, sums, perTile int
+	offsets                 []int32
+}
+
+// blocksOf returns the tiles of a phase of x.
+func (v *winograd4Weights) blocksOf(phase int) *winogradBlocks {
+	if phase == 0 {
+		return &v.winogradBlocks
+	}
+	return &v.phases[phase-1]
+}
+
+// offsets lists, for all tiles, planes of x and dy that meet in one product.
+func (v *winograd4Weights) offsets(together ...[2]int) (offsets []int32) {
+	for t := range v.tilesPerBlock {
+		for _, plane := range together {
+			offsets = append(offsets, int32(plane[0]*v.in.size+t*v.in.stride), int32(plane[1]*v.grad.size+t*v.grad.stride))
+		}
+	}
+	return offsets
 }
 
 func (c *compiler) lowerWinograd4Weights(n *graph.Node) error {
+	const wantTiles = 40
+	x, dy := n.Inputs[0], n.Inputs[1]
+	rows, columns := winogradAxis(4, dy.Shape[1], n.Conv.Pad.Top), winogradAxis(4, dy.Shape[2], n.Conv.Pad.Left)
+	v := &winograd4Weights{inPlanes: winograd4Planes, gradPlanes: winograd4Planes, back: c.k.Winograd4.Sums}
+	v.inputs = []winograd4Input{c.winograd4Patches(c.slotOf[x.ID], c.k.Winograd4.Input, c.k.BF16.Winograd4.Input)}
+	v.gradient = c.winograd4Patches(c.slotOf[dy.ID], c.k.Winograd4.Gradient, c.k.BF16.Winograd4.Gradient)
+	if err := c.layOutWinograd4Weights(v, n, wantTiles, [2]tileAxis{rows, columns}); err != nil {
+		return err
+	}
+	var products []winograd4Outer
+	offsets := v.offsets([2]int{})
+	for i := range winograd4Planes {
+		products = append(products, winograd4Outer{i, i, i, 1, offsets})
+	}
+	v.products = [][]winograd4Outer{products}
+	c.winogradKernel(n, by4)
+	c.winograd4WeightsSteps(v, n, "winograd 4×4 ")
+	return nil
+}
+
+// layOutWinograd4Weights divides the work of a pass, whose phases of x have these rows
+// and columns, into tasks, and lays out scratch; what remains are its products.
+func (c *compiler) layOutWinograd4Weights(v *winograd4Weights, n *graph.Node, wantTiles int, phases ...[2]tileAxis) error {
+	const wantChannels, wantColumns, wantTasks = 64, 64, 16
 	x, dy := n.Inputs[0], n.Inputs[1]
 	images, h, w, ch := x.Shape[0], x.Shape[1], x.Shape[2], x.Shape[3]
 	oh, ow, oc := dy.Shape[1], dy.Shape[2], dy.Shape[3]
 	if err := checkImages(x, dy); err != nil {
 		return err
 	}
-	const wantChannels, wantColumns, wantTiles, wantTasks = 64, 64, 40, 16
 	tile := c.k.OuterTileFor(ch, oc)
-	v := &winograd4Weights{
-		p: c.p, tile: tile, c: ch, oc: oc,
-		input: c.winograd4Patches(c.slotOf[x.ID], false), gradient: c.winograd4Patches(c.slotOf[dy.ID], true),
-		xStep: h * w * ch, dyStep: oh * ow * oc,
-		channels: min(wantChannels, ch),
-	}
+	v.p, v.tile, v.c, v.oc = c.p, tile, ch, oc
+	v.xStep, v.dyStep = h*w*ch, oh*ow*oc
+	v.channels = min(wantChannels, ch)
 	v.strips = (v.channels + tile.Rows - 1) / tile.Rows
 	v.panels = min(max(wantColumns/tile.Cols, 1), (oc+tile.Cols-1)/tile.Cols)
 	v.columns = v.panels * tile.Cols
 	v.groupsX, v.groupsDy = (ch+v.channels-1)/v.channels, (oc+v.columns-1)/v.columns
-	perImage := ((oh + 3) / 4) * ((ow + 3) / 4)
-	group := min(max(wantTiles/perImage, 1), images)
+	group := min(max(wantTiles/(phases[0][0].tiles*phases[0][1].tiles), 1), images)
 	if max(group*v.xStep, group*v.dyStep) > math.MaxInt32 {
 		return errTooLarge
 	}
-	v.group(4, images, group, h, w, oh, ow, n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc)
-	chunks := (v.tables.tiles() + wantTiles - 1) / wantTiles
-	v.divide((v.tables.tiles() + chunks - 1) / chunks)
+	for i, p := range phases {
+		blocks := v.blocksOf(i)
+		blocks.group(images, group, h, w, oh, ow, p[0], p[1], ch, oc)
+		chunks := (blocks.tables.tiles() + wantTiles - 1) / wantTiles
+		blocks.divide((blocks.tables.tiles() + chunks - 1) / chunks)
+	}
 	v.shards = min((wantTasks+v.groupsX*v.groupsDy-1)/(v.groupsX*v.groupsDy), v.blocks)
 
 	v.in = planes{v.channels, oddPlane(v.tilesPerBlock*v.channels + tile.Rows)} // a tile may read past the last channel
 	v.grad = planes{v.columns, oddPlane(v.tilesPerBlock * v.columns)}
 	v.sums = oddPlane(v.panels * v.strips * tile.Rows * tile.Cols)
-	for t := range v.tilesPerBlock {
-		v.offsets = append(v.offsets, int32(t*v.in.stride), int32(t*v.grad.stride))
-	}
-	c.p.winogradWeights4 = append(c.p.winogradWeights4, v)
-	c.needScratch(winograd4Planes * (v.in.size + v.grad.size + v.sums))
+	c.needScratch(v.inPlanes*v.in.size + v.gradPlanes*v.grad.size + winograd4Planes*v.sums)
 	c.needChannels(max(ch, oc))
-	c.winogradKernel(n, by4)
-	name := label(n)
+	c.p.winogradWeights4 = append(c.p.winogradWeights4, v)
+	return nil
+}
+
+// winograd4WeightsSteps appends the steps.
+func (c *compiler) winograd4WeightsSteps(v *winograd4Weights, n *graph.Node, what string) {
+	x, dy, name := c.slotOf[n.Inputs[0].ID], c.slotOf[n.Inputs[1].ID], label(n)
 	if v.shards == 1 {
 		v.dw = c.value(n)
 		v.parts = v.dw
-		c.step("winograd 4×4 "+name, v.groupsX*v.groupsDy, v.run, c.slotOf[x.ID], c.slotOf[dy.ID], v.dw)
-		return nil
+		c.step(what+name, v.groupsX*v.groupsDy, v.run, x, dy, v.dw)
+		return
 	}
-	v.parts = c.temp(v.shards * 9 * ch * oc)
-	c.step("winograd 4×4 "+name, v.shards*v.groupsX*v.groupsDy, v.run, c.slotOf[x.ID], c.slotOf[dy.ID], v.parts)
+	v.parts = c.temp(v.shards * 9 * v.c * v.oc)
+	c.step(what+name, v.shards*v.groupsX*v.groupsDy, v.run, x, dy, v.parts)
 	v.dw = c.value(n)
 	c.step("sum "+name, 9, v.total, v.parts, v.dw)
-	return nil
 }
 
 // run computes one shard of the gradients of some channels and columns.
 func (v *winograd4Weights) run(worker, task int) {
-	p, f, size := v.p, &v.p.engine.kernels.Winograd4, v.tile.Rows*v.tile.Cols
+	p, size := v.p, v.tile.Rows*v.tile.Cols
 	shard, task := task%v.shards, task/v.shards
 	c0, o0 := task%v.groupsX*v.channels, task/v.groupsX*v.columns
 	channels, columns := min(v.channels, v.c-c0), min(v.columns, v.oc-o0)
 	strips, panels := (channels+v.tile.Rows-1)/v.tile.Rows, (columns+v.tile.Cols-1)/v.tile.Cols
 	scratch := p.scratch[worker]
-	in, scratch := scratch[:winograd4Planes*v.in.size], scratch[winograd4Planes*v.in.size:]
-	grad, scratch := scratch[:winograd4Planes*v.grad.size], scratch[winograd4Planes*v.grad.size:]
+	in, scratch := scratch[:v.inPlanes*v.in.size], scratch[v.inPlanes*v.in.size:]
+	grad, scratch := scratch[:v.gradPlanes*v.grad.size], scratch[v.gradPlanes*v.grad.size:]
 	sums := scratch[:winograd4Planes*v.sums]
 	clear(sums)
 	for block := shard * v.blocks / v.shards; block < (shard+1)*v.blocks/v.shards; block++ {
-		image, patches, at := v.of(block)
+		image, _, at := v.of(block)
 		tiles := len(at) / 16
-		v.input(in, image*v.xStep+c0, patches, channels, v.in)
 		v.gradient(grad, image*v.dyStep+o0, at, columns, v.grad)
-		for i := range winograd4Planes {
-			for panel := range panels {
-				dy := grad[i*v.grad.size+panel*v.tile.Cols:]
-				for strip := range strips {
-					dst := sums[i*v.sums+(panel*strips+strip)*size:][:size]
-					v.tile.Run(dst, in[i*v.in.size+strip*v.tile.Rows:], dy, v.offsets[:2*tiles])
+		for phase, input := range v.inputs {
+			_, patches, _ := v.blocksOf(phase).of(block)
+			input(in, image*v.xStep+c0, patches, channels, v.in)
+			for _, product := range v.products[phase] {
+				for panel := range panels {
+					dy := grad[product.grad*v.grad.size+panel*v.tile.Cols:]
+					for strip := range strips {
+						dst := sums[product.sums*v.sums+(panel*strips+strip)*size:][:size]
+						v.tile.Run(dst, in[product.in*v.in.size+strip*v.tile.Rows:], dy, product.offsets[:2*tiles*product.perTile])
+					}
 				}
 			}
 		}
@@ -366,7 +511,7 @@ func (v *winograd4Weights) run(worker, task int) {
 	for panel := range panels {
 		for r := range channels {
 			from := sums[(panel*strips+r/v.tile.Rows)*size+r%v.tile.Rows*v.tile.Cols:]
-			f.Sums(dst[(c0+r)*v.oc+o0+panel*v.tile.Cols:], from, min(v.tile.Cols, columns-panel*v.tile.Cols), v.c*v.oc, v.sums)
+			v.back(dst[(c0+r)*v.oc+o0+panel*v.tile.Cols:], from, min(v.tile.Cols, columns-panel*v.tile.Cols), v.c*v.oc, v.sums)
 		}
 	}
 }

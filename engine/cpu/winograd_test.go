@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -21,9 +22,20 @@ import (
 // further apart: it is allowed three times as much. Measured, beside 0.40 of
 // direct convolution in the root mean square: 0.52 forward, 1.1 backward data,
 // whose sums are short here, 0.62 for the weights; and 17 at most, at a border.
+//
+// With stride 2, of pictures with twice the side, forward and weights are held to the bounds
+// of F(2×2,3×3): 0.27 and 0.44 at most. The gradient by the data, whose sums are as short
+// as one tap's 32 products and go through both transforms all the same, may err four times as
+// much as direct convolution: 1.2, or 1.3 without fused multiply-adds, and 30 at a border.
 func TestWinogradRounding(t *testing.T) {
-	const n, size, c, oc = 8, 8, 256, 32
-	attrs := graph.ConvAttrs{Stride: 1, Pad: graph.SymmetricPadding(1)}
+	for _, stride := range []int{1, 2} {
+		t.Run(fmt.Sprintf("stride %d", stride), func(t *testing.T) { testWinogradRounding(t, stride) })
+	}
+}
+
+func testWinogradRounding(t *testing.T, stride int) {
+	const n, c, oc = 8, 256, 32
+	size, attrs := 8*stride, graph.ConvAttrs{Stride: stride, Pad: graph.SymmetricPadding(1)}
 	b := graph.NewBuilder()
 	x := b.Input("x", graph.Real, n, size, size, c)
 	w := b.Input("w", graph.Real, 3, 3, c, oc)
@@ -43,10 +55,13 @@ func TestWinogradRounding(t *testing.T) {
 		}
 		in, abs = append(in, v), append(abs, a)
 	}
-	want, terms := wideConv(in[0], in[1], in[2]), wideConv(abs[0], abs[1], abs[2])
+	want, terms := wideConv(in[0], in[1], in[2], attrs), wideConv(abs[0], abs[1], abs[2], attrs)
 	for _, k := range kernel.Supported() {
 		var direct [3]float64 // root mean squares
 		for _, winograd := range []string{"off", "on", "on-4x4"} {
+			if winograd == "on" && stride == 2 {
+				continue
+			}
 			e := open(t, Options{InstructionSet: k.Set.String(), Winograd: winograd})
 			p, err := e.Compile(g, e.NewVariables())
 			if err != nil {
@@ -68,8 +83,11 @@ func TestWinogradRounding(t *testing.T) {
 				rms := math.Sqrt(squares / float64(len(want[i])))
 				t.Logf("%v, winograd %s, %s: error %.2g at most, %.2g root mean square", k.Set, winograd, pass, worst, rms)
 				limit, times := 16.0, 1.5
-				if winograd == "on-4x4" {
+				switch {
+				case winograd == "on-4x4" && stride == 1:
 					limit, times = 48, 3
+				case winograd == "on-4x4" && i == 1:
+					limit, times = 48, 4
 				}
 				if !(worst <= limit) {
 					t.Errorf("%v, winograd %s, %s: error of %.3g, want at most %v", k.Set, winograd, pass, worst, limit)
@@ -111,7 +129,7 @@ func TestWinogradRoundingBF16(t *testing.T) {
 		}
 		in = append(in, v)
 	}
-	want := wideConv(in[0], in[1], in[2])
+	want := wideConv(in[0], in[1], in[2], attrs)
 	for _, k := range kernel.Supported() {
 		for _, c := range []struct {
 			winograd string
@@ -145,15 +163,16 @@ func TestWinogradRoundingBF16(t *testing.T) {
 	}
 }
 
-// wideConv is y, dx and dw in float64 for a 3×3 kernel, stride 1 and padding 1.
-func wideConv(x, w, dy tensor.Tensor) [3][]float64 {
-	n, h, wd, c, oc := x.Shape()[0], x.Shape()[1], x.Shape()[2], x.Shape()[3], w.Shape()[3]
+// wideConv is y, dx and dw in float64 for a 3×3 kernel.
+func wideConv(x, w, dy tensor.Tensor, a graph.ConvAttrs) [3][]float64 {
+	h, wd, c := x.Shape()[1], x.Shape()[2], x.Shape()[3]
+	oh, ow, oc := dy.Shape()[1], dy.Shape()[2], dy.Shape()[3]
 	xs, ws, dys := x.Float32s(), w.Float32s(), dy.Float32s()
 	out := [3][]float64{make([]float64, dy.Len()), make([]float64, x.Len()), make([]float64, w.Len())}
-	for px := range n * h * wd {
-		image, row, col := px/(h*wd), px/wd%h, px%wd
+	for px := range dy.Len() / oc {
+		image, row, col := px/(oh*ow), px/ow%oh, px%ow
 		for tap := range 9 {
-			sy, sx := row+tap/3-1, col+tap%3-1
+			sy, sx := row*a.Stride+tap/3-a.Pad.Top, col*a.Stride+tap%3-a.Pad.Left
 			if sy < 0 || sy >= h || sx < 0 || sx >= wd {
 				continue
 			}
@@ -192,7 +211,28 @@ func TestWinogradRule(t *testing.T) {
 		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 64, 20, false, direct},
 		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 3, 64, true, direct},
 		{"avx2", "auto", graph.OpConv, 3, 1, 32, 32, 64, 16, true, by2},
-		{"avx2", "auto", graph.OpConv, 3, 2, 32, 32, 64, 64, true, direct},
+		{"avx2", "auto", graph.OpConv, 3, 2, 32, 32, 64, 64, true, byStride2},
+		{"avx2", "auto", graph.OpConv, 3, 3, 32, 32, 64, 64, true, direct},
+		{"avx512", "auto", graph.OpConv, 3, 2, 32, 32, 64, 128, true, byStride2},
+		{"avx512", "auto", graph.OpConvBackwardData, 3, 2, 32, 32, 64, 128, true, byStride2},
+		{"avx512", "auto", graph.OpConvBackwardWeights, 3, 2, 32, 32, 64, 128, true, byStride2},
+		{"avx512", "auto", graph.OpConv, 3, 2, 32, 8, 256, 512, true, byStride2},
+		{"avx512", "auto", graph.OpConvBackwardData, 3, 2, 32, 8, 256, 512, true, byStride2},
+		{"avx512", "auto", graph.OpConvBackwardWeights, 3, 2, 32, 8, 256, 512, true, byStride2},
+		{"avx512", "auto", graph.OpConv, 3, 2, 32, 16, 32, 64, true, direct}, // changes a ReLU
+		{"avx512", "auto", graph.OpConvBackwardData, 3, 2, 32, 16, 32, 64, true, byStride2},
+		{"avx512", "auto", graph.OpConvBackwardWeights, 3, 2, 32, 32, 16, 32, true, byStride2},
+		{"avx2", "auto", graph.OpConv, 3, 2, 32, 8, 256, 512, true, direct},
+		{"avx2", "auto", graph.OpConvBackwardWeights, 3, 2, 32, 8, 256, 512, true, byStride2},
+		{"avx512", "auto", graph.OpConv, 3, 2, 32, 32, 3, 64, true, direct},
+		{"avx512", "auto", graph.OpConv, 3, 2, 1, 8, 256, 512, false, direct}, // one tile
+		{"avx512", "auto", graph.OpConv, 3, 2, 32, 8, 256, 512, false, byStride2},
+		{"avx512", "auto", graph.OpConv, 3, 2, 32, 32, 64, 20, false, direct}, // a tail in generic Go
+		{"avx512", "2x2", graph.OpConv, 3, 2, 32, 32, 64, 128, true, direct},
+		{"avx512", "on-4x4", graph.OpConv, 3, 2, 1, 1, 1, 1, true, byStride2},
+		{"avx512", "on-4x4-bfloat16", graph.OpConv, 3, 2, 1, 1, 1, 1, true, byStride2},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 2, 32, 32, 64, 128, true, direct},
+		{"avx512_bf16", "on-4x4", graph.OpConv, 3, 2, 32, 32, 64, 128, true, direct},
 		{"avx2", "auto", graph.OpConv, 1, 1, 32, 32, 64, 64, true, direct},
 		{"avx2", "auto", graph.OpConv, 5, 1, 32, 32, 64, 64, true, direct},
 		{"avx512", "auto", graph.OpConv, 3, 1, 32, 4, 512, 512, true, by4}, // few pixels, many weights
