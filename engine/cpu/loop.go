@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/residual-ml/residual/engine/cpu/kernel"
 	"github.com/residual-ml/residual/graph"
 	"github.com/residual-ml/residual/tensor"
 )
@@ -105,6 +106,7 @@ const (
 	loopWiden           // a is bfloat16 in memory
 	loopNarrow          // dst is bfloat16 in memory
 	loopNormalise       // maps in memory (loop_maps.go)
+	loopAdam            // an update (loop_adam.go)
 
 	// Reductions add to the sums of the chunk.
 	loopSum
@@ -135,6 +137,7 @@ type loopInstr struct {
 	sums   int // reductions: offset in partials of the first chunk's sums
 	lanes  int // reductions: sums per chunk
 	maps   *mapsInstr
+	adam   *adamInstr
 }
 
 // loop is a compiled loop.
@@ -180,11 +183,12 @@ func (c *compiler) lowerLoop(nodes []*graph.Node) error {
 	if !c.p.engine.plain {
 		b.joinMaps()
 		b.overwriteMaps(nodes)
+		b.joinAdam()
 	}
 	b.assignTemps()
 	b.settleBlocks()
 	c.p.loops = append(c.p.loops, l)
-	c.needScratch(l.temps * l.block)
+	c.needScratch(l.temps*l.block + kernel.AdamFactors)
 	c.needPartials(b.partials)
 	c.needChannels(l.block)
 	c.step(name, l.chunks(), l.run, b.slots...)
@@ -658,6 +662,10 @@ func (l *loop) exec(in *loopInstr, scratch []float32, chunk, at, n int) {
 		return
 	case loopChannelProducts:
 		k.ChannelProducts(p.partials[in.sums+chunk*in.lanes:][:in.lanes], a, p.mem[in.scale], l.blockOf(in.b, scratch, at, n))
+		return
+	}
+	if in.op == loopAdam {
+		l.runAdam(in.adam, a, scratch, at)
 		return
 	}
 	dst := l.blockOf(in.dst, scratch, at, n)

@@ -21,6 +21,7 @@ var generic = Kernels{
 	Gate:     gateGeneric,
 	Sqrt:     sqrtGeneric,
 	ScaleAdd: scaleAddGeneric,
+	Adam:     adamGeneric,
 
 	ChannelScaleAdd: channelScaleAddGeneric,
 	ChannelSum:      channelSumGeneric,

@@ -129,7 +129,7 @@ func TestSelect(t *testing.T) {
 func TestTablesAreComplete(t *testing.T) {
 	forEachSet(t, func(t *testing.T, k *Kernels) {
 		if len(k.ConvTiles) == 0 || len(k.OuterTiles) == 0 || k.Pack == nil || k.Add == nil || k.Sub == nil || k.Mul == nil || k.Div == nil ||
-			k.Max == nil || k.Gate == nil || k.Sqrt == nil || k.ScaleAdd == nil || k.ChannelScaleAdd == nil ||
+			k.Max == nil || k.Gate == nil || k.Sqrt == nil || k.ScaleAdd == nil || k.Adam == nil || k.ChannelScaleAdd == nil ||
 			k.Epilogue == nil || k.Winograd.OutputEpilogue == nil || k.BF16.Epilogue == nil || k.BF16.Winograd.OutputEpilogue == nil || k.BF16.Winograd4.OutputEpilogue == nil || k.BF16.Winograd4Pairs == nil ||
 			k.ChannelSum == nil || k.ChannelSquares == nil || k.ChannelProducts == nil ||
 			k.WindowMax == nil || k.WindowMaxBackward == nil || hasHoles(k.Norm) || hasHoles(k.BF16.Norm) {

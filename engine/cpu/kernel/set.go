@@ -71,6 +71,7 @@ type Kernels struct {
 	Gate               func(dst, a, b []float32)
 	Sqrt               func(dst, a []float32)
 	ScaleAdd           func(dst, a []float32, scale, shift float32)
+	Adam               func(p, m, v, g, factors []float32)
 
 	// Per channel: slices of c elements against rows of c elements.
 	ChannelScaleAdd func(dst, x, scale, shift []float32)

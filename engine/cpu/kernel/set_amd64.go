@@ -45,6 +45,7 @@ var avx2 = Kernels{
 	Gate:     gateAVX2,
 	Sqrt:     sqrtAVX2,
 	ScaleAdd: scaleAddAVX2,
+	Adam:     adamVector(8, adamAVX2),
 
 	ChannelScaleAdd: channelScaleAddVector,
 	ChannelSum:      channelSumVector,
@@ -67,6 +68,7 @@ var avx512 = func() Kernels {
 	k.Winograd4 = winograd4AVX512
 	k.Norm = normAVX512
 	k.Stride2 = stride2AVX512
+	k.Adam = adamVector(16, adamAVX512)
 	k.Epilogue = epilogueAVX512
 	return k
 }()
