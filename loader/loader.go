@@ -94,7 +94,7 @@ func (l *Loader) Plain() *Loader {
 func (l *Loader) Len() int { return l.data.Len() }
 
 // Steps is the number of batches in an epoch; the last may be smaller.
-func (l *Loader) Steps() int { return (l.data.Len() + l.options.BatchSize - 1) / l.options.BatchSize }
+func (l *Loader) Steps() int { return (l.data.Len()-1)/l.options.BatchSize + 1 }
 
 // Order returns the positions that an epoch visits, in order.
 func (l *Loader) Order(epoch int) []int {
@@ -141,18 +141,19 @@ func (l *Loader) Batches(ctx context.Context, epoch, first int) iter.Seq2[Batch,
 		var done sync.WaitGroup
 		defer done.Wait()
 		defer cancel()
-		for range ahead + 1 {
-			free <- l.newBuffer(l.options.BatchSize)
-		}
 		order := l.Order(epoch)
+		size := min(l.options.BatchSize, len(order)) // a batch may have room for more pictures than there are
+		for range ahead + 1 {
+			free <- l.newBuffer(size)
+		}
 		done.Go(func() {
 			defer close(full)
-			for at := first * l.options.BatchSize; at < len(order); at += l.options.BatchSize {
+			for at := first * size; at < len(order); at += size {
 				select {
 				case <-ctx.Done():
 					return
 				case b := <-free:
-					b.err = l.fill(ctx, b, epoch, order[at:min(at+l.options.BatchSize, len(order))])
+					b.err = l.fill(ctx, b, epoch, order[at:min(at+size, len(order))])
 					full <- b
 					if b.err != nil {
 						return

@@ -160,6 +160,21 @@ func TestErrorsAndLeavingEarly(t *testing.T) {
 		t.Errorf("%d pictures were read for one batch of 4", n)
 	}
 
+	// A batch that is larger than any memory, of the few pictures there are.
+	l = mustNew(t, pixels{n: 30, channels: 3, bad: -1}, options(math.MaxInt))
+	batches := 0
+	for b, err := range l.Batches(t.Context(), 0, 0) {
+		if batches++; err != nil || len(b.Indices) != 30 {
+			t.Errorf("a batch of %d pictures: %v", len(b.Indices), err)
+		}
+		if batches > 1 {
+			break
+		}
+	}
+	if batches != 1 || l.Steps() != 1 {
+		t.Errorf("%d batches of %d in an epoch, want 1", batches, l.Steps())
+	}
+
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	last = nil

@@ -113,6 +113,10 @@ type DataConfig struct {
 	Undivided bool `json:"undivided,omitempty"`
 }
 
+// most is more epochs, images in a batch and batches in an update than anyone wants, so
+// that their products with numbers of pictures are no larger than an int.
+const most = 1 << 24
+
 // Check reports the first field that cannot work.
 func (c Config) Check() error {
 	if err := c.Model.Check(); err != nil {
@@ -138,6 +142,8 @@ func (c Config) Check() error {
 		return fmt.Errorf("epochs is %d, want at least 1", c.Epochs)
 	case c.BatchSize < 1:
 		return fmt.Errorf("batch size is %d, want at least 1", c.BatchSize)
+	case c.Epochs > most || c.BatchSize > most || c.Accumulate > most:
+		return fmt.Errorf("%d epochs, %d images in a batch, %d batches in an update: want at most %d of each", c.Epochs, c.BatchSize, c.Accumulate, most)
 	case c.EvalEvery < 0 || c.SaveEvery < 0 || c.Keep < 0:
 		return fmt.Errorf("eval every %d steps, save every %d, keep %d: want numbers from 0", c.EvalEvery, c.SaveEvery, c.Keep)
 	case c.OnNaN != Stop && c.OnNaN != RollBack:

@@ -620,6 +620,9 @@ func TestConfigCheck(t *testing.T) {
 	for want, broken := range map[string]func(c *Config){
 		"epochs is 0":           func(c *Config) { c.Epochs = 0 },
 		"batch size is 0":       func(c *Config) { c.BatchSize = 0 },
+		"16777217 epochs, 16":   func(c *Config) { c.Epochs = most + 1 },
+		"3 epochs, 9223372036":  func(c *Config) { c.BatchSize = math.MaxInt },
+		"images in a batch, 9":  func(c *Config) { c.Accumulate = math.MaxInt },
 		"3 class names":         func(c *Config) { c.Classes = []string{"a", "b", "c"} },
 		"makes 4×8×1 images":    func(c *Config) { c.Preprocess.Height = 4 },
 		"learning rate is -1":   func(c *Config) { c.Optimizer.LearningRate = -1 },
