@@ -126,7 +126,7 @@ var recipes = []Recipe{
 		Precision: "float32", // in which the claim of parity is made
 		Expected: []Expectation{
 			{"cifar10", "resnet18", 0.7911, 0.7911, "one run, seed 0, README"},
-			{"shapes", "resnet18", 0.9662, 0.9862, "seed 0 with four sets of kernels, README"},
+			{"shapes", "resnet18", 0.96375, 0.9862, "seed 0 with five sets of kernels, README"},
 			{"shapes", "resnet20", 0.932, 1, "seeds 0 to 4, README"},
 		},
 	},
