@@ -17,6 +17,9 @@ func TestSampleOfFew(t *testing.T) {
 	if low, high := s.Interval(); s.Mean != 3 || !math.IsNaN(low) || !math.IsNaN(high) {
 		t.Errorf("one number: mean %v, interval %v to %v", s.Mean, low, high)
 	}
+	if d := s.Deviation(); !math.IsNaN(d) {
+		t.Errorf("one number: deviation %v", d)
+	}
 	s.Add(3)
 	if low, high := s.Interval(); low != 3 || high != 3 {
 		t.Errorf("twice the same: %v to %v", low, high)
@@ -24,6 +27,9 @@ func TestSampleOfFew(t *testing.T) {
 	s.Add(6) // 3, 3, 6: mean 4, variance (1+1+4)/2 = 3, standard error 1
 	if low, high := s.Interval(); math.Abs(low-(4-z95)) > 1e-15 || math.Abs(high-(4+z95)) > 1e-15 {
 		t.Errorf("3, 3, 6: %v to %v, want 4 ± %v", low, high, z95)
+	}
+	if d := s.Deviation(); math.Abs(d-math.Sqrt(3)) > 1e-15 {
+		t.Errorf("3, 3, 6: deviation %v, want √3", d)
 	}
 }
 

@@ -58,6 +58,14 @@ func (s *Sample) Add(x float64) {
 	s.Squares += d * (x - s.Mean)
 }
 
+// Deviation is the standard deviation, by N-1: NaN of fewer than two numbers.
+func (s Sample) Deviation() float64 {
+	if s.N < 2 {
+		return math.NaN()
+	}
+	return math.Sqrt(s.Squares / float64(s.N-1))
+}
+
 // Interval returns the 95 % interval of the mean that the central limit theorem
 // gives, mean ± z·s/√n with s² = Σ(x-mean)²/(n-1). It is NaN for fewer than two
 // numbers, and too narrow for fewer than about 30.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -239,12 +238,7 @@ func (o judgeOptions) open(ctx context.Context, c *classify.Classifier, stderr i
 	}
 	p.own = o.data == "" || o.data == cfg.Data.Source
 	if p.own {
-		o.data = cfg.Data.Source
-		if o.onBadImage == "fail" && cfg.Data.OnBadImage != "" {
-			o.onBadImage = cfg.Data.OnBadImage
-		}
-		o.dataDir, o.classMap = cmp.Or(o.dataDir, cfg.Data.Dir), cmp.Or(o.classMap, cfg.Data.ClassMap)
-		o.undivided = cfg.Data.Undivided
+		o.dataOptions = o.ofRun(cfg)
 	}
 	if p.data, err = o.dataOptions.open(ctx, cfg.Seed, stderr); err != nil {
 		return p, err

@@ -242,18 +242,10 @@ func (r *seedsResult) summarize() {
 			views.Add(float64(one.Views.Accuracy))
 		}
 	}
-	r.Accuracy, r.Deviation, r.Seconds = rundir.Float(accuracy.Mean), deviation(accuracy), seconds.Mean
+	r.Accuracy, r.Deviation, r.Seconds = rundir.Float(accuracy.Mean), rundir.Float(accuracy.Deviation()), seconds.Mean
 	if views.N == len(r.Runs) {
-		r.Views = &seedsViews{r.Runs[0].Views.TTA, rundir.Float(views.Mean), deviation(views)}
+		r.Views = &seedsViews{r.Runs[0].Views.TTA, rundir.Float(views.Mean), rundir.Float(views.Deviation())}
 	}
-}
-
-// deviation is the standard deviation of a sample, NaN of fewer than two.
-func deviation(s metric.Sample) rundir.Float {
-	if s.N < 2 {
-		return rundir.Float(math.NaN())
-	}
-	return rundir.Float(math.Sqrt(s.Squares / float64(s.N-1)))
 }
 
 // plusMinus writes mean and deviation, this only where there is one.
