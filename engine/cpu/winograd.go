@@ -105,9 +105,10 @@ var convCosts = [...][3][5]convCost{
 // that is F(4×4,3×3) forward: with 16 channels it would be twice as fast as direct
 // convolution, but take a ReLU over zero that PyTorch does not (decision 22); gradients
 // change no ReLU. (Stride 2 errs less than direct convolution, forward, and has that limit
-// twice as high all the same: with 32 channels it is this ReLU again.) In mixed precision it is F(2×2,3×3), whose transformed values are
-// bfloat16, and F(4×4,3×3) with products of bfloat16, which errs by three roundings of
-// the result. Unless asked for, the latter is for inference alone (decision 24).
+// twice as high all the same: with 32 channels it is this ReLU again.) In mixed precision
+// it is F(2×2,3×3), whose transformed values are bfloat16, and F(4×4,3×3) with products of
+// bfloat16, which errs by three roundings of the result. Unless asked for, the latter is
+// for inference alone (decision 24).
 //
 // Transforms in assembly work on whole vectors. What remains of the channels is
 // transformed with the vector before it, unless an epilogue forbids that.
@@ -255,8 +256,8 @@ func (t *winogradTiles) of(first, end int) (patches, at []int32) {
 }
 
 // tileAxis says which pixels tiles have along one axis: input i of a tile is pixel
-// from(tile, i) of the source, output i is pixel to(tile, i) of the destination. Those outside are padding, and
-// not computed.
+// from(tile, i) of the source, output i is pixel to(tile, i) of the destination. Those
+// outside are padding, and not computed.
 type tileAxis struct {
 	tiles, inputs, outputs int
 	from, to               func(tile, i int) int

@@ -78,6 +78,20 @@ sized:                           \
 	SUBQ $(2*LANES), CX \
 	JGT  label
 
+// PUTSUMS stores two sums of the channels, V6, V7 at R12 and V8, V9 at R13.
+#define PUTSUMS \
+	CMPQ    CX, $(2*LANES)        \
+	JLT     putPart               \
+	VMOVUPS V6, (R12)             \
+	VMOVUPS V7, (4*LANES)(R12)    \
+	VMOVUPS V8, (R13)             \
+	VMOVUPS V9, (4*LANES)(R13)    \
+	JMP     put                   \
+putPart:                          \
+	PUT(R12, V6, V7)              \
+	PUT(R13, V8, V9)              \
+put:
+
 // func normalise(dst, x []T, scale, shift []float32, add []T, addScale, addShift []float32, low float32)
 // DI dst, SI x, DX add; R10 scale, R11 shift, R12 and R13 those of add; V12 low.
 TEXT NORMALISE(SB), NOSPLIT, $24-172
@@ -215,19 +229,7 @@ store:
 	VFMADD231PS V0, V2, V8
 	VFMADD231PS V1, V3, V9
 	NEXTROW(row)
-	CMPQ CX, $(2*LANES)
-	JLT  putPart
-	VMOVUPS V6, (R12)
-	VMOVUPS V7, (4*LANES)(R12)
-	VMOVUPS V8, (R13)
-	VMOVUPS V9, (4*LANES)(R13)
-	JMP  put
-
-putPart:
-	PUT(R12, V6, V7)
-	PUT(R13, V8, V9)
-
-put:
+	PUTSUMS
 	NEXTMAP(DI)
 	NEXTMAP(SI)
 	NEXTMAP(DX)
@@ -273,19 +275,7 @@ row:
 	VFMADD231PS V0, V0, V8
 	VFMADD231PS V1, V1, V9
 	NEXTROW(row)
-	CMPQ CX, $(2*LANES)
-	JLT  putPart
-	VMOVUPS V6, (R12)
-	VMOVUPS V7, (4*LANES)(R12)
-	VMOVUPS V8, (R13)
-	VMOVUPS V9, (4*LANES)(R13)
-	JMP  put
-
-putPart:
-	PUT(R12, V6, V7)
-	PUT(R13, V8, V9)
-
-put:
+	PUTSUMS
 	NEXTMAP(SI)
 	NEXTCHANNELS(R11)
 	NEXTCHANNELS(R12)

@@ -2,6 +2,7 @@
 
 #include "textflag.h"
 #include "vectors_avx2.h"
+#include "winograd_float32.h"
 
 // What winograd4.h calls its functions and constants.
 
@@ -11,16 +12,6 @@
 #define OUTPUTEPILOGUE ·winograd4OutputEpilogueAVX2
 #define WEIGHTS ·winograd4WeightsAVX2
 #define SUMS ·winograd4SumsAVX2
-
-#define ELEMENT 4
-#define RATIO 1
-#define PIXEL(m, v) VMOVUPS m, v
-#define PIXELADD(m, v) VADDPS m, v, v
-#define PIXELFMA(fma, m, c, v) fma m, c, v
-#define PUTPIXEL(v, m) VMOVUPS v, m
-
-#define PLANEBYTES 4
-#define PUTPLANE(v, m) VMOVUPS v, m
 
 #define CA ·winograd4Constants+0(SB)
 #define CA2 ·winograd4Constants+32(SB)

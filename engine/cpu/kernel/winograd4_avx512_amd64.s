@@ -3,6 +3,7 @@
 #include "textflag.h"
 #include "vectors_avx512.h"
 #include "winograd4_avx512.h"
+#include "winograd_float32.h"
 
 // What winograd4.h calls its functions and constants.
 
@@ -12,16 +13,6 @@
 #define OUTPUTEPILOGUE ·winograd4OutputEpilogueAVX512
 #define WEIGHTS ·winograd4WeightsAVX512
 #define SUMS ·winograd4SumsAVX512
-
-#define ELEMENT 4
-#define RATIO 1
-#define PIXEL(m, v) VMOVUPS m, v
-#define PIXELADD(m, v) VADDPS m, v, v
-#define PIXELFMA(fma, m, c, v) fma m, c, v
-#define PUTPIXEL(v, m) VMOVUPS v, m
-
-#define PLANEBYTES 4
-#define PUTPLANE(v, m) VMOVUPS v, m
 
 #define CG0 Z24
 #define CU0 Z25

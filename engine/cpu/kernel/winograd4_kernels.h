@@ -32,17 +32,7 @@
 // func winograd4Weights(dst, src []float32, n, tap, plane int)
 // SI, R11, R12 are three rows of taps, R8 the size of a tap, DI dst, BX elements left.
 TEXT WEIGHTS(SB), NOSPLIT, $0-72
-	MOVQ dst_base+0(FP), DI
-	MOVQ src_base+24(FP), SI
-	MOVQ n+48(FP), BX
-	MOVQ tap+56(FP), R8
-	SHLQ $2, R8
-	LEAQ (R8)(R8*2), CX
-	LEAQ (SI)(CX*1), R11
-	LEAQ (R11)(CX*1), R12
-	PLANES(plane+64(FP), 4)
-	SUBQ $LANES, BX
-	JLT  done
+	WEIGHTKERNELS
 	CONSTANTSG
 
 elements:
@@ -72,12 +62,7 @@ elements:
 	VMULPS CG0, V1, V1
 	VMULPS CG0, V2, V2
 	WEIGHTROW(DI, V0, V1, V2)
-	ADDQ $(4*LANES), SI
-	ADDQ $(4*LANES), R11
-	ADDQ $(4*LANES), R12
-	ADDQ $(4*LANES), DI
-	SUBQ $LANES, BX
-	JGE  elements
+	NEXTWEIGHTS(elements)
 
 done:
 	VZEROUPPER
@@ -128,25 +113,11 @@ done:
 // SI, CX, DX, R11, R14, AX are six rows of planes, DI, R12, R13 three rows of taps,
 // R8 the size of a tap, BX elements left.
 TEXT SUMS(SB), NOSPLIT, $0-72
-	MOVQ dst_base+0(FP), DI
-	MOVQ src_base+24(FP), SI
-	MOVQ n+48(FP), BX
-	MOVQ tap+56(FP), R8
-	SHLQ $2, R8
-	LEAQ (R8)(R8*2), CX
-	LEAQ (DI)(CX*1), R12
-	LEAQ (R12)(CX*1), R13
-	PLANES(plane+64(FP), 4)
-	SUBQ $LANES, BX
-	JLT  done
+	SUMKERNELS
 	CONSTANTSG
 
 elements:
-	LEAQ (SI)(R10*2), CX
-	LEAQ (CX)(R10*2), DX
-	LEAQ (DX)(R10*2), R11
-	LEAQ (R11)(R10*2), R14
-	LEAQ (R14)(R10*2), AX
+	SUMROWS
 	SUMEVEN((SI), (CX), (DX), (R11), (R14), (AX), V0, V6)
 	SUMEVEN((SI)(R9*1), (CX)(R9*1), (DX)(R9*1), (R11)(R9*1), (R14)(R9*1), (AX)(R9*1), V1, V7)
 	SUMEVEN((SI)(R9*2), (CX)(R9*2), (DX)(R9*2), (R11)(R9*2), (R14)(R9*2), (AX)(R9*2), V2, V8)
@@ -162,12 +133,7 @@ elements:
 	SUMODD((CX)(R9*4), (DX)(R9*4), (R11)(R9*4), (R14)(R9*4), V4)
 	SUMODD((CX)(R15*1), (DX)(R15*1), (R11)(R15*1), (R14)(R15*1), V5)
 	SUMROW(R12, V0, V1, V2, V3, V4, V5)
-	ADDQ $(4*LANES), SI
-	ADDQ $(4*LANES), DI
-	ADDQ $(4*LANES), R12
-	ADDQ $(4*LANES), R13
-	SUBQ $LANES, BX
-	JGE  elements
+	NEXTSUMS(elements)
 
 done:
 	VZEROUPPER

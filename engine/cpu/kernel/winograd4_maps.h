@@ -105,7 +105,7 @@ done:
 	VFMADD231PS CB, V14, r1     \
 	VADDPS m5, r3, r3
 
-// OUTPUTROW is a row times A: it becomes x0, x1, V14, x2.
+// OUTPUTROW is a row times A: it becomes x0, x1, V14, x2 (winograd_output.h).
 #define OUTPUTROW(x0, x1, x2, x3, x4, x5) \
 	VADDPS x2, x1, V12          \
 	VSUBPS x2, x1, x1           \
@@ -120,24 +120,6 @@ done:
 	VFMADD231PS CB, x3, x1      \
 	VADDPS V13, x0, x0          \
 	VADDPS x5, x2, x2
-
-// PUTROW stores row i times A.
-#define PUTROW(i, x0, x1, x2, x3, x4, x5, no0, no1, no2, no3) \
-	OUTPUTROW(x0, x1, x2, x3, x4, x5) \
-	PUT((4*i), x0, no0)         \
-	PUT((4*i+1), x1, no1)       \
-	PUT((4*i+2), V14, no2)      \
-	PUT((4*i+3), x2, no3)
-
-// ENDROW is PUTROW with an epilogue.
-#define ENDROW(i, x0, x1, x2, x3, x4, x5, last0, last1, last2, last3, no0, no1, no2, no3) \
-	OUTPUTROW(x0, x1, x2, x3, x4, x5) \
-	VBROADCASTSS 144(SP), V12    \
-	VBROADCASTSS after+140(FP), V13 \
-	END((4*i), x0, last0, no0)   \
-	END((4*i+1), x1, last1, no1) \
-	END((4*i+2), V14, last2, no2) \
-	END((4*i+3), x2, last3, no3)
 
 // OUTPUTROWS sets CX, DX, DI, R11, R12, R13 to the rows of planes.
 #define OUTPUTROWS \
@@ -164,68 +146,11 @@ done:
 	OUTPUTODD((DX)(R9*4), (DI)(R9*4), (R11)(R9*4), (R12)(R9*4), (R13)(R9*4), V4, V10)      \
 	OUTPUTODD((DX)(R15*1), (DI)(R15*1), (R11)(R15*1), (R12)(R15*1), (R13)(R15*1), V5, V11)
 
-// func winograd4Output(dst, src []float32, at []int32, c, stride, plane int)
-TEXT OUTPUT(SB), NOSPLIT, $136-96
-	TILES(c+72(FP), plane+88(FP))
+#define FIRSTROW OUTPUTROW(V0, V1, V2, V3, V4, V5)
+#define SECONDROW OUTPUTROW(V6, V7, V8, V9, V10, V11)
+#define W0 V6
+#define W1 V7
+#define W2 V8
 
-tile:
-	CMPQ SI, BX
-	JGE  done
-	MOVQ dst_base+0(FP), DX
-	XORQ DI, DI
-	POINTERS16(0, DI)
-	XORQ AX, AX
-
-channels:
-	OUTPUTROWS
-	OUTPUTEVENS
-	PUTROW(0, V0, V1, V2, V3, V4, V5, no0, no1, no2, no3)
-	PUTROW(2, V6, V7, V8, V9, V10, V11, no8, no9, no10, no11)
-	OUTPUTODDS
-	PUTROW(1, V0, V1, V2, V3, V4, V5, no4, no5, no6, no7)
-	PUTROW(3, V6, V7, V8, V9, V10, V11, no12, no13, no14, no15)
-	ADDQ $(ELEMENT*LANES), AX
-	CMPQ AX, 128(SP)
-	JLT  channels
-	MOVQ stride+80(FP), CX
-	LEAQ (R8)(CX*4), R8
-	ADDQ $64, SI
-	JMP  tile
-
-done:
-	VZEROUPPER
-	RET
-
-// func winograd4OutputEpilogue(dst, src []float32, at []int32, stride, plane int, add, bias []float32, before, after float32)
-TEXT OUTPUTEPILOGUE(SB), NOSPLIT, $152-144
-	TILESEPILOGUE
-
-tile:
-	CMPQ SI, BX
-	JGE  done
-	MOVQ dst_base+0(FP), DX
-	XORQ DI, DI
-	POINTERS16(0, DI)
-	XORQ AX, AX
-
-channels:
-	MOVQ bias_base+112(FP), CX
-	VMOVUPS (CX)(AX*RATIO), V15
-	OUTPUTROWS
-	OUTPUTEVENS
-	ENDROW(0, V0, V1, V2, V3, V4, V5, last0, last1, last2, last3, no0, no1, no2, no3)
-	ENDROW(2, V6, V7, V8, V9, V10, V11, last8, last9, last10, last11, no8, no9, no10, no11)
-	OUTPUTODDS
-	ENDROW(1, V0, V1, V2, V3, V4, V5, last4, last5, last6, last7, no4, no5, no6, no7)
-	ENDROW(3, V6, V7, V8, V9, V10, V11, last12, last13, last14, last15, no12, no13, no14, no15)
-	ADDQ $(ELEMENT*LANES), AX
-	CMPQ AX, 128(SP)
-	JLT  channels
-	MOVQ stride+72(FP), CX
-	LEAQ (R8)(CX*4), R8
-	ADDQ $64, SI
-	JMP  tile
-
-done:
-	VZEROUPPER
-	RET
+#include "winograd_output.h"
+#include "winograd_output_epilogue.h"

@@ -73,6 +73,22 @@
 	PUTPIXEL(v, (R14)(AX*1))    \
 	no:
 
+// PUTROW stores row i of 16 outputs, x0, x1, V14, x3.
+#define PUTROW(i, x0, x1, x3, no0, no1, no2, no3) \
+	PUT((4*i), x0, no0)         \
+	PUT((4*i+1), x1, no1)       \
+	PUT((4*i+2), V14, no2)      \
+	PUT((4*i+3), x3, no3)
+
+// ENDROW is PUTROW with an epilogue.
+#define ENDROW(i, x0, x1, x3, last0, last1, last2, last3, no0, no1, no2, no3) \
+	VBROADCASTSS 144(SP), V12    \
+	VBROADCASTSS after+140(FP), V13 \
+	END((4*i), x0, last0, no0)   \
+	END((4*i+1), x1, last1, no1) \
+	END((4*i+2), V14, last2, no2) \
+	END((4*i+3), x3, last3, no3)
+
 // TILES prepares for offsets of 16 outputs, for which the stack has pointers and then,
 // at 128, the end of the channels in bytes. Without a whole vector of them it goes to
 // done. SI offsets of a tile, BX their end, R8 src.
@@ -102,3 +118,55 @@
 	VMAXSS after+140(FP), X0, X0 \
 	bounds: \
 	VMOVSS X0, 144(SP)
+
+// KERNELS prepares for n elements of kernels, float32 throughout: DI dst, SI src, BX
+// elements left, R8 the size of a tap, CX that of a row of them. Without a whole vector of
+// elements it goes to done.
+#define KERNELS \
+	MOVQ dst_base+0(FP), DI \
+	MOVQ src_base+24(FP), SI \
+	MOVQ n+48(FP), BX \
+	MOVQ tap+56(FP), R8 \
+	SHLQ $2, R8 \
+	LEAQ (R8)(R8*2), CX \
+	PLANES(plane+64(FP), 4) \
+	SUBQ $LANES, BX \
+	JLT  done
+
+// WEIGHTKERNELS is KERNELS for the transform of a kernel: SI, R11, R12 are three rows of
+// taps.
+#define WEIGHTKERNELS \
+	KERNELS \
+	LEAQ (SI)(CX*1), R11 \
+	LEAQ (R11)(CX*1), R12
+
+// SUMKERNELS is KERNELS for the transform back: DI, R12, R13 are three rows of taps.
+#define SUMKERNELS \
+	KERNELS \
+	LEAQ (DI)(CX*1), R12 \
+	LEAQ (R12)(CX*1), R13
+
+// SUMROWS sets CX, DX, R11, R14, AX to the rows of 6×6 planes after SI.
+#define SUMROWS \
+	LEAQ (SI)(R10*2), CX \
+	LEAQ (CX)(R10*2), DX \
+	LEAQ (DX)(R10*2), R11 \
+	LEAQ (R11)(R10*2), R14 \
+	LEAQ (R14)(R10*2), AX
+
+// NEXTWEIGHTS goes on to the next vector of elements.
+#define NEXTWEIGHTS(elements) \
+	ADDQ $(4*LANES), SI \
+	ADDQ $(4*LANES), R11 \
+	ADDQ $(4*LANES), R12 \
+	ADDQ $(4*LANES), DI \
+	SUBQ $LANES, BX \
+	JGE  elements
+
+#define NEXTSUMS(elements) \
+	ADDQ $(4*LANES), SI \
+	ADDQ $(4*LANES), DI \
+	ADDQ $(4*LANES), R12 \
+	ADDQ $(4*LANES), R13 \
+	SUBQ $LANES, BX \
+	JGE  elements

@@ -188,21 +188,21 @@ done:
 	VFMADD231PS CH3, V14, r3    \
 	VFMADD231PS CH1, V14, r1
 
-// OUTPUTROW is a row times A: it becomes x0, x1, V14, x3.
+// OUTPUTROW is a row times A: it becomes x0, x1, V14, x2 (winograd_output.h).
 #define OUTPUTROW(x0, x1, x2, x3, x4) \
 	VADDPS x1, x0, V12          \
 	VSUBPS x1, x0, x0           \
 	VADDPS x3, x2, V13          \
-	VSUBPS x3, x2, x2           \
+	VSUBPS x3, x2, x3           \
 	VMULPS CF1, x0, x1          \
-	VMULPS CF3, x0, x3          \
+	VMULPS CF3, x0, x2          \
 	VMULPS CF2, V12, V14        \
 	VMULPS CF0, V12, x0         \
-	VFMADD231PS CH1, x2, x1     \
-	VFMADD231PS CH3, x2, x3     \
+	VFMADD231PS CH1, x3, x1     \
+	VFMADD231PS CH3, x3, x2     \
 	VFMADD231PS CH2, V13, V14   \
 	VFMADD231PS CH0, V13, x0    \
-	FIFTHCOLUMN(PLUS(x4, x3))
+	FIFTHCOLUMN(PLUS(x4, x2))
 
 // OUTPUTROWS sets R13, DX, DI, R11, R12 to the rows of planes.
 #define OUTPUTROWS \
@@ -235,23 +235,11 @@ done:
 	PLUS((R12)(R10*1), V8)  \
 	FIFTHCOLUMN(PLUS((R12)(R9*4), V9))
 
-// PUTROW stores row i times A.
-#define PUTROW(i, x0, x1, x2, x3, x4, no0, no1, no2, no3) \
-	OUTPUTROW(x0, x1, x2, x3, x4) \
-	PUT((4*i), x0, no0)         \
-	PUT((4*i+1), x1, no1)       \
-	PUT((4*i+2), V14, no2)      \
-	PUT((4*i+3), x3, no3)
-
-// ENDROW is PUTROW with an epilogue.
-#define ENDROW(i, x0, x1, x2, x3, x4, last0, last1, last2, last3, no0, no1, no2, no3) \
-	OUTPUTROW(x0, x1, x2, x3, x4) \
-	VBROADCASTSS 144(SP), V12    \
-	VBROADCASTSS after+140(FP), V13 \
-	END((4*i), x0, last0, no0)   \
-	END((4*i+1), x1, last1, no1) \
-	END((4*i+2), V14, last2, no2) \
-	END((4*i+3), x3, last3, no3)
+#define FIRSTROW OUTPUTROW(V0, V1, V2, V3, V4)
+#define SECONDROW OUTPUTROW(V5, V6, V7, V8, V9)
+#define W0 V5
+#define W1 V6
+#define W2 V7
 
 // WEIGHTPAIR is g0 ± V13·g2.
 #define WEIGHTPAIR(g0, g2, p, m) \
@@ -279,17 +267,7 @@ done:
 // func winogradStride2Weights(dst, src []float32, n, tap, plane int)
 // SI, R11, R12 are three rows of taps, R8 the size of a tap, DI dst, BX elements left.
 TEXT WEIGHTS(SB), NOSPLIT, $0-72
-	MOVQ dst_base+0(FP), DI
-	MOVQ src_base+24(FP), SI
-	MOVQ n+48(FP), BX
-	MOVQ tap+56(FP), R8
-	SHLQ $2, R8
-	LEAQ (R8)(R8*2), CX
-	LEAQ (SI)(CX*1), R11
-	LEAQ (R11)(CX*1), R12
-	PLANES(plane+64(FP), 4)
-	SUBQ $LANES, BX
-	JLT  done
+	WEIGHTKERNELS
 	CONSTANTSAB
 
 elements:
@@ -318,12 +296,7 @@ elements:
 	VMOVUPS (R11)(R8*2), V2
 	LEAQ (CX)(R10*2), CX
 	WEIGHTROW(CX, V0, V1, V2)
-	ADDQ $(4*LANES), SI
-	ADDQ $(4*LANES), R11
-	ADDQ $(4*LANES), R12
-	ADDQ $(4*LANES), DI
-	SUBQ $LANES, BX
-	JGE  elements
+	NEXTWEIGHTS(elements)
 
 done:
 	VZEROUPPER
@@ -360,25 +333,11 @@ done:
 // SI, CX, DX, R11, R14, AX are six rows of planes, DI, R12, R13 three rows of taps,
 // R8 the size of a tap, BX elements left.
 TEXT SUMS(SB), NOSPLIT, $0-72
-	MOVQ dst_base+0(FP), DI
-	MOVQ src_base+24(FP), SI
-	MOVQ n+48(FP), BX
-	MOVQ tap+56(FP), R8
-	SHLQ $2, R8
-	LEAQ (R8)(R8*2), CX
-	LEAQ (DI)(CX*1), R12
-	LEAQ (R12)(CX*1), R13
-	PLANES(plane+64(FP), 4)
-	SUBQ $LANES, BX
-	JLT  done
+	SUMKERNELS
 	CONSTANTSAB
 
 elements:
-	LEAQ (SI)(R10*2), CX
-	LEAQ (CX)(R10*2), DX
-	LEAQ (DX)(R10*2), R11
-	LEAQ (R11)(R10*2), R14
-	LEAQ (R14)(R10*2), AX
+	SUMROWS
 	SUMOUTER((SI), (CX), (DX), (R11), (R14), V0, V6)
 	SUMOUTER((SI)(R9*1), (CX)(R9*1), (DX)(R9*1), (R11)(R9*1), (R14)(R9*1), V1, V7)
 	SUMOUTER((SI)(R9*2), (CX)(R9*2), (DX)(R9*2), (R11)(R9*2), (R14)(R9*2), V2, V8)
@@ -394,12 +353,7 @@ elements:
 	VMOVUPS (AX)(R9*4), V4
 	VMOVUPS (AX)(R15*1), V5
 	SUMROW(R12, V0, V1, V2, V3, V4, V5)
-	ADDQ $(4*LANES), SI
-	ADDQ $(4*LANES), DI
-	ADDQ $(4*LANES), R12
-	ADDQ $(4*LANES), R13
-	SUBQ $LANES, BX
-	JGE  elements
+	NEXTSUMS(elements)
 
 done:
 	VZEROUPPER

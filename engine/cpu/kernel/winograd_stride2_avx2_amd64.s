@@ -2,6 +2,7 @@
 
 #include "textflag.h"
 #include "vectors_avx2.h"
+#include "winograd_float32.h"
 
 // What winograd_stride2.h calls its functions and constants.
 
@@ -17,16 +18,6 @@
 #define GRADIENT ·stride2GradientAVX2
 #define WEIGHTS ·stride2WeightsAVX2
 #define SUMS ·stride2SumsAVX2
-
-#define ELEMENT 4
-#define RATIO 1
-#define PIXEL(m, v) VMOVUPS m, v
-#define PIXELADD(m, v) VADDPS m, v, v
-#define PIXELFMA(fma, m, c, v) fma m, c, v
-#define PUTPIXEL(v, m) VMOVUPS v, m
-
-#define PLANEBYTES 4
-#define PUTPLANE(v, m) VMOVUPS v, m
 
 #define CA ·stride2Constants+0(SB)
 #define CA2 ·stride2Constants+32(SB)

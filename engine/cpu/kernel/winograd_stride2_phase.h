@@ -58,34 +58,4 @@ done:
 	VZEROUPPER
 	RET
 
-// func winogradStride2Output(dst, src []float32, at []int32, c, stride, plane int)
-TEXT OUTPUT(SB), NOSPLIT, $136-96
-	TILES(c+72(FP), plane+88(FP))
-
-tile:
-	CMPQ SI, BX
-	JGE  done
-	MOVQ dst_base+0(FP), DX
-	XORQ DI, DI
-	POINTERS16(0, DI)
-	XORQ AX, AX
-
-channels:
-	OUTPUTROWS
-	OUTPUTEVENS
-	PUTROW(0, V0, V1, V2, V3, V4, no0, no1, no2, no3)
-	PUTROW(2, V5, V6, V7, V8, V9, no8, no9, no10, no11)
-	OUTPUTODDS
-	PUTROW(1, V0, V1, V2, V3, V4, no4, no5, no6, no7)
-	PUTROW(3, V5, V6, V7, V8, V9, no12, no13, no14, no15)
-	ADDQ $(ELEMENT*LANES), AX
-	CMPQ AX, 128(SP)
-	JLT  channels
-	MOVQ stride+80(FP), CX
-	LEAQ (R8)(CX*4), R8
-	ADDQ $64, SI
-	JMP  tile
-
-done:
-	VZEROUPPER
-	RET
+#include "winograd_output.h"

@@ -6,7 +6,7 @@
 #define FIFTHROW(x) x
 #define FIFTHCOLUMN(x) x
 #include "winograd_stride2_phase.h"
-#include "winograd_stride2_epilogue.h"
+#include "winograd_output_epilogue.h"
 #undef INPUT
 #undef OUTPUT
 #undef SPAN
