@@ -229,6 +229,48 @@ func (g gradient) Image(i int, dst *dataset.Image) error {
 	return nil
 }
 
+// A picture that the weights draw again in an epoch is augmented in another way, and
+// going on within the epoch changes nothing of that.
+func TestDrawnAgain(t *testing.T) {
+	l := mustNew(t, gradient(6), Options{BatchSize: 4, Shuffle: true, Seed: 1, Augment: Augment{ResizedCrop: 0.3}, SampleWeights: []float32{1, 0, 0, 1, 0},
+		Preprocess: Preprocess{Height: 12, Width: 10, Channels: 3, Resize: Crop, Scale: 1.0 / 255}})
+	for epoch := range 4 {
+		seen := map[int][][]float32{}
+		for b, err := range l.Batches(t.Context(), epoch, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, at := range b.Indices {
+				seen[at] = append(seen[at], slices.Clone(b.Images.Float32s()[360*i:360*(i+1)]))
+			}
+		}
+		again := 0
+		for at, views := range seen {
+			for i, v := range views {
+				for _, other := range views[:i] {
+					again++
+					if slices.Equal(v, other) {
+						t.Errorf("epoch %d: picture %d is the same when it is drawn again", epoch, at)
+					}
+				}
+			}
+		}
+		if again == 0 {
+			t.Errorf("epoch %d: six draws of three pictures repeat none", epoch)
+		}
+		for b, err := range l.Batches(t.Context(), epoch, 1) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, at := range b.Indices {
+				if views := seen[at]; !slices.ContainsFunc(views, func(v []float32) bool { return slices.Equal(v, b.Images.Float32s()[360*i:360*(i+1)]) }) {
+					t.Errorf("epoch %d: picture %d of the second batch differs when the epoch begins there", epoch, at)
+				}
+			}
+		}
+	}
+}
+
 // Each augmentation is a function of seed, epoch and position: the number of workers
 // and where an epoch begins change nothing, and At shows what Batches gives. Each
 // does something, another epoch gives other pictures, and each leaves the others

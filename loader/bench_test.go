@@ -66,7 +66,7 @@ func BenchmarkBatches(b *testing.B) {
 			}
 			buffer := l.newBuffer(n)
 			for epoch := 0; b.Loop(); epoch++ {
-				if err := l.fill(context.Background(), buffer, epoch, l.Order(epoch)); err != nil {
+				if err := l.fill(context.Background(), buffer, epoch, l.Order(epoch), make([]int, n)); err != nil {
 					b.Fatal(err)
 				}
 			}

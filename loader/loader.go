@@ -30,7 +30,8 @@ type Options struct {
 	// ClassWeights multiply the loss of each class's images; nil: all 1.
 	ClassWeights []float32
 	// SampleWeights draws images with replacement, an image of class k with
-	// probability proportional to SampleWeights[k]; nil: every image once.
+	// probability proportional to SampleWeights[k]; nil: every image once. One
+	// drawn again in an epoch is augmented in another way.
 	SampleWeights []float32
 
 	Workers int // goroutines that decode pictures; 0: GOMAXPROCS
@@ -129,6 +130,19 @@ func (l *Loader) drawWeighted(epoch int) []int {
 	return order
 }
 
+// repeats counts for each place of an order how often its picture was there before.
+func (l *Loader) repeats(order []int) []int {
+	repeats := make([]int, len(order))
+	if l.options.SampleWeights != nil {
+		seen := make([]int, l.data.Len())
+		for i, at := range order {
+			repeats[i] = seen[at]
+			seen[at]++
+		}
+	}
+	return repeats
+}
+
 // ahead is how many batches are ready before they are asked for.
 const ahead = 2
 
@@ -142,6 +156,7 @@ func (l *Loader) Batches(ctx context.Context, epoch, first int) iter.Seq2[Batch,
 		defer done.Wait()
 		defer cancel()
 		order := l.Order(epoch)
+		repeats := l.repeats(order)
 		size := min(l.options.BatchSize, len(order)) // a batch may have room for more pictures than there are
 		for range ahead + 1 {
 			free <- l.newBuffer(size)
@@ -153,7 +168,8 @@ func (l *Loader) Batches(ctx context.Context, epoch, first int) iter.Seq2[Batch,
 				case <-ctx.Done():
 					return
 				case b := <-free:
-					b.err = l.fill(ctx, b, epoch, order[at:min(at+size, len(order))])
+					end := min(at+size, len(order))
+					b.err = l.fill(ctx, b, epoch, order[at:end], repeats[at:end])
 					full <- b
 					if b.err != nil {
 						return
@@ -178,13 +194,13 @@ func (l *Loader) Batches(ctx context.Context, epoch, first int) iter.Seq2[Batch,
 }
 
 // At returns the pictures at the given positions as training would see them in an
-// epoch if they were a batch.
+// epoch if they were a batch and it had not drawn them before.
 func (l *Loader) At(ctx context.Context, epoch int, positions []int) (Batch, error) {
 	if len(positions) == 0 {
 		return Batch{}, errors.New("loader: a batch of no pictures")
 	}
 	b := l.newBuffer(len(positions))
-	err := l.fill(ctx, b, epoch, positions)
+	err := l.fill(ctx, b, epoch, positions, make([]int, len(positions)))
 	return b.batch, err
 }
 
@@ -218,8 +234,9 @@ func (l *Loader) newBuffer(pictures int) *buffer {
 	return b
 }
 
-// fill reads the pictures at the given positions, several at a time.
-func (l *Loader) fill(ctx context.Context, b *buffer, epoch int, positions []int) error {
+// fill reads the pictures at the given positions, several at a time. One that was
+// drawn before is augmented as if it stood behind the last of the data.
+func (l *Loader) fill(ctx context.Context, b *buffer, epoch int, positions, repeats []int) error {
 	p := l.options.Preprocess
 	size := p.Height * p.Width * p.Channels
 	errs := make([]error, len(positions))
@@ -232,7 +249,7 @@ func (l *Loader) fill(ctx context.Context, b *buffer, epoch int, positions []int
 			}
 			at := positions[i]
 			if errs[i] = l.data.Image(at, &t.picture); errs[i] == nil {
-				t.apply(t.picture, l.options.Augment, place{l.options.Seed, epoch, at}, b.images[i*size:(i+1)*size])
+				t.apply(t.picture, l.options.Augment, place{l.options.Seed, epoch, at + repeats[i]*l.data.Len()}, b.images[i*size:(i+1)*size])
 			}
 			b.labels[i] = int32(l.data.Label(at))
 			b.weights[i] = 1
@@ -259,7 +276,7 @@ func (l *Loader) fill(ctx context.Context, b *buffer, epoch int, positions []int
 		Epoch:   epoch,
 	}
 	if a := l.options.Augment; a.Mixes() {
-		m := a.mixing(place{l.options.Seed, epoch, positions[0]}, p.Height, p.Width)
+		m := a.mixing(place{l.options.Seed, epoch, positions[0] + repeats[0]*l.data.Len()}, p.Height, p.Width)
 		m.apply(b.images[:n*size], b.spare, n, p.Width, p.Channels)
 		m.labels(b.labels[:n], b.partners[:n], b.weights[:n], b.second[:n], l.options.ClassWeights)
 		b.batch.Partners, b.batch.PartnerWeights, b.batch.Share = tensor.Of(b.partners[:n], n), tensor.Of(b.second[:n], n), m.share
