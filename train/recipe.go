@@ -20,6 +20,8 @@ type Recipe struct {
 	Convention model.Convention
 	Optimizer  optim.Config
 	Schedule   optim.Schedule
+	// Schedules has those networks, by name, whose schedule is another one.
+	Schedules map[string]optim.Schedule
 	// Freeze is the phase in which only the dense layer learns; Epochs counts it.
 	// A recipe with it begins with the weights of another run.
 	Freeze *Freeze
@@ -64,6 +66,14 @@ type Expectation struct {
 	Low    float64 `json:"low"`
 	High   float64 `json:"high"`
 	Source string  `json:"source"` // who measured it
+}
+
+// ScheduleOf returns the schedule for a network.
+func (r Recipe) ScheduleOf(model string) optim.Schedule {
+	if s, other := r.Schedules[model]; other {
+		return s
+	}
+	return r.Schedule
 }
 
 // Expectation returns what the recipe is known to reach, nil where nobody has
@@ -145,14 +155,18 @@ var recipes = []Recipe{
 		// He et al. 2015, section 4.2: 64k steps of 128 images, a tenth of the rate
 		// after 32k and 48k; 45,000 images make 352 steps an epoch. Weight decay acts
 		// on all parameters, as in the re-run. The paper subtracts a per-pixel mean,
-		// this the mean of each channel.
+		// this the mean of each channel. The paper warms ResNet-110 up with a rate of
+		// 0.01 for about 400 steps; here it rises from there in 400.
 		Name:       "he2015",
 		About:      "He et al. 2015 for ResNet-20 to -110: SGD 0.1, 64,000 steps of 128 images, a tenth after 32,000 and 48,000",
 		Model:      "resnet20",
 		Convention: model.Torch,
 		Optimizer:  optim.Config{Name: "sgd", LearningRate: 0.1, Momentum: 0.9, WeightDecay: 1e-4, DecayAll: true},
 		Schedule:   optim.Schedule{Name: "multistep", Milestones: []float64{0.5, 0.75}, Gamma: 0.1},
-		Epochs:     182, BatchSize: 128, Augment: loader.Augment{PadCrop: 4, Flip: true}, Normalize: true, HoldOut: 5000, ScoreTest: "flip",
+		Schedules: map[string]optim.Schedule{
+			"resnet110": {Name: "multistep", Milestones: []float64{0.5, 0.75}, Gamma: 0.1, Warmup: 400.0 / 64000, Start: 0.1},
+		},
+		Epochs: 182, BatchSize: 128, Augment: loader.Augment{PadCrop: 4, Flip: true}, Normalize: true, HoldOut: 5000, ScoreTest: "flip",
 		Expected: []Expectation{
 			{"cifar10", "resnet20", 0.9125, 0.9173, he2015Source},
 			{"cifar10", "resnet32", 0.9249, 0.9263, he2015Source},

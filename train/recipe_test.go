@@ -1,11 +1,12 @@
 package train
 
 import (
+	"math"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/residual-ml/residual/model"
-	"github.com/residual-ml/residual/optim"
 )
 
 // Every recipe can be run as it is, is told by one line, and does not choose by
@@ -37,6 +38,11 @@ func TestRecipes(t *testing.T) {
 		if err := c.Check(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+		for network, s := range r.Schedules {
+			if err := s.Check(); err != nil || !slices.Contains(model.Names(), network) {
+				t.Errorf("%s: schedule of %s: %v", name, network, err)
+			}
+		}
 		if r.About == "" || strings.Contains(r.About, "\n") {
 			t.Errorf("%s: about %q", name, r.About)
 		}
@@ -57,8 +63,13 @@ func TestRecipes(t *testing.T) {
 	if steps := r.Epochs * 352; steps < 64_000 || steps > 64_352 {
 		t.Errorf("he2015 has %d steps", steps)
 	}
-	if s := (optim.Schedule{Name: r.Schedule.Name, Milestones: r.Schedule.Milestones, Gamma: r.Schedule.Gamma}); s.Factor(0.6, 0.001) != 0.1 {
-		t.Errorf("he2015's rate at 60 %% of the run is %v", s.Factor(0.6, 0.001))
+	step := 1.0 / 64_000
+	for at, want := range map[float64][2]float64{0: {1, 0.1 + 0.9/400}, 200 * step: {1, 0.1 + 0.9*201/400}, 400 * step: {1, 1}, 0.6: {0.1, 0.1}, 0.8: {0.01, 0.01}} {
+		for i, network := range []string{"resnet20", "resnet110"} {
+			if f := r.ScheduleOf(network).Factor(at, step); math.Abs(f-want[i]) > 1e-12 {
+				t.Errorf("he2015's rate for %s after %v of the run is %v of 0.1, want %v", network, at, f, want[i])
+			}
+		}
 	}
 }
 

@@ -374,7 +374,7 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	if c.Augment, err = o.augmentOptions.apply(recipe.Augment); err != nil {
 		return c, err
 	}
-	c.Schedule = o.resolveSchedule(recipe.Schedule)
+	c.Schedule = o.resolveSchedule(recipe.ScheduleOf(c.Model.Name))
 	c.Freeze = o.resolveFreeze(recipe, c.Optimizer.LearningRate)
 	if err := o.withoutEffect(c); err != nil {
 		return c, err

@@ -39,6 +39,20 @@ func TestDefaultNetwork(t *testing.T) {
 	}
 }
 
+// A network has its own schedule where the recipe knows one; options come before it.
+func TestScheduleOfNetwork(t *testing.T) {
+	for want, args := range map[float64][]string{
+		400.0 / 64000: {"--recipe=he2015", "--model=resnet110"},
+		0:             {"--recipe=he2015", "--model=resnet56"},
+		0.1:           {"--recipe=he2015", "--model=resnet110", "--schedule=onecycle", "--warmup=0.1"},
+	} {
+		var o trainOptions
+		if s := resolved(t, &o, args).Schedule; s.Warmup != want {
+			t.Errorf("%v: schedule %+v, want a warm-up of %v", args, s, want)
+		}
+	}
+}
+
 var shapes = sync.OnceValues(func() (*dataset.Data, error) {
 	return dataset.Open(context.Background(), "shapes", dataset.Options{})
 })
