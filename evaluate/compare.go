@@ -41,7 +41,7 @@ type Versus struct {
 type Side struct {
 	Run          string     `json:"run"`
 	Model        string     `json:"model"`
-	Checkpoint   string     `json:"checkpoint,omitempty"`
+	Checkpoint   string     `json:"checkpoint,omitempty"` // last, best:ema, …
 	Weights      string     `json:"weights"`
 	Top1         Proportion `json:"top1"`
 	CrossEntropy Mean       `json:"cross_entropy"` // at temperature 1, without penalty

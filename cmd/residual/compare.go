@@ -19,11 +19,13 @@ import (
 	"github.com/residual-ml/residual/classify"
 	"github.com/residual-ml/residual/evaluate"
 	"github.com/residual-ml/residual/internal/atomicfile"
+	"github.com/residual-ml/residual/train"
 )
 
 type compareOptions struct {
 	judgeOptions
 	format, changes string
+	checkpoints     [2]string
 }
 
 func newCompare() *cobra.Command {
@@ -36,10 +38,11 @@ func newCompare() *cobra.Command {
 them has right; what changed; and what each costs.
 
 Without DATA it is the data RUN_A was trained on. A look at a test split is counted
-in both runs.`,
+in both runs. Both may be the same run with --checkpoint-a or --checkpoint-b.`,
 		Example: `  residual compare runs/OLD runs/NEW
   residual compare runs/OLD runs/NEW cifar10 --changes changes.csv
-  residual compare runs/OLD runs/NEW --tta flip --format json`,
+  residual compare runs/OLD runs/NEW --tta flip --format json
+  residual compare runs/RUN runs/RUN --checkpoint-a last:raw --checkpoint-b last:ema`,
 		Args: argsBetween(2, 3),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 3 {
@@ -51,6 +54,9 @@ in both runs.`,
 	f := c.Flags()
 	f.SortFlags = false
 	choiceFlag(f, &o.format, "format", "of the output", "text", "json")
+	for i, side := range []string{"a", "b"} {
+		f.StringVar(&o.checkpoints[i], "checkpoint-"+side, "", fmt.Sprintf("of RUN_%s: last, best, …; of a run with --ema last:ema, the moving average, or last:raw (default: the run's result)", strings.ToUpper(side)))
+	}
 	f.StringVar(&o.changes, "changes", "", "write every picture with different answers to this CSV file")
 	o.judgeOptions.addFlags(f)
 	return c
@@ -64,7 +70,7 @@ func runCompare(ctx context.Context, o compareOptions, pathA, pathB string, stdo
 	defer eng.Close()
 	var networks [2]*classify.Classifier
 	for i, path := range []string{pathA, pathB} {
-		c, warning, err := classify.OpenCheckpoint(path, "", eng)
+		c, warning, err := classify.OpenCheckpoint(path, o.checkpoints[i], eng)
 		if err != nil {
 			return err
 		}
@@ -117,12 +123,15 @@ func runCompare(ctx context.Context, o compareOptions, pathA, pathB string, stdo
 	v.Data, v.DataHash, v.Split, v.Limited = pictures.data.Name, pictures.data.Origin.Hash, pictures.split, pictures.limited
 	v.Time, v.Notes = time.Now().UTC().Truncate(time.Second), pictures.notes
 	v.A.Run, v.B.Run = pathA, pathB
+	for i, s := range []*evaluate.Side{&v.A, &v.B} {
+		s.Checkpoint = train.Resolve(networks[i].Run(), o.checkpoints[i], networks[i].Config()).String()
+	}
 	looks := [2]int{}
 	if v.Split == "test" {
 		for i, s := range []evaluate.Side{v.A, v.B} {
 			looks[i] = countLook(networks[i].Run(), look{
 				Time: v.Time, Command: "compare", Data: v.Data, DataHash: v.DataHash, Images: v.Accuracy.Images, Limited: v.Limited,
-				Weights: s.Weights, TTA: o.tta, Correct: s.Top1.Correct, Engine: eng.Name(), Precision: precision, Version: version(),
+				Checkpoint: o.checkpoints[i], Weights: s.Weights, TTA: o.tta, Correct: s.Top1.Correct, Engine: eng.Name(), Precision: precision, Version: version(),
 			}, stderr)
 		}
 	}
@@ -153,6 +162,13 @@ func writeVersus(w io.Writer, v evaluate.Versus, engine string, looks [2]int) er
 	row := func(name string, value func(evaluate.Side) string) {
 		rows = append(rows, [3]string{name, value(v.A), value(v.B)})
 	}
+	row("checkpoint", func(s evaluate.Side) string {
+		name, which, both := strings.Cut(s.Checkpoint, ":")
+		if both {
+			name += ", " + weightsNamed(which)
+		}
+		return name
+	})
 	row("accuracy", func(s evaluate.Side) string {
 		return fmt.Sprintf("%s %%  (%s to %s)", percent(float64(s.Top1.Value)), percent(s.Top1.Low), percent(s.Top1.High))
 	})
