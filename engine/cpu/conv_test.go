@@ -371,6 +371,43 @@ func TestConvPasses(t *testing.T) {
 	}
 }
 
+// Pairs of pixels are those of one image, or of some small ones, however many there are.
+func TestImagesShareTables(t *testing.T) {
+	e := open(t, Options{Threads: 1})
+	pairs := func(images, size, channels, kernel int) (numbers int) {
+		b := graph.NewBuilder()
+		attrs := graph.ConvAttrs{Stride: 2, Pad: graph.SymmetricPadding(kernel / 2)}
+		x := b.Input("x", graph.Real, images, size, size, channels)
+		w := &graph.Node{Shape: tensor.Shape{kernel, kernel, channels, 16}}
+		dy := b.Input("dy", graph.Real, images, size/2, size/2, 16)
+		g, err := b.Build(b.ConvBackwardWeights(x, dy, w, attrs))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := e.Compile(g, e.NewVariables())
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[*int32]bool{}
+		for _, block := range p.(*Program).weights[0].blocks {
+			for _, tap := range block.pairs {
+				if len(tap) > 0 && !seen[&tap[0]] {
+					seen[&tap[0]], numbers = true, numbers+len(tap)
+				}
+			}
+		}
+		return numbers
+	}
+	for _, c := range []struct {
+		why                    string
+		size, channels, kernel int
+	}{{"taps of a line joined", 64, 3, 7}, {"lines", 64, 16, 5}, {"images", 16, 16, 5}} {
+		if few, many := pairs(16, c.size, c.channels, c.kernel), pairs(64, c.size, c.channels, c.kernel); few == 0 || many != few {
+			t.Errorf("%s: %d numbers for 16 images, %d for 64", c.why, few, many)
+		}
+	}
+}
+
 func rootMeanSquare(v []float32) float32 {
 	sum := 0.0
 	for _, x := range v {

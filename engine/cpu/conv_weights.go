@@ -119,7 +119,7 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 		v.cutJoined(images, h, w, oh, ow, n.Conv)
 	} else {
 		v.unit = v.strips * v.rows
-		v.cut(forwardPixels(h, w, oh, ow, kh, kw, n.Conv), images, w, ow, v.rows, v.cols)
+		v.cut(forwardPixels(h, w, oh, ow, kh, kw, n.Conv), images, ow, v.rows, v.cols)
 	}
 
 	shardSize := v.panels * v.strips * v.taps * v.rows * v.cols
@@ -152,28 +152,22 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 const blockPixels = 256
 
 // cut makes the blocks: some whole images, or some lines of one.
-func (v *weightsPass) cut(m pixelMap, images, w, ow, rows, cols int) {
+func (v *weightsPass) cut(m pixelMap, images, ow, rows, cols int) {
 	if m.dst >= 2*blockPixels { // lines
 		lines := max(blockPixels/ow, 1)
-		var shapes []weightsBlock
+		var blocks []weightsBlock
 		for d0 := 0; d0 < m.dst; d0 += lines * ow {
-			shapes = append(shapes, newWeightsBlock(m, 1, d0, min(lines*ow, m.dst-d0), w, rows, cols))
+			blocks = append(blocks, newWeightsBlock(m, 1, d0, min(lines*ow, m.dst-d0), rows, cols))
 		}
-		for n := range images {
-			for _, b := range shapes {
-				b.x0 += n * m.src
-				b.dy0 += n * m.dst
-				v.add(b)
-			}
-		}
+		v.repeat(blocks, images, m.src, m.dst)
 		return
 	}
 	group := min(max(2*blockPixels/m.dst, 1), images)
-	whole := newWeightsBlock(m, group, 0, m.dst, w, rows, cols)
+	whole := newWeightsBlock(m, group, 0, m.dst, rows, cols)
 	for n := 0; n < images; n += group {
 		b := whole
 		if images-n < group {
-			b = newWeightsBlock(m, images-n, 0, m.dst, w, rows, cols)
+			b = newWeightsBlock(m, images-n, 0, m.dst, rows, cols)
 		}
 		b.x0 += n * m.src
 		b.dy0 += n * m.dst
@@ -184,27 +178,39 @@ func (v *weightsPass) cut(m pixelMap, images, w, ow, rows, cols int) {
 // cutJoined makes the blocks, of lines of an image, of a pass whose taps are joined.
 func (v *weightsPass) cutJoined(images, h, w, oh, ow int, a graph.ConvAttrs) {
 	perBlock := max(blockPixels/ow, 1)
-	for n := range images {
-		for y0 := 0; y0 < oh; y0 += perBlock {
-			y1 := min(y0+perBlock, oh)
-			first := max(y0*a.Stride-a.Pad.Top, 0) // line of x, and the one after the last
-			end := min((y1-1)*a.Stride-a.Pad.Top+v.taps, h)
-			b := weightsBlock{
-				x0: (n*h + first) * w, lines: max(end-first, 0), xPixels: max(end-first, 0) * v.joined.padded,
-				dy0: (n*oh + y0) * ow, dyPixels: (y1 - y0) * ow, pairs: make([][]int32, v.taps),
-			}
-			for tap := range v.taps {
-				for y := y0; y < y1; y++ {
-					line := y*a.Stride - a.Pad.Top + tap
-					if line < 0 || line >= h {
-						continue
-					}
-					for x := range ow {
-						b.pairs[tap] = append(b.pairs[tap],
-							int32(((line-first)*v.joined.padded+x*a.Stride)*v.unit), int32(((y-y0)*ow+x)*v.cols))
-					}
+	var blocks []weightsBlock
+	for y0 := 0; y0 < oh; y0 += perBlock {
+		y1 := min(y0+perBlock, oh)
+		first := max(y0*a.Stride-a.Pad.Top, 0) // line of x, and the one after the last
+		end := min((y1-1)*a.Stride-a.Pad.Top+v.taps, h)
+		b := weightsBlock{
+			x0: first * w, lines: max(end-first, 0), xPixels: max(end-first, 0) * v.joined.padded,
+			dy0: y0 * ow, dyPixels: (y1 - y0) * ow, pairs: make([][]int32, v.taps),
+		}
+		for tap := range v.taps {
+			for y := y0; y < y1; y++ {
+				line := y*a.Stride - a.Pad.Top + tap
+				if line < 0 || line >= h {
+					continue
+				}
+				for x := range ow {
+					b.pairs[tap] = append(b.pairs[tap],
+						int32(((line-first)*v.joined.padded+x*a.Stride)*v.unit), int32(((y-y0)*ow+x)*v.cols))
 				}
 			}
+		}
+		blocks = append(blocks, b)
+	}
+	v.repeat(blocks, images, h*w, oh*ow)
+}
+
+// repeat adds the blocks of one image, of so many pixels of x and dy, for each image. All
+// of them share its pairs.
+func (v *weightsPass) repeat(blocks []weightsBlock, images, xPixels, dyPixels int) {
+	for n := range images {
+		for _, b := range blocks {
+			b.x0 += n * xPixels
+			b.dy0 += n * dyPixels
 			v.add(b)
 		}
 	}
@@ -235,7 +241,7 @@ func (v *weightsPass) add(b weightsBlock) {
 
 // newWeightsBlock joins the pixels d0..d0+count of each of some images with
 // their source pixels. Several images must be whole.
-func newWeightsBlock(m pixelMap, images, d0, count, w, rows, cols int) weightsBlock {
+func newWeightsBlock(m pixelMap, images, d0, count, rows, cols int) weightsBlock {
 	lo, hi := int32(math.MaxInt32), int32(-1) // source pixels that are read
 	for _, s := range m.at[d0*m.taps : (d0+count)*m.taps] {
 		if s != kernel.NoPixel {
