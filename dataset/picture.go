@@ -49,7 +49,7 @@ func readLimited(r io.Reader, limit int64) ([]byte, error) {
 }
 
 // DecodeImage decodes one picture file into dst: JPEG (also CMYK), PNG, GIF (its
-// first frame), BMP or WebP (not animated). The EXIF orientation is applied,
+// first frame), BMP or WebP (of an animation the first frame). The EXIF orientation is applied,
 // transparency is composited on white, 16-bit samples keep their upper 8 bits.
 // Colour profiles are ignored, so samples are taken as they are. Pictures in a
 // grey format get one channel, all others three.
@@ -66,25 +66,31 @@ func DecodeImage(data []byte, dst *Image) (err error) {
 	if err != nil {
 		return err
 	}
+	screen := image.Rectangle{Max: head.stored}
+	partial := head.format == "gif" // a first frame may cover only a part of the screen
+	if isAnimated(data, head.format) {
+		var frame image.Rectangle
+		if data, frame, err = firstFrame(data); err == nil && !frame.In(screen) {
+			err = fmt.Errorf("its first frame %v leaves the picture %v", frame, screen)
+		}
+		if err != nil {
+			return fmt.Errorf("broken %s picture: %w", head.format, err)
+		}
+		screen, partial = screen.Sub(frame.Min), true
+	}
 	picture, _, err := image.Decode(bytes.NewReader(data))
 	if err != nil {
 		return fmt.Errorf("broken %s picture: %w", head.format, err)
 	}
-	// A GIF's first frame may cover only a part of the screen; elsewhere the
-	// frame is transparent, which is white here.
-	screen := picture.Bounds()
-	if head.format == "gif" {
-		screen = image.Rect(0, 0, head.stored.X, head.stored.Y)
-	}
-	if screen.Dx() != head.stored.X || screen.Dy() != head.stored.Y {
-		return fmt.Errorf("broken %s picture: it is %d×%d, its header says %d×%d", head.format, screen.Dx(), screen.Dy(), head.stored.X, head.stored.Y)
+	if size := picture.Bounds(); !partial && size != screen {
+		return fmt.Errorf("broken %s picture: it is %d×%d, its header says %d×%d", head.format, size.Dx(), size.Dy(), screen.Dx(), screen.Dy())
 	}
 	if head.orientation == 1 {
-		flatten(picture, screen, dst)
+		flatten(picture, screen, head.format, dst)
 		return nil
 	}
 	var upright Image
-	flatten(picture, screen, &upright)
+	flatten(picture, screen, head.format, &upright)
 	orient(&upright, head.orientation, dst)
 	return nil
 }
@@ -145,8 +151,9 @@ func orientation(data []byte, format string) int {
 	return found
 }
 
-// flatten writes the part of src inside screen to dst without transparency.
-func flatten(src image.Image, screen image.Rectangle, dst *Image) {
+// flatten writes the part of src inside screen to dst without transparency, and
+// white where src does not reach.
+func flatten(src image.Image, screen image.Rectangle, format string, dst *Image) {
 	width := screen.Dx()
 	switch src := src.(type) {
 	case *image.Gray:
@@ -166,56 +173,68 @@ func flatten(src image.Image, screen image.Rectangle, dst *Image) {
 	}
 
 	dst.reset(screen.Dy(), width, 3)
-	i := 0
-	put := func(r, g, b uint8) {
-		dst.Pix[i], dst.Pix[i+1], dst.Pix[i+2] = r, g, b
-		i += 3
+	seen := src.Bounds().Intersect(screen)
+	if seen != screen {
+		for i := range dst.Pix {
+			dst.Pix[i] = 255
+		}
 	}
+	write := rows(src, seen.Min.X, format)
+	for y := seen.Min.Y; y < seen.Max.Y; y++ {
+		write(y, dst.Pix[((y-screen.Min.Y)*width+seen.Min.X-screen.Min.X)*3:][:3*seen.Dx()])
+	}
+}
+
+// rows returns a function that writes a row of src from x = left on as RGB, on white.
+func rows(src image.Image, left int, format string) func(y int, out []uint8) {
 	switch src := src.(type) {
 	case *image.YCbCr:
-		for y := screen.Min.Y; y < screen.Max.Y; y++ {
-			for x := screen.Min.X; x < screen.Max.X; x++ {
-				l, c := src.YOffset(x, y), src.COffset(x, y)
-				put(color.YCbCrToRGB(src.Y[l], src.Cb[c], src.Cr[c]))
+		return newChroma(src, format == "webp").row
+	case *image.NYCbCrA:
+		c := newChroma(&src.YCbCr, format == "webp")
+		return func(y int, out []uint8) {
+			c.row(y, out)
+			for x, a := range src.A[y*src.AStride:][:len(out)/3] {
+				p := out[3*x:][:3]
+				p[0], p[1], p[2] = over(p[0], a), over(p[1], a), over(p[2], a)
 			}
 		}
 	case *image.Paletted:
-		palette := make([][3]uint8, len(src.Palette))
+		var palette [256][3]uint8
+		for n := range palette {
+			palette[n] = [3]uint8{255, 255, 255} // a colour that is not there
+		}
 		for n, c := range src.Palette {
 			palette[n][0], palette[n][1], palette[n][2] = onWhite(c)
 		}
-		for y := screen.Min.Y; y < screen.Max.Y; y++ {
-			for x := screen.Min.X; x < screen.Max.X; x++ {
-				c := [3]uint8{255, 255, 255}
-				if (image.Point{X: x, Y: y}).In(src.Rect) {
-					if n := int(src.ColorIndexAt(x, y)); n < len(palette) {
-						c = palette[n]
-					}
-				}
-				put(c[0], c[1], c[2])
+		return func(y int, out []uint8) {
+			for x, n := range src.Pix[src.PixOffset(left, y):][:len(out)/3] {
+				copy(out[3*x:], palette[n][:])
 			}
 		}
 	case *image.RGBA: // opaque PNG, BMP
-		for y := screen.Min.Y; y < screen.Max.Y; y++ {
-			for x := screen.Min.X; x < screen.Max.X; x++ {
-				put(onWhite(src.RGBAAt(x, y)))
+		return func(y int, out []uint8) {
+			for pix := src.Pix[src.PixOffset(left, y):]; len(out) >= 3; pix, out = pix[4:], out[3:] {
+				white := 255 - pix[3]
+				out[0], out[1], out[2] = pix[0]+white, pix[1]+white, pix[2]+white
 			}
 		}
-	default:
-		for y := screen.Min.Y; y < screen.Max.Y; y++ {
-			for x := screen.Min.X; x < screen.Max.X; x++ {
-				put(onWhite(src.At(x, y)))
-			}
+	}
+	return func(y int, out []uint8) {
+		for x := range len(out) / 3 {
+			out[3*x], out[3*x+1], out[3*x+2] = onWhite(src.At(left+x, y))
 		}
 	}
 }
 
 // onWhite composites a colour on white.
 func onWhite(c color.Color) (r, g, b uint8) {
-	r16, g16, b16, a16 := c.RGBA() // premultiplied, so at most a16
-	white := 0xffff - a16
-	return uint8((r16 + white) >> 8), uint8((g16 + white) >> 8), uint8((b16 + white) >> 8)
+	n := color.NRGBAModel.Convert(c).(color.NRGBA)
+	return over(n.R, n.A), over(n.G, n.A), over(n.B, n.A)
 }
+
+// over is v with opacity a on white.
+func over(v, a uint8) uint8 { return uint8((int(v)*int(a) + 255*(255-int(a)) + 127) / 255) }
 
 // orient writes src to dst as EXIF orientation o (2..8) says it is to be seen
 // (CIPA DC-008, "Orientation").

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -193,10 +194,6 @@ func losslessWebP(exif []byte) []byte {
 			stream[i/8] |= 1 << (i % 8)
 		}
 	}
-	chunk := func(name string, body []byte) []byte {
-		c := append(binary.LittleEndian.AppendUint32([]byte(name), uint32(len(body))), body...)
-		return append(c, make([]byte, len(body)%2)...)
-	}
 	body := []byte("WEBP")
 	if exif != nil {
 		body = append(body, chunk("VP8X", []byte{8, 0, 0, 0, 1, 0, 0, 1, 0, 0})...)
@@ -220,6 +217,53 @@ func TestWebP(t *testing.T) {
 		}
 		if got := corners(&m); got != want {
 			t.Errorf("corners %s, want %s", got, want)
+		}
+	}
+}
+
+// animatedWebP has the picture of losslessWebP for its only frame, at a place on a
+// canvas.
+func animatedWebP(canvas, at image.Point) []byte {
+	u24 := func(n int) []byte { return []byte{byte(n), byte(n >> 8), byte(n >> 16)} }
+	head := slices.Concat([]byte{2, 0, 0, 0}, u24(canvas.X-1), u24(canvas.Y-1))
+	frame := slices.Concat(u24(at.X/2), u24(at.Y/2), u24(2-1), u24(2-1), u24(100), []byte{0})
+	frame = append(frame, losslessWebP(nil)[12:]...)
+	return chunk("RIFF", slices.Concat([]byte("WEBP"), chunk("VP8X", head), chunk("ANIM", make([]byte, 6)), chunk("ANMF", frame)))
+}
+
+func TestWebPFrameSmallerThanCanvas(t *testing.T) {
+	var m Image
+	if err := DecodeImage(animatedWebP(image.Pt(5, 4), image.Pt(2, 2)), &m); err != nil {
+		t.Fatal(err)
+	}
+	want := ""
+	for y := range 4 {
+		for x := range 5 {
+			switch {
+			case x == 2 && y == 2:
+				want += "\xff\x00\x00"
+			case x >= 2 && x < 4 && y >= 2:
+				want += "\x00\x00\xff"
+			default:
+				want += "\xff\xff\xff"
+			}
+		}
+	}
+	if m.Height != 4 || m.Width != 5 || string(m.Pix) != want {
+		t.Errorf("%d×%d, % x, want % x", m.Height, m.Width, m.Pix, want)
+	}
+}
+
+func TestBadAnimatedWebP(t *testing.T) {
+	whole := animatedWebP(image.Pt(4, 4), image.Pt(2, 2))
+	for name, data := range map[string][]byte{
+		"outside":  animatedWebP(image.Pt(4, 4), image.Pt(4, 2)),
+		"no frame": whole[:12+18],
+		"cut":      whole[:len(whole)-4],
+		"huge":     bytes.Replace(whole, []byte{1, 0, 0, 1, 0, 0, 100}, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 100}, 1),
+	} {
+		if err := DecodeImage(data, &Image{}); err == nil || !strings.Contains(err.Error(), "broken webp picture: ") {
+			t.Errorf("%s: error %v", name, err)
 		}
 	}
 }
@@ -402,6 +446,10 @@ func FuzzDecodeImage(f *testing.F) {
 	f.Add(asGIF.Bytes())
 	f.Add(losslessWebP(tiff(binary.LittleEndian, 6)))
 	f.Add(asBMP.Bytes())
+	f.Add(animatedWebP(image.Pt(5, 4), image.Pt(2, 2)))
+	for _, g := range goldenPictures(f) {
+		f.Add(g.File)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if c, _, err := image.DecodeConfig(bytes.NewReader(data)); err == nil && c.Width > 1<<20/max(c.Height, 1) {
 			t.Skip("large pictures are slow and tell nothing more")
