@@ -211,7 +211,7 @@ func openPath(ctx context.Context, name string, o Options) (*Data, error) {
 		return openManifest(ctx, name, o)
 	case IsPicture(name):
 		return nil, hint.Wrap(fmt.Errorf("%s is one picture, want a folder with a folder for each class", name),
-			"to classify it: residual predict RUN "+name)
+			"to classify it: residual predict RUN "+hint.Quote(name))
 	default:
 		return openArchive(name)
 	}

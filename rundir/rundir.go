@@ -92,6 +92,27 @@ func plain(s string) string {
 	return strings.Trim(string(runes[:min(len(runes), 60)]), "-")
 }
 
+// New makes a run directory with the first of NewName's paths that is free. Several
+// processes that begin at the same moment get one each.
+func New(parent, model, data string, now time.Time) (*Dir, error) {
+	for before := ""; ; {
+		path := NewName(parent, model, data, now)
+		if path == before { // there are too many
+			return Create(path)
+		}
+		before = path
+		if err := atomicfile.MkdirAll(filepath.Dir(path)); err != nil {
+			return nil, fmt.Errorf("run directory %s: %w", path, err)
+		}
+		switch err := os.Mkdir(path, 0o777); {
+		case err == nil:
+			return Create(path)
+		case !errors.Is(err, fs.ErrExist): // else another process was faster
+			return nil, fmt.Errorf("run directory %s: %w", path, reason(err))
+		}
+	}
+}
+
 // Create makes a run directory and its parents. A directory that exists must be
 // empty. It becomes a run directory for Open with WriteConfig.
 func Create(path string) (*Dir, error) {
@@ -111,7 +132,7 @@ func Create(path string) (*Dir, error) {
 	if len(entries) > 0 {
 		err := fmt.Errorf("run directory %s: not empty, it holds %s", path, entries[0].Name())
 		if isRun(path) {
-			return nil, hint.Wrap(err, "to continue that run: residual train --resume "+path+"; else name another directory")
+			return nil, hint.Wrap(err, "to continue that run: residual train --resume "+hint.Quote(path)+"; else name another directory")
 		}
 		return nil, hint.Wrap(err, "name another directory, or leave it to the program")
 	}
@@ -128,9 +149,9 @@ func Open(path string) (*Dir, error) {
 	case err != nil:
 		err = fmt.Errorf("run directory %s: %w", path, reason(err))
 	case !info.IsDir():
-		return nil, hint.Wrap(fmt.Errorf("run directory %s: it is a file", path), "a file with a network becomes a run by: residual import "+path)
+		return nil, hint.Wrap(fmt.Errorf("run directory %s: it is a file", path), "a file with a network becomes a run by: residual import "+hint.Quote(path))
 	case isHuggingFace(path):
-		return nil, hint.Wrap(fmt.Errorf("run directory %s: it is a Hugging Face folder", path), "it becomes a run by: residual import "+path)
+		return nil, hint.Wrap(fmt.Errorf("run directory %s: it is a Hugging Face folder", path), "it becomes a run by: residual import "+hint.Quote(path))
 	default:
 		err = fmt.Errorf("run directory %s: it has no %s, so it is none", path, configFile)
 	}

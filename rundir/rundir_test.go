@@ -92,6 +92,37 @@ func TestNewName(t *testing.T) {
 	}
 }
 
+func TestNewAtTheSameMoment(t *testing.T) {
+	parent := filepath.Join(t.TempDir(), "runs")
+	now := time.Date(2026, 3, 4, 23, 0, 0, 0, time.UTC)
+	const processes = 8
+	paths, begin := make(chan string, processes), make(chan struct{})
+	for range processes {
+		go func() {
+			<-begin
+			run, err := New(parent, "resnet18", "cifar10", now)
+			if err == nil {
+				err = run.Lock()
+			}
+			if err != nil {
+				t.Error(err)
+				paths <- ""
+				return
+			}
+			defer run.Close()
+			paths <- run.Path()
+		}()
+	}
+	close(begin)
+	seen := map[string]bool{}
+	for range processes {
+		seen[<-paths] = true
+	}
+	if len(seen) != processes {
+		t.Errorf("%d processes got the directories %v", processes, seen)
+	}
+}
+
 func TestCreateAndOpen(t *testing.T) {
 	parent := t.TempDir()
 	path := filepath.Join(parent, "runs", "a")

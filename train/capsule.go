@@ -105,7 +105,7 @@ func (t *Trainer) capture(b loader.Batch, batch int, loss, gradientSquares, rate
 		return errors.Join(bad, fmt.Errorf("its capsule cannot be written: %w", err))
 	}
 	t.observe(Captured{Step: bad.step, Layer: layer, Capsule: bad.capsule})
-	return hint.Wrap(bad, fmt.Sprintf("look into it with: residual replay %s; then try a lower learning rate than %g, or --on-nan rollback", bad.capsule, rate))
+	return hint.Wrap(bad, fmt.Sprintf("look into it with: residual replay %s; then try a lower learning rate than %g, or --on-nan rollback", hint.Quote(bad.capsule), rate))
 }
 
 func writeCapsule(w io.Writer, c Capsule, g *graph.Graph, vars engine.Variables, b loader.Batch) error {

@@ -181,7 +181,7 @@ func runImport(ctx context.Context, o importOptions, file string, stdout io.Writ
 	if report.Golden != nil {
 		fmt.Fprintf(stdout, "golden vectors: %s\n", report.Golden)
 	}
-	_, err = fmt.Fprintf(stdout, "run directory %s; score it with: residual eval %s DATA\n", o.out, o.out)
+	_, err = fmt.Fprintf(stdout, "run directory %s; score it with: residual eval %s DATA\n", o.out, hint.Quote(o.out))
 	return err
 }
 

@@ -212,7 +212,7 @@ func givenConfig(o *trainOptions) (cfg train.Config, changed bool, err error) {
 	}
 	if cfg.Recipe == format.Recipe {
 		return cfg, false, hint.Wrap(usageError{fmt.Errorf("%s was imported, so that there is no training to continue or repeat", path)},
-			"to train it further: residual train DATA --init "+path)
+			"to train it further: residual train DATA --init "+hint.Quote(path))
 	}
 	for _, flag := range trainFlagNames() {
 		if o.repeat == "" && o.typed(flag) && !slices.Contains(mayChange, flag) {

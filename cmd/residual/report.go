@@ -26,6 +26,7 @@ import (
 	"github.com/residual-ml/residual/explain"
 	"github.com/residual-ml/residual/format"
 	"github.com/residual-ml/residual/internal/atomicfile"
+	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/report"
 	"github.com/residual-ml/residual/rundir"
 	"github.com/residual-ml/residual/train"
@@ -183,7 +184,7 @@ func (r *reporting) collect(ctx context.Context, stderr io.Writer) error {
 	case r.run.Finished():
 		p.Status = "finished"
 	}
-	p.EvaluateCommand = "residual eval " + shellQuote(p.Run)
+	p.EvaluateCommand = "residual eval " + hint.Quote(p.Run)
 	if cfg.Data.Source == "" {
 		p.EvaluateCommand += " DATA"
 	}
@@ -856,7 +857,7 @@ func (r *reporting) receipt(from origin, known bool, im *imported) error {
 		}
 		words := make([]string, len(from.CommandLine))
 		for i, w := range from.CommandLine {
-			words[i] = shellQuote(w)
+			words[i] = hint.Quote(w)
 		}
 		p.Commands = strings.Join(words, " ")
 	}
@@ -905,15 +906,4 @@ func processors(from origin) string {
 		return ""
 	}
 	return fmt.Sprintf("%d processors: %s", from.CPUs, strings.Join(from.CPUFeatures, ", "))
-}
-
-// shellQuote writes a word so that a shell reads it back.
-func shellQuote(word string) string {
-	plain := word != "" && strings.IndexFunc(word, func(c rune) bool {
-		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("-_./=:,+@%", c))
-	}) < 0
-	if plain {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

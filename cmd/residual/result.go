@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/rundir"
 	"github.com/residual-ml/residual/train"
 )
@@ -141,7 +142,7 @@ func (r result) write(w io.Writer, format string) error {
 		}
 	}
 	fmt.Fprintf(&b, "\n%s in %s; curves: %s/curves.png; judge it: residual eval %s\n",
-		r.Run, roundly(time.Duration(r.Seconds*float64(time.Second))), r.Run, shellQuote(r.Run))
+		r.Run, roundly(time.Duration(r.Seconds*float64(time.Second))), r.Run, hint.Quote(r.Run))
 	_, err := io.WriteString(w, b.String())
 	return err
 }

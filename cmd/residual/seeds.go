@@ -88,7 +88,7 @@ func trainSeeds(ctx context.Context, o trainOptions, flags *pflag.FlagSet, stdou
 			err := runTrain(ctx, one, io.Discard, stderr, new(string))
 			var stopped stoppedBy
 			if errors.As(err, &stopped) {
-				fmt.Fprintf(stderr, "continue with all seeds: residual train --resume %s\n", dir)
+				fmt.Fprintf(stderr, "continue with all seeds: residual train --resume %s\n", hint.Quote(dir))
 			}
 			if err != nil {
 				return err
@@ -152,7 +152,7 @@ func seedsToTrain(o *trainOptions, flags *pflag.FlagSet, stderr io.Writer) (dir 
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
 		err := fmt.Errorf("directory %s: not empty, it holds %s", dir, entries[0].Name())
 		if isSeeds(dir) {
-			return "", plan, hint.Wrap(err, "to continue these seeds: residual train --resume "+dir)
+			return "", plan, hint.Wrap(err, "to continue these seeds: residual train --resume "+hint.Quote(dir))
 		}
 		return "", plan, hint.Wrap(err, "name another directory, or leave it to the program")
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {

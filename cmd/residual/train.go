@@ -53,7 +53,8 @@ Recipes:
   residual train cifar10 --limit-train 5000 --epochs 2
   residual train ./photos --image-size 64 --batch-size 16
   residual train ./photos --init runs/2026-11-23-resnet20-cifar10
-  residual train --resume runs/2026-11-23-resnet18-shapes`,
+  residual train --resume runs/2026-11-23-resnet18-shapes
+  residual train /new/place/photos --resume runs/2026-11-23-resnet18-photos`,
 		Args: argsBetween(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -236,7 +237,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 	err = trainer.Run(ctx)
 	show.done()
 	if errors.Is(err, train.ErrStopped) {
-		show.notice("stopped and saved; continue with: residual train --resume " + run.Path())
+		show.notice("stopped and saved; continue with: residual train --resume " + hint.Quote(run.Path()))
 		return errors.Join(context.Cause(ctx), err)
 	}
 	if err != nil {
@@ -308,7 +309,7 @@ func openRun(o trainOptions, cfg train.Config) (*rundir.Dir, error) {
 	case o.out != "":
 		run, err = rundir.Create(o.out)
 	default:
-		run, err = rundir.Create(rundir.NewName(o.runs, cfg.Model.Name, cfg.Data.Source, time.Now()))
+		run, err = rundir.New(o.runs, cfg.Model.Name, cfg.Data.Source, time.Now())
 	}
 	if err != nil {
 		return nil, err

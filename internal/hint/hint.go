@@ -34,6 +34,17 @@ func Of(err error) string {
 	return ""
 }
 
+// Quote writes a word, such as a path, so that a shell reads it back.
+func Quote(word string) string {
+	plain := word != "" && strings.IndexFunc(word, func(c rune) bool {
+		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("-_./=:,+@%", c))
+	}) < 0
+	if plain {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
 // OfFile is what can be done about an error of the operating system that concerns any
 // file: no permission, no space. "" for all others.
 func OfFile(err error) string {

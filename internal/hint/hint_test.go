@@ -20,6 +20,14 @@ func TestWrap(t *testing.T) {
 	}
 }
 
+func TestQuote(t *testing.T) {
+	for word, want := range map[string]string{"runs/2026-01-02-m": "runs/2026-01-02-m", "my run": "'my run'", "it's": `'it'\''s'`, "": "''", "a;b": "'a;b'", "猫": "'猫'"} {
+		if got := Quote(word); got != want {
+			t.Errorf("%q: %s, want %s", word, got, want)
+		}
+	}
+}
+
 func TestOfFile(t *testing.T) {
 	for want, err := range map[string]error{
 		"permission": &fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES},
