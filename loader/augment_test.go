@@ -241,6 +241,9 @@ func TestDrawnAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i, at := range b.Indices {
+				if want := at + 6*len(seen[at]); b.Draws[i] != want {
+					t.Errorf("epoch %d: draw %d of picture %d is %d, want %d", epoch, len(seen[at])+1, at, b.Draws[i], want)
+				}
 				seen[at] = append(seen[at], slices.Clone(b.Images.Float32s()[360*i:360*(i+1)]))
 			}
 		}

@@ -44,6 +44,7 @@ type Batch struct {
 	Labels  tensor.Tensor // int32 [n]
 	Weights tensor.Tensor // float32 [n], from ClassWeights
 	Indices []int         // positions in the data set
+	Draws   []int         // the same, more by the data's length for each time that the epoch drew the picture before
 	Epoch   int           // from 0
 
 	// With mixup or CutMix each picture has a second label. Share is that of the first,
@@ -130,17 +131,18 @@ func (l *Loader) drawWeighted(epoch int) []int {
 	return order
 }
 
-// repeats counts for each place of an order how often its picture was there before.
-func (l *Loader) repeats(order []int) []int {
-	repeats := make([]int, len(order))
-	if l.options.SampleWeights != nil {
-		seen := make([]int, l.data.Len())
-		for i, at := range order {
-			repeats[i] = seen[at]
-			seen[at]++
-		}
+// draws are the positions of an order where those that were there before stand behind
+// the last of the data: what is random about a picture goes by them.
+func (l *Loader) draws(order []int) []int {
+	if l.options.SampleWeights == nil {
+		return order
 	}
-	return repeats
+	draws, seen := make([]int, len(order)), make([]int, l.data.Len())
+	for i, at := range order {
+		draws[i] = at + seen[at]*l.data.Len()
+		seen[at]++
+	}
+	return draws
 }
 
 // ahead is how many batches are ready before they are asked for.
@@ -156,7 +158,7 @@ func (l *Loader) Batches(ctx context.Context, epoch, first int) iter.Seq2[Batch,
 		defer done.Wait()
 		defer cancel()
 		order := l.Order(epoch)
-		repeats := l.repeats(order)
+		draws := l.draws(order)
 		size := min(l.options.BatchSize, len(order)) // a batch may have room for more pictures than there are
 		for range ahead + 1 {
 			free <- l.newBuffer(size)
@@ -169,7 +171,7 @@ func (l *Loader) Batches(ctx context.Context, epoch, first int) iter.Seq2[Batch,
 					return
 				case b := <-free:
 					end := min(at+size, len(order))
-					b.err = l.fill(ctx, b, epoch, order[at:end], repeats[at:end])
+					b.err = l.fill(ctx, b, epoch, order[at:end], draws[at:end])
 					full <- b
 					if b.err != nil {
 						return
@@ -200,7 +202,7 @@ func (l *Loader) At(ctx context.Context, epoch int, positions []int) (Batch, err
 		return Batch{}, errors.New("loader: a batch of no pictures")
 	}
 	b := l.newBuffer(len(positions))
-	err := l.fill(ctx, b, epoch, positions, make([]int, len(positions)))
+	err := l.fill(ctx, b, epoch, positions, positions)
 	return b.batch, err
 }
 
@@ -234,9 +236,9 @@ func (l *Loader) newBuffer(pictures int) *buffer {
 	return b
 }
 
-// fill reads the pictures at the given positions, several at a time. One that was
-// drawn before is augmented as if it stood behind the last of the data.
-func (l *Loader) fill(ctx context.Context, b *buffer, epoch int, positions, repeats []int) error {
+// fill reads the pictures at the given positions, several at a time, and augments them
+// by their draws.
+func (l *Loader) fill(ctx context.Context, b *buffer, epoch int, positions, draws []int) error {
 	p := l.options.Preprocess
 	size := p.Height * p.Width * p.Channels
 	errs := make([]error, len(positions))
@@ -249,7 +251,7 @@ func (l *Loader) fill(ctx context.Context, b *buffer, epoch int, positions, repe
 			}
 			at := positions[i]
 			if errs[i] = l.data.Image(at, &t.picture); errs[i] == nil {
-				t.apply(t.picture, l.options.Augment, place{l.options.Seed, epoch, at + repeats[i]*l.data.Len()}, b.images[i*size:(i+1)*size])
+				t.apply(t.picture, l.options.Augment, place{l.options.Seed, epoch, draws[i]}, b.images[i*size:(i+1)*size])
 			}
 			b.labels[i] = int32(l.data.Label(at))
 			b.weights[i] = 1
@@ -273,10 +275,11 @@ func (l *Loader) fill(ctx context.Context, b *buffer, epoch int, positions, repe
 		Labels:  tensor.Of(b.labels[:n], n),
 		Weights: tensor.Of(b.weights[:n], n),
 		Indices: positions,
+		Draws:   draws,
 		Epoch:   epoch,
 	}
 	if a := l.options.Augment; a.Mixes() {
-		m := a.mixing(place{l.options.Seed, epoch, positions[0] + repeats[0]*l.data.Len()}, p.Height, p.Width)
+		m := a.mixing(place{l.options.Seed, epoch, draws[0]}, p.Height, p.Width)
 		m.apply(b.images[:n*size], b.spare, n, p.Width, p.Channels)
 		m.labels(b.labels[:n], b.partners[:n], b.weights[:n], b.second[:n], l.options.ClassWeights)
 		b.batch.Partners, b.batch.PartnerWeights, b.batch.Share = tensor.Of(b.partners[:n], n), tensor.Of(b.second[:n], n), m.share

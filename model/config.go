@@ -171,7 +171,8 @@ func (c Config) DropPathRates() []float64 {
 
 // DropPathFactors returns the inputs of Build that say which images skip which
 // block, [N] each: 0 to skip, else 1/(1-rate), so that the mean stays. Each number
-// is a pure function of (seed, epoch, position in the data set, block).
+// is a pure function of (seed, epoch, position in the data set, block), or of what
+// stands for a picture that an epoch draws again.
 func (c Config) DropPathFactors(seed uint64, epoch int, positions []int) []tensor.Tensor {
 	var factors []tensor.Tensor
 	for block, rate := range c.DropPathRates() {

@@ -98,13 +98,14 @@ func (c Config) Depth(name string) int {
 			return n
 		}
 	}
-	if InHead(name) {
-		return c.Depths() - 1
+	if InStem(name) {
+		return 0
 	}
-	return 0
+	return c.Depths() - 1
 }
 
-// InStem reports whether a parameter belongs to what comes before the first stage.
+// InStem reports whether a parameter belongs to what comes before the first stage, and
+// not to the last batch norm of networks with pre-activation or the dense layer.
 func InStem(name string) bool {
 	return !InHead(name) && !strings.HasPrefix(name, "layer") && !strings.HasPrefix(name, "norm.")
 }

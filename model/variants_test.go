@@ -168,6 +168,20 @@ func TestDropPathFactors(t *testing.T) {
 }
 
 // Every combination that cannot work is refused with the reason.
+// What follows the stages learns as fast as the dense layer, and is not frozen with the
+// stem.
+func TestDepth(t *testing.T) {
+	c, err := Named("preactresnet18", Torch, 32, 32, 3, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{"conv1.weight": 0, "layer1.0.bn1.weight": 1, "layer4.1.conv2.weight": 4, "norm.weight": 5, "norm.bias": 5, "fc.weight": 5} {
+		if got := c.Depth(name); got != want || c.Depths() != 6 || InStem(name) != (want == 0) {
+			t.Errorf("%s: depth %d of %d, in the stem: %v; want %d of 6", name, got, c.Depths(), InStem(name), want)
+		}
+	}
+}
+
 func TestVariantsRefused(t *testing.T) {
 	for want, change := range map[string]func(c *Config){
 		"stem filters":               func(c *Config) { c.StemFilters = -1 },

@@ -29,6 +29,7 @@ type Capsule struct {
 	Step            int           `json:"step"`  // the update that was not made, from 1
 	Batch           int           `json:"batch"` // within the epoch, from 1
 	Indices         []int         `json:"indices"`
+	Draws           []int         `json:"draws,omitempty"` // where pictures are drawn again in an epoch; nil: Indices
 	LearningRate    float64       `json:"learning_rate"`
 	Loss            string        `json:"loss"` // as text: JSON has no NaN
 	GradientSquares string        `json:"gradient_squares"`
@@ -98,6 +99,9 @@ func (t *Trainer) capture(b loader.Batch, batch int, loss, gradientSquares, rate
 	c := Capsule{
 		Config: t.config, Epoch: t.at.Epoch + 1, Step: bad.step, Batch: batch + 1, Indices: b.Indices, LearningRate: rate,
 		Loss: fmt.Sprint(loss), GradientSquares: fmt.Sprint(gradientSquares), Engine: t.engine.Name(), First: first, Layers: layers,
+	}
+	if t.config.SampleWeights != nil {
+		c.Draws = b.Draws
 	}
 	name := fmt.Sprintf("capsule-step-%08d.safetensors", bad.step)
 	bad.capsule = filepath.Join(t.run.Path(), name)
@@ -255,8 +259,13 @@ func describeCapsule(f *safetensors.File) (recorded Capsule, err error) {
 // sets vars to its variables. All of them are checked against the network that the
 // description names.
 func openCapsule(f *safetensors.File, recorded Capsule, vars engine.Variables) (batch loader.Batch, err error) {
-	batch.Indices, batch.Epoch = recorded.Indices, recorded.Epoch-1
+	batch.Indices, batch.Draws, batch.Epoch = recorded.Indices, recorded.Draws, recorded.Epoch-1
 	m, n := recorded.Config.Model, len(recorded.Indices)
+	if recorded.Draws == nil {
+		batch.Draws = batch.Indices
+	} else if len(batch.Draws) != n {
+		return batch, fmt.Errorf("%d draws of %d pictures", len(batch.Draws), n)
+	}
 	type part struct {
 		name  string
 		into  *tensor.Tensor

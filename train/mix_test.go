@@ -106,7 +106,7 @@ func TestInputsOfMixedPictures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	drops := c.Model.DropPathFactors(c.Seed, 0, batch.Indices)
+	drops := c.Model.DropPathFactors(c.Seed, 0, batch.Draws)
 	want := []struct {
 		name  string
 		value tensor.Tensor
@@ -120,6 +120,11 @@ func TestInputsOfMixedPictures(t *testing.T) {
 		if g.Inputs[i].Name != w.name || !slices.Equal(float64s(got[i]), float64s(w.value)) {
 			t.Errorf("input %d of the graph is %s, %v is given; want %s, %v", i, g.Inputs[i].Name, float64s(got[i])[:8], w.name, float64s(w.value)[:8])
 		}
+	}
+	again := batch
+	again.Draws = []int{0, 2, 1, 3, 5, 4, 6, 14} // the last is another draw of picture 6
+	if got, dropped := lossInputs(c, again, training)[6], drops[1]; !slices.Equal(float64s(got)[:7], float64s(dropped)[:7]) || slices.Equal(float64s(got), float64s(dropped)) {
+		t.Errorf("dropped %v, where the eighth picture is drawn again %v", float64s(dropped), float64s(got))
 	}
 	if slices.Equal(batch.Labels.Int32s(), batch.Partners.Int32s()) || slices.Equal(batch.Weights.Float32s(), batch.PartnerWeights.Float32s()) {
 		t.Error("first and second labels cannot be told apart")

@@ -226,7 +226,7 @@ func lossInputs(c Config, b loader.Batch, m mode) []tensor.Tensor {
 		inputs = append(inputs, b.Partners, b.PartnerWeights)
 	}
 	if m.whole() {
-		inputs = slices.Concat(inputs, c.Model.DropPathFactors(c.Seed, b.Epoch, b.Indices))
+		inputs = slices.Concat(inputs, c.Model.DropPathFactors(c.Seed, b.Epoch, b.Draws))
 	}
 	return inputs
 }

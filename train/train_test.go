@@ -693,6 +693,7 @@ func TestResumeFromDamagedCheckpoint(t *testing.T) {
 func TestRollBack(t *testing.T) {
 	c := testConfig()
 	c.OnNaN, c.Epochs, c.Model.DropPath, c.Augment.CutMix = RollBack, 2, 0.5, 1
+	c.SampleWeights = []float32{1, 1} // pictures come again, and are dropped in another way
 	run := newRun(t, c)
 	var events []string
 	trainer := newTrainer(t, c, run, nil)
@@ -732,6 +733,14 @@ func TestRollBack(t *testing.T) {
 	}
 	if first == nil || first.String() != "fc.bias (variable)" || recorded.First.String() != first.String() || len(layers) != len(recorded.Layers) || recorded.Batch != 3 {
 		t.Errorf("replayed: first %v of %d values; recorded %v of %d, batch %d", first, len(layers), recorded.First, len(recorded.Layers), recorded.Batch)
+	}
+	for i, l := range layers {
+		if !reflect.DeepEqual(l, recorded.Layers[i]) {
+			t.Errorf("replayed: %+v, recorded %+v", l, recorded.Layers[i])
+		}
+	}
+	if !slices.ContainsFunc(recorded.Draws, func(at int) bool { return at >= 72 }) {
+		t.Errorf("no picture of the batch came again: %v", recorded.Draws)
 	}
 }
 
