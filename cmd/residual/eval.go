@@ -93,7 +93,8 @@ evaluations/, and every look at a test split is counted there, in ledger.jsonl.
 
 --temperature auto takes the one that was fitted for these weights; where there is
 none it fits one to the run's own validation images, which must not be the test
-split, and keeps it. fit fits it anew, off leaves probabilities as they are.`,
+split, and keeps it. fit fits it anew, to those of DATA; off leaves probabilities as
+they are.`,
 		Example: `  residual eval runs/RUN
   residual eval runs/RUN --tta six
   residual eval runs/RUN cifar10 --split train --format json`,
@@ -236,11 +237,7 @@ func (o judgeOptions) open(ctx context.Context, c *classify.Classifier, stderr i
 		return p, hint.Wrap(fmt.Errorf("%s does not say what its network was trained on", c.Run().Path()),
 			"name the data to judge it by, as an argument after the run")
 	}
-	p.own = o.data == "" || o.data == cfg.Data.Source
-	if p.own {
-		o.dataOptions = o.ofRun(cfg)
-	}
-	if p.data, err = o.dataOptions.open(ctx, cfg.Seed, stderr); err != nil {
+	if p.data, p.own, err = o.openOf(ctx, c.Run(), cfg, stderr); err != nil {
 		return p, err
 	}
 	note := func(format string, args ...any) {
@@ -353,6 +350,8 @@ func temperatureFor(ctx context.Context, c *classify.Classifier, p *judgedPictur
 	case val == nil && o.temperature == "fit":
 		return 0, "", hint.Wrap(fmt.Errorf("no temperature can be fitted: there are no validation images apart from the test split"),
 			"hold some training images out when training: --val-images 5000")
+	case !p.own && cfg.Data.Source != "" && o.temperature == "auto":
+		return 1, "not calibrated: no temperature was fitted yet to validation images of what the network was trained on, and these are others", nil
 	case val == nil:
 		return 1, "not calibrated: there are no validation images apart from the test split to fit a temperature to", nil
 	case o.limit > 0 && o.temperature == "auto":

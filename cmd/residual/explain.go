@@ -21,6 +21,7 @@ import (
 	"github.com/residual-ml/residual/explain"
 	"github.com/residual-ml/residual/internal/atomicfile"
 	"github.com/residual-ml/residual/internal/hint"
+	"github.com/residual-ml/residual/rundir"
 	"github.com/residual-ml/residual/train"
 )
 
@@ -130,7 +131,7 @@ func runExplain(ctx context.Context, o explainOptions, path string, files []stri
 	asked := fromData || o.given("neighbours") || o.data != ""
 	o.noDownload = o.noDownload || !asked
 	if fromData || o.neighbours > 0 && (o.data != "" || cfg.Data.Source != "") {
-		own, err = o.openSplits(ctx, cfg, stderr)
+		own, err = o.openSplits(ctx, x.Run(), cfg, stderr)
 		if err != nil && !asked {
 			fmt.Fprintf(stderr, "note: no neighbours: the training images cannot be opened: %v\n", err)
 			own, err, o.neighbours = splitsOfRun{}, nil, 0
@@ -262,34 +263,15 @@ type splitsOfRun struct {
 }
 
 // openSplits opens --neighbours-in, or the data of the run.
-func (o *explainOptions) openSplits(ctx context.Context, cfg train.Config, stderr io.Writer) (splitsOfRun, error) {
-	d, own := o.dataOptions, o.data == "" || o.data == cfg.Data.Source
-	if own {
-		if cfg.Data.Source == "" {
-			return splitsOfRun{}, hint.Wrap(errors.New("the run does not say what its network was trained on"), "name the data: --neighbours-in DATA")
-		}
-		d = d.ofRun(cfg)
+func (o *explainOptions) openSplits(ctx context.Context, run *rundir.Dir, cfg train.Config, stderr io.Writer) (splitsOfRun, error) {
+	if o.data == "" && cfg.Data.Source == "" {
+		return splitsOfRun{}, hint.Wrap(errors.New("the run does not say what its network was trained on"), "name the data: --neighbours-in DATA")
 	}
-	data, err := d.open(ctx, cfg.Seed, stderr)
+	data, own, err := o.openOf(ctx, run, cfg, stderr)
 	if err != nil {
 		return splitsOfRun{}, err
 	}
 	return splitsOf(data, cfg, own)
-}
-
-// ofRun fills in where the run's own data are, and how they are read.
-func (o dataOptions) ofRun(cfg train.Config) dataOptions {
-	o.data, o.undivided = cfg.Data.Source, cfg.Data.Undivided
-	if o.onBadImage == "fail" && cfg.Data.OnBadImage != "" {
-		o.onBadImage = cfg.Data.OnBadImage
-	}
-	if o.dataDir == "" {
-		o.dataDir = cfg.Data.Dir
-	}
-	if o.classMap == "" {
-		o.classMap = cfg.Data.ClassMap
-	}
-	return o
 }
 
 func splitsOf(data *dataset.Data, cfg train.Config, own bool) (splitsOfRun, error) {

@@ -15,8 +15,9 @@ import (
 	"github.com/residual-ml/residual/internal/hint"
 )
 
-// notOptions are flags that neither environment nor configuration file sets.
-var notOptions = []string{"help", "version", "config", "resume"}
+// notOptions are flags that neither environment nor configuration file sets. The
+// processes that --prove-resume starts would start others.
+var notOptions = []string{"help", "version", "config", "resume", "prove-resume"}
 
 // maxOptions is far more bytes than all options need.
 const maxOptions = 1 << 20

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -197,8 +198,8 @@ func (o *trainOptions) addFlags(f *pflag.FlagSet) {
 
 // mayChange are the options that --resume accepts beside it. More epochs stretch
 // a schedule that goes by the share of the run; none of the others changes what a
-// step computes.
-var mayChange = []string{"resume", "epochs", "threads", "profile", "progress", "format", "data-dir", "mirror", "no-download", "runs",
+// step computes. Data and their classes may lie elsewhere, but must be the same.
+var mayChange = []string{"resume", "epochs", "threads", "profile", "progress", "format", "data-dir", "class-map", "mirror", "no-download", "runs",
 	"save-every", "keep", "on-nan", "on-save-error"}
 
 // givenConfig reads the configuration of the run to continue or repeat and refuses
@@ -220,28 +221,37 @@ func givenConfig(o *trainOptions) (cfg train.Config, changed bool, err error) {
 				"options that may change: --"+strings.Join(mayChange[1:], ", --"))
 		}
 	}
-	if o.data != "shapes" && o.data != cfg.Data.Source {
-		return cfg, false, usageError{fmt.Errorf("%s was trained on %s, not on %s", path, cfg.Data.Source, o.data)}
+	before := cfg
+	if o.data != "shapes" && o.data != cfg.Data.Source { // they may lie elsewhere now: checkSameOrigin compares their content
+		for _, name := range []string{o.data, cfg.Data.Source} {
+			if slices.Contains(dataset.Names(), name) {
+				return cfg, false, usageError{fmt.Errorf("%s was trained on %s, not on %s", path, cfg.Data.Source, o.data)}
+			}
+		}
+		cfg.Data.Source = o.data
+	}
+	if o.repeat == "" && o.typed("class-map") {
+		cfg.Data.ClassMap = o.classMap
 	}
 	o.data, o.classMap, o.onBadImage, o.seed = cfg.Data.Source, cfg.Data.ClassMap, cfg.Data.OnBadImage, cfg.Seed
 	o.undivided = cfg.Data.Undivided
-	if o.dataDir == "" {
-		o.dataDir = cfg.Data.Dir
-	}
+	o.dataDir = cmp.Or(o.dataDir, cfg.Data.Dir)
 	if o.repeat != "" {
 		return cfg, false, nil
 	}
 	if o.typed("epochs") && o.epochs < cfg.Epochs {
 		return cfg, false, usageError{fmt.Errorf("--epochs %d: the run is configured for %d, want at least as many", o.epochs, cfg.Epochs)}
 	}
-	before := cfg
 	overrideInto(o.typed, "epochs", &cfg.Epochs, o.epochs)
 	overrideInto(o.typed, "save-every", &cfg.SaveEvery, o.saveEvery)
 	overrideInto(o.typed, "keep", &cfg.Keep, o.keep)
 	overrideInto(o.typed, "on-nan", &cfg.OnNaN, o.onNaN)
 	overrideInto(o.typed, "on-save-error", &cfg.OnSaveError, o.onSaveError)
+	if cfg.Epochs != before.Epochs { // then it is not what was measured
+		cfg.Expected = nil
+	}
 	changed = cfg.Epochs != before.Epochs || cfg.SaveEvery != before.SaveEvery || cfg.Keep != before.Keep ||
-		cfg.OnNaN != before.OnNaN || cfg.OnSaveError != before.OnSaveError
+		cfg.OnNaN != before.OnNaN || cfg.OnSaveError != before.OnSaveError || cfg.Data != before.Data
 	return cfg, changed, cfg.Check()
 }
 
@@ -275,6 +285,46 @@ func (o *dataOptions) open(ctx context.Context, seed uint64, stderr io.Writer) (
 	})
 }
 
+// openOf opens DATA or, where none is named, the data that a run was trained on. own
+// says that they are these: by their name or, where they lie elsewhere now, by their
+// content.
+func (o dataOptions) openOf(ctx context.Context, run *rundir.Dir, cfg train.Config, stderr io.Writer) (data *dataset.Data, own bool, err error) {
+	source := cfg.Data.Source
+	if own = o.data == "" || o.data == source; own {
+		o = o.ofRun(cfg)
+		data, err = o.open(ctx, cfg.Seed, stderr)
+		return data, own, whereNow(err, source)
+	}
+	var was origin
+	data, err = o.open(ctx, cfg.Seed, stderr)
+	if err != nil || source == "" || run.ReadOrigin(&was) != nil || was.DataHash != data.Origin.Hash {
+		return data, false, err
+	}
+	if as := o.ofRun(cfg); as != o { // and divided as for the run
+		data, err = as.open(ctx, cfg.Seed, io.Discard)
+	}
+	return data, true, err
+}
+
+// ofRun fills in where a run's own data are, unless they are named, and how they are
+// read.
+func (o dataOptions) ofRun(cfg train.Config) dataOptions {
+	o.data, o.undivided = cmp.Or(o.data, cfg.Data.Source), cfg.Data.Undivided
+	if o.onBadImage == "fail" && cfg.Data.OnBadImage != "" {
+		o.onBadImage = cfg.Data.OnBadImage
+	}
+	o.dataDir, o.classMap = cmp.Or(o.dataDir, cfg.Data.Dir), cmp.Or(o.classMap, cfg.Data.ClassMap)
+	return o
+}
+
+// whereNow says what to do where the data of a run do not lie where they lay.
+func whereNow(err error, source string) error {
+	if _, missing := os.Stat(source); err == nil || missing == nil || slices.Contains(dataset.Names(), source) {
+		return err
+	}
+	return hint.Wrap(err, "the run was trained on it: name, as DATA, where it lies now")
+}
+
 // openData opens the data set to train on. A number of pictures to hold out takes
 // the place of a folder's fifth.
 func (o *trainOptions) openData(ctx context.Context, stderr io.Writer) (*dataset.Data, error) {
@@ -284,7 +334,11 @@ func (o *trainOptions) openData(ctx context.Context, stderr io.Writer) (*dataset
 	if o.resume == "" && o.repeat == "" { // those have their run's
 		o.undivided = o.set("val-images")
 	}
-	return o.dataOptions.open(ctx, o.seed, stderr)
+	data, err := o.dataOptions.open(ctx, o.seed, stderr)
+	if o.resume != "" || o.repeat != "" {
+		err = whereNow(err, o.data)
+	}
+	return data, err
 }
 
 // resolve fills everything that was left alone, from the recipe and the data,

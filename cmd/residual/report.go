@@ -289,7 +289,7 @@ func (r *reporting) openNeighbours(ctx context.Context, data *dataset.Data, own 
 			return errors.New("the run does not say what its network was trained on")
 		}
 		o := r.options.dataOptions
-		o.classMap, o.noDownload = "", true
+		o.data, o.classMap, o.noDownload = "", "", true
 		o = o.ofRun(cfg)
 		if data, err = o.open(ctx, cfg.Seed, stderr); err != nil {
 			return err
@@ -361,15 +361,11 @@ func merits(s evaluate.Summary, weights string) []int64 {
 // trained on these data.
 func (r *reporting) evaluated(ctx context.Context, s evaluate.Summary, stderr io.Writer) (set dataset.Dataset, data *dataset.Data, own bool, err error) {
 	o, cfg := r.options.dataOptions, r.config
-	own = o.data == "" || o.data == cfg.Data.Source
-	if own {
-		if cfg.Data.Source == "" {
-			return nil, nil, own, fmt.Errorf("the run does not say where %s is; name it: residual report %s DATA", s.Data, r.page.Run)
-		}
-		o = o.ofRun(cfg)
+	if o.data == "" && cfg.Data.Source == "" {
+		return nil, nil, own, fmt.Errorf("the run does not say where %s is; name it: residual report %s DATA", s.Data, hint.Quote(r.page.Run))
 	}
 	o.noDownload = true // a page is no reason to fetch gigabytes
-	data, err = o.open(ctx, cfg.Seed, stderr)
+	data, own, err = o.openOf(ctx, r.run, cfg, stderr)
 	if err != nil {
 		return nil, nil, own, err
 	}

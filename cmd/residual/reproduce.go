@@ -14,17 +14,19 @@ import (
 func newReproduce() *cobra.Command {
 	var o trainOptions
 	c := &cobra.Command{
-		Use:   "reproduce RUN",
+		Use:   "reproduce RUN [DATA]",
 		Short: "train a run again from its configuration and compare",
 		Long: `Read a run's configuration and origin, check that the data are the same, train
 again, and compare history and weights. The exit status is 0 when all weights have
 the same bits, which is to be expected with the same program, engine and instruction
-set, whatever the number of threads.`,
+set, whatever the number of threads. DATA names the data where they lie elsewhere now.`,
 		Example: "  residual reproduce runs/RUN",
-		Args:    argsBetween(1, 1),
+		Args:    argsBetween(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.set = func(flag string) bool { return c.Flags().Changed(flag) }
-			o.repeat = args[0]
+			if o.repeat = args[0]; len(args) == 2 {
+				o.data = args[1]
+			}
 			return reproduce(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
