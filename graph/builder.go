@@ -3,6 +3,7 @@ package graph
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/residual-ml/residual/tensor"
@@ -55,6 +56,10 @@ func (b *Builder) owns(n *Node) bool {
 	return n != nil && n.ID >= 0 && n.ID < len(b.nodes) && b.nodes[n.ID] == n
 }
 
+// mostElements is how many a node's output may have: more than fit any memory, and few
+// enough that their bytes, of all nodes together, are a number.
+const mostElements = min(1<<40, math.MaxInt/8)
+
 // add appends a node made from operands; it is the only place nodes are made.
 func (b *Builder) add(n Node, inputs ...*Node) *Node {
 	if b.err != nil {
@@ -68,10 +73,15 @@ func (b *Builder) add(n Node, inputs ...*Node) *Node {
 			return b.Fail("%v: operand %v has integers, want real numbers", n.Op, in)
 		}
 	}
+	elements := 1
 	for _, d := range n.Shape {
 		if d <= 0 {
 			return b.Fail("%v: output shape %v is empty", n.Op, n.Shape)
 		}
+		if elements > mostElements/d {
+			return b.Fail("%v: output shape %v has more than %d elements", n.Op, n.Shape, mostElements)
+		}
+		elements *= d
 	}
 	n.ID = len(b.nodes)
 	n.Inputs = inputs

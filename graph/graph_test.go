@@ -49,12 +49,28 @@ func TestMistakes(t *testing.T) {
 			w := weight(b, 4)
 			b.BatchNorm(x, w, w, w, w, NormAttrs{Epsilon: 1e-3, Training: true})
 		}},
+		"too large":    {"input: output shape [4294967296,4294967296] has more than 1099511627776 elements", func(b *Builder, x *Node) { b.Input("y", Real, 1<<32, 1<<32) }},
 		"update":       {"belongs to another graph", func(b *Builder, x *Node) { b.Update(weight(b, 1), weight(NewBuilder(), 1)) }},
 		"guard":        {"is no real number of this graph", func(b *Builder, x *Node) { b.Guard(NewBuilder().Constant(1)) }},
 		"gradient of":  {"belongs to another graph", func(b *Builder, x *Node) { b.Gradients(b.Sum(x), weight(NewBuilder(), 1)) }},
 		"foreign":      {"belongs to another graph", func(b *Builder, x *Node) { NewBuilder().ReLU(x); b.Add(x, NewBuilder().Constant(1)) }},
 		"disconnected": {"does not depend on", func(b *Builder, x *Node) { b.Gradients(b.Sum(x), weight(b, 1)) }},
 		"no scalar":    {"has shape [2,8,8,4], want []", func(b *Builder, x *Node) { b.Gradients(x, x) }},
+		"padding": {"want stride ≥ 1, padding ≥ 0", func(b *Builder, x *Node) {
+			b.Conv(x, weight(b, 3, 3, 4, 8), ConvAttrs{Stride: 1, Pad: Padding{Left: -1, Right: 2}})
+		}},
+		"conv backward data": {"conv_backward_data: gradient has shape [2,8,8,4], want [2,6,6,8]", func(b *Builder, x *Node) {
+			b.ConvBackwardData(x, weight(b, 3, 3, 4, 8), x, ConvAttrs{Stride: 1})
+		}},
+		"conv backward data, channels": {"conv_backward_data: kernel [3,3,5,4] is for 5 channels", func(b *Builder, x *Node) {
+			b.ConvBackwardData(x, weight(b, 3, 3, 5, 4), x, ConvAttrs{Stride: 1, Pad: SymmetricPadding(1)})
+		}},
+		"conv backward weights": {"conv_backward_weights: gradient has shape [2,8,8,4], want [2,4,4,4]", func(b *Builder, x *Node) {
+			b.ConvBackwardWeights(x, x, weight(b, 3, 3, 4, 4), ConvAttrs{Stride: 2, Pad: SymmetricPadding(1)})
+		}},
+		"relu backward": {"relu_backward: gradient has shape [2,4,4,4], want [2,8,8,4]", func(b *Builder, x *Node) {
+			b.ReLUBackward(b.Subsample(x, 2), x)
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := NewBuilder()

@@ -32,34 +32,52 @@ func outputSize(in, before, after, kernel, stride int) int {
 	return (in+before+after-kernel)/stride + 1
 }
 
+// convOutput is the shape [N,OH,OW,OC] of a convolution's output, from those of x and the
+// kernel; op names a mistake in them.
+func (b *Builder) convOutput(op Op, x, w *Node, attrs ConvAttrs) (shape tensor.Shape, ok bool) {
+	if !b.wantRank(op, x, 4) || !b.wantRank(op, w, 4) {
+		return nil, false
+	}
+	p := attrs.Pad
+	oh := outputSize(x.Shape[1], p.Top, p.Bottom, w.Shape[0], max(attrs.Stride, 1))
+	ow := outputSize(x.Shape[2], p.Left, p.Right, w.Shape[1], max(attrs.Stride, 1))
+	switch {
+	case w.Shape[2] != x.Shape[3]:
+		b.Fail("%v: kernel %v is for %d channels, input %v has %d", op, w.Shape, w.Shape[2], x.Shape, x.Shape[3])
+	case attrs.Stride < 1 || min(p.Top, p.Bottom, p.Left, p.Right) < 0:
+		b.Fail("%v: stride %d, padding %+v: want stride ≥ 1, padding ≥ 0", op, attrs.Stride, p)
+	case oh < 1 || ow < 1:
+		b.Fail("%v: kernel %v with padding %+v does not fit input %v", op, w.Shape, p, x.Shape)
+	}
+	return tensor.Shape{x.Shape[0], oh, ow, w.Shape[3]}, b.err == nil
+}
+
 // Conv is OpConv: x [N,H,W,C], w [KH,KW,C,OC] → [N,OH,OW,OC].
 func (b *Builder) Conv(x, w *Node, attrs ConvAttrs) *Node {
-	if !b.wantRank(OpConv, x, 4) || !b.wantRank(OpConv, w, 4) {
+	shape, ok := b.convOutput(OpConv, x, w, attrs)
+	if !ok {
 		return placeholder
 	}
-	if w.Shape[2] != x.Shape[3] {
-		return b.Fail("conv: kernel %v is for %d channels, input %v has %d", w.Shape, w.Shape[2], x.Shape, x.Shape[3])
-	}
-	if attrs.Stride < 1 || slices.Min([]int{attrs.Pad.Top, attrs.Pad.Bottom, attrs.Pad.Left, attrs.Pad.Right}) < 0 {
-		return b.Fail("conv: stride %d, padding %+v: want stride ≥ 1, padding ≥ 0", attrs.Stride, attrs.Pad)
-	}
-	oh := outputSize(x.Shape[1], attrs.Pad.Top, attrs.Pad.Bottom, w.Shape[0], attrs.Stride)
-	ow := outputSize(x.Shape[2], attrs.Pad.Left, attrs.Pad.Right, w.Shape[1], attrs.Stride)
-	if oh < 1 || ow < 1 {
-		return b.Fail("conv: kernel %v with padding %+v does not fit input %v", w.Shape, attrs.Pad, x.Shape)
-	}
-	return b.add(Node{Op: OpConv, Conv: attrs, Shape: tensor.Shape{x.Shape[0], oh, ow, w.Shape[3]}}, x, w)
+	return b.add(Node{Op: OpConv, Conv: attrs, Shape: shape}, x, w)
 }
 
 // ConvBackwardData is OpConvBackwardData; like names the forward input, whose
 // shape dx has.
 func (b *Builder) ConvBackwardData(dy, w, like *Node, attrs ConvAttrs) *Node {
+	shape, ok := b.convOutput(OpConvBackwardData, like, w, attrs)
+	if !ok || !b.wantShape(OpConvBackwardData, "gradient", dy, shape) {
+		return placeholder
+	}
 	return b.add(Node{Op: OpConvBackwardData, Conv: attrs, Shape: like.Shape}, dy, w)
 }
 
 // ConvBackwardWeights is OpConvBackwardWeights; like names the kernel, whose
 // shape dw has.
 func (b *Builder) ConvBackwardWeights(x, dy, like *Node, attrs ConvAttrs) *Node {
+	shape, ok := b.convOutput(OpConvBackwardWeights, x, like, attrs)
+	if !ok || !b.wantShape(OpConvBackwardWeights, "gradient", dy, shape) {
+		return placeholder
+	}
 	return b.add(Node{Op: OpConvBackwardWeights, Conv: attrs, Shape: like.Shape}, x, dy)
 }
 
@@ -123,6 +141,9 @@ func (b *Builder) ReLU(x *Node) *Node { return b.add(Node{Op: OpReLU, Shape: x.S
 
 // ReLUBackward is OpReLUBackward: dy where y is positive.
 func (b *Builder) ReLUBackward(dy, y *Node) *Node {
+	if !b.wantShape(OpReLUBackward, "gradient", dy, y.Shape) {
+		return placeholder
+	}
 	return b.add(Node{Op: OpReLUBackward, Shape: y.Shape}, dy, y)
 }
 
