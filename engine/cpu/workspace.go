@@ -12,7 +12,7 @@ type workspace struct {
 
 	trains   bool     // a program that updates variables was compiled
 	programs int      // that are open
-	last     *Program // the last one that ran
+	holder   *Program // the one that has it: it ran or was opened last
 }
 
 // needs are sizes of a program's part of the workspace, in elements.
@@ -29,7 +29,7 @@ type placement struct {
 // open makes room for a program.
 func (w *workspace) open(p *Program) {
 	w.programs++
-	w.last = nil // so that all programs find what has grown
+	w.leave() // so that nobody holds what is too small
 	if len(w.arena) < p.need.arena {
 		w.arena = nil
 		w.arena = allocate(p.need.arena)
@@ -55,27 +55,41 @@ func (w *workspace) attach(p *Program) {
 	for _, v := range p.placed {
 		p.mem[v.slot] = p.arena[v.offset : v.offset+v.size : v.offset+v.size]
 	}
+	w.holder = p
+}
+
+// leave takes its part from the program that has it.
+func (w *workspace) leave() {
+	p := w.holder
+	if p == nil {
+		return
+	}
+	p.arena, p.partials, p.scratch = nil, nil, nil
+	for _, v := range p.placed {
+		p.mem[v.slot] = nil
+	}
+	w.holder = nil
 }
 
 // enter prepares for a run of a program: where it lies, and what others have
 // overwritten.
 func (w *workspace) enter(p *Program) {
-	if w.last == p {
+	if w.holder == p {
 		return
 	}
+	w.leave()
 	w.attach(p)
 	for i := range p.preparations {
 		if p.lasting {
 			clear(p.preparations[i].seen)
 		}
 	}
-	w.last = p
 }
 
 // close gives the memory up when nobody needs it any more.
 func (w *workspace) close(p *Program) {
-	if w.last == p {
-		w.last = nil
+	if w.holder == p {
+		w.holder = nil
 	}
 	if w.programs--; w.programs == 0 {
 		*w = workspace{trains: w.trains}

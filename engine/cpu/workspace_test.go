@@ -71,6 +71,9 @@ func testShareMemory(t *testing.T, o Options) {
 		var kept [][]float32
 		for _, s := range []*scoring{large, large, little, large, little} {
 			got := s.run(t)
+			if &s.program.arena[0] != &together.shared.arena[0] {
+				t.Fatal("a program has an arena of its own")
+			}
 			judge := newScoring(t, fresh, vars, small, s.images.Shape()[0]).run(t)
 			if !slices.Equal(got, judge) {
 				t.Fatalf("round %d, %d images: logits %v, want %v", round, s.images.Shape()[0], got, judge)
@@ -81,9 +84,8 @@ func testShareMemory(t *testing.T, o Options) {
 		if i := firstDifference(got, want.bits(t, want.step(t))); i >= 0 {
 			t.Fatalf("round %d: element %d differs after others have used the memory", round, i)
 		}
-		// Each has run since the last of them was compiled, and found what has grown.
-		if &trained.program.arena[0] != &large.program.arena[0] || &large.program.arena[0] != &little.program.arena[0] {
-			t.Fatal("three programs have more than one arena")
+		if &trained.program.arena[0] != &together.shared.arena[0] || large.program.arena != nil || little.program.arena != nil {
+			t.Fatal("not the last program alone has the arena")
 		}
 		for i := 0; i < len(kept); i += 2 {
 			if !slices.Equal(kept[i], kept[i+1]) {
@@ -135,8 +137,13 @@ func TestWorkspaceIsGivenUp(t *testing.T) {
 	e := open(t, Options{Threads: 1})
 	vars := newTraining(t, open(t, Options{Threads: 1}), small, 3).vars // trained elsewhere
 	a, b := newScoring(t, e, vars, small, 2), newScoring(t, e, vars, small, 20)
-	if len(e.shared.arena) != b.program.need.arena || len(a.program.arena) != a.program.need.arena {
+	if len(e.shared.arena) != b.program.need.arena {
 		t.Errorf("an arena of %d, want %d, the larger program's", len(e.shared.arena), b.program.need.arena)
+	}
+	for _, s := range a.program.placed { // or the first arena would be there still, beside the larger one
+		if a.program.arena != nil || a.program.mem[s.slot] != nil {
+			t.Fatal("the smaller program holds memory that it has no more")
+		}
 	}
 	before := slices.Clone(a.run(t))
 	for range 2 { // closing twice counts once
