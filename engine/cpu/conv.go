@@ -433,8 +433,9 @@ func (c *compiler) igemm(n *graph.Node) {
 }
 
 // errTooLarge is returned before a table of that size is made.
-var errTooLarge = errors.New("an image or kernel has more than 2³¹-1 elements, too many for this engine's offsets")
+var errTooLarge = errors.New("an image, a kernel or the taps of an image's pixels are more than 2³¹-1 elements, too many for this engine's offsets")
 
+// checkImages returns an error if offsets within an image of these nodes do not fit.
 func checkImages(nodes ...*graph.Node) error {
 	for _, n := range nodes {
 		if n.Shape.Elements()/n.Shape[0] > math.MaxInt32 {
@@ -444,12 +445,21 @@ func checkImages(nodes ...*graph.Node) error {
 	return nil
 }
 
+// checkConv is checkImages for a convolution between x and y in any direction, whose
+// tables have an offset for each tap of each pixel, and up to half as many words beside.
+func checkConv(x, y *graph.Node, kh, kw int) error {
+	if max(x.Shape[1]*x.Shape[2], y.Shape[1]*y.Shape[2]) > math.MaxInt32/2/(kh*kw) {
+		return errTooLarge
+	}
+	return checkImages(x, y)
+}
+
 func (c *compiler) lowerConv(n *graph.Node) error {
 	x, w := n.Inputs[0], n.Inputs[1]
-	if err := checkImages(x, n); err != nil {
+	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
+	if err := checkConv(x, n, kh, kw); err != nil {
 		return err
 	}
-	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
 	out, f := n, c.foldOf(n)
 	if f != nil {
 		out = f.out
@@ -493,10 +503,10 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 
 func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
 	dy, w := n.Inputs[0], n.Inputs[1]
-	if err := checkImages(dy, n); err != nil {
+	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
+	if err := checkConv(n, dy, kh, kw); err != nil {
 		return err
 	}
-	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
 	algorithm := c.algorithm(w.Shape, n.Shape, dy.Shape, n.Conv, n.Op, c.changing(w))
 	if algorithm == byStride2 {
 		return c.lowerStride2(n, label(n), w, n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], c.value(n), true, nil)

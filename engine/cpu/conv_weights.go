@@ -70,6 +70,9 @@ type weightsBlock struct {
 }
 
 func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
+	if err := checkConv(n.Inputs[0], n.Inputs[1], n.Shape[0], n.Shape[1]); err != nil {
+		return err
+	}
 	switch c.algorithm(n.Shape, n.Inputs[0].Shape, n.Inputs[1].Shape, n.Conv, n.Op, true) {
 	case byStride2:
 		return c.lowerStride2Weights(n)
@@ -98,7 +101,7 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 		v.tile = c.k.OuterTileFor(v.c, oc)
 		v.rows, v.cols = v.tile.Rows, v.tile.Cols
 	}
-	if checkImages(x, dy) != nil || max(images*h*w, images*oh*ow) > math.MaxInt32/max(v.rows, v.cols) {
+	if imagesPerBlock(oh*ow, images)*max(h*w, oh*ow) > math.MaxInt32/max(v.rows, v.cols) {
 		return errTooLarge
 	}
 	if v.pair != nil {
@@ -151,6 +154,9 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 // blockPixels is how many pixels of dy a block has, or up to twice as many.
 const blockPixels = 256
 
+// imagesPerBlock is how many images of so many pixels of dy share a block, at most.
+func imagesPerBlock(pixels, images int) int { return min(max(2*blockPixels/pixels, 1), images) }
+
 // cut makes the blocks: some whole images, or some lines of one.
 func (v *weightsPass) cut(m pixelMap, images, ow, rows, cols int) {
 	if m.dst >= 2*blockPixels { // lines
@@ -162,7 +168,7 @@ func (v *weightsPass) cut(m pixelMap, images, ow, rows, cols int) {
 		v.repeat(blocks, images, m.src, m.dst)
 		return
 	}
-	group := min(max(2*blockPixels/m.dst, 1), images)
+	group := imagesPerBlock(m.dst, images)
 	whole := newWeightsBlock(m, group, 0, m.dst, rows, cols)
 	for n := 0; n < images; n += group {
 		b := whole

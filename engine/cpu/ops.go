@@ -205,8 +205,11 @@ func offsets(wins []window, channels int) []window {
 }
 
 // lowerMaxPool: y = max over the window. A NaN in the window gives NaN.
-func (c *compiler) lowerMaxPool(n *graph.Node) {
+func (c *compiler) lowerMaxPool(n *graph.Node) error {
 	x, k := n.Inputs[0].Shape, c.k
+	if err := checkImages(n.Inputs[0]); err != nil {
+		return err
+	}
 	ch := x[3]
 	wins := offsets(windows(x[1], x[2], n.Shape[1], n.Shape[2], n.Pool), ch)
 	c.p.kernels[n.Op.String()] = "windows " + k.Set.String()
@@ -215,11 +218,15 @@ func (c *compiler) lowerMaxPool(n *graph.Node) {
 			k.WindowMax(y[o*ch:][:ch], in[0], win.pixels)
 		}
 	})
+	return nil
 }
 
 // lowerMaxPoolBackward: dx gets dy where x was the first maximum of its window.
-func (c *compiler) lowerMaxPoolBackward(n *graph.Node) {
+func (c *compiler) lowerMaxPoolBackward(n *graph.Node) error {
 	dy, k := n.Inputs[0].Shape, c.k
+	if err := checkImages(n); err != nil {
+		return err
+	}
 	ch := n.Shape[3]
 	wins := offsets(windows(n.Shape[1], n.Shape[2], dy[1], dy[2], n.Pool), ch)
 	c.p.kernels[n.Op.String()] = "windows " + k.Set.String()
@@ -229,6 +236,7 @@ func (c *compiler) lowerMaxPoolBackward(n *graph.Node) {
 			k.WindowMaxBackward(dx, in[0][o*ch:][:ch], in[1], win.pixels)
 		}
 	})
+	return nil
 }
 
 // lowerAvgPool: y = sum over the window / count.

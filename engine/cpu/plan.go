@@ -498,9 +498,9 @@ func (c *compiler) lower(u *unit) error {
 	case graph.OpScaleChannels:
 		c.lowerScaleChannels(n)
 	case graph.OpMaxPool:
-		c.lowerMaxPool(n)
+		err = c.lowerMaxPool(n)
 	case graph.OpMaxPoolBackward:
-		c.lowerMaxPoolBackward(n)
+		err = c.lowerMaxPoolBackward(n)
 	case graph.OpAvgPool:
 		c.lowerAvgPool(n)
 	case graph.OpAvgPoolBackward:

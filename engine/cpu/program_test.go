@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -429,44 +430,81 @@ func TestPanicBecomesError(t *testing.T) {
 // What cannot run is an error of Compile, before memory of its size is asked for.
 func TestCompileRefuses(t *testing.T) {
 	e := open(t, Options{Threads: 1})
-	conv := func(pass func(b *graph.Builder, x, w, dy *graph.Node) *graph.Node) *graph.Graph {
+	sumOf := func(build func(b *graph.Builder) *graph.Node) *graph.Graph {
 		b := graph.NewBuilder()
-		x := b.Input("x", graph.Real, 1, 40000, 40000, 2)
-		w := b.Input("w", graph.Real, 1, 1, 2, 2)
-		dy := b.Input("dy", graph.Real, 1, 40000, 40000, 2)
-		g, err := b.Build(pass(b, x, w, dy))
+		g, err := b.Build(b.Sum(build(b)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return g
 	}
-	attrs := graph.ConvAttrs{Stride: 1}
+	conv := func(pass graph.Op, size, channels, kernel int) *graph.Graph {
+		return sumOf(func(b *graph.Builder) *graph.Node {
+			attrs := graph.ConvAttrs{Stride: 1, Pad: graph.SymmetricPadding(kernel / 2)}
+			x := b.Input("x", graph.Real, 1, size, size, channels)
+			w := b.Input("w", graph.Real, kernel, kernel, channels, channels)
+			switch pass {
+			case graph.OpConvBackwardData:
+				return b.ConvBackwardData(x, w, x, attrs)
+			case graph.OpConvBackwardWeights:
+				return b.ConvBackwardWeights(x, x, w, attrs)
+			}
+			return b.Conv(x, w, attrs)
+		})
+	}
+	pool := func(b *graph.Builder) (x, y *graph.Node) {
+		x = b.Input("x", graph.Real, 1, 2, 2, 1<<30)
+		return x, b.MaxPool(x, graph.PoolAttrs{Size: 2, Stride: 2})
+	}
 	b := graph.NewBuilder()
 	b.Input("x", graph.Real, 2)
 	labels, err := b.Build(b.Input("labels", graph.Integer, 2))
 	if err != nil {
 		t.Fatal(err)
 	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	const large = "too many for this engine"
 	for _, c := range []struct {
 		name string
 		g    *graph.Graph
 		want string
 	}{
-		{"forward", conv(func(b *graph.Builder, x, w, _ *graph.Node) *graph.Node { return b.Conv(x, w, attrs) }), "too many for this engine"},
-		{"backward data", conv(func(b *graph.Builder, x, w, dy *graph.Node) *graph.Node {
-			return b.ConvBackwardData(dy, w, x, attrs)
-		}), "too many for this engine"},
-		{"backward weights", conv(func(b *graph.Builder, x, w, dy *graph.Node) *graph.Node {
-			return b.ConvBackwardWeights(x, dy, w, attrs)
-		}), "too many for this engine"},
+		{"forward", conv(graph.OpConv, 40000, 2, 1), large},
+		{"backward data", conv(graph.OpConvBackwardData, 40000, 2, 1), large},
+		{"backward weights", conv(graph.OpConvBackwardWeights, 40000, 2, 1), large},
+		{"taps, forward", conv(graph.OpConv, 1<<14, 1, 3), large},
+		{"taps, backward data", conv(graph.OpConvBackwardData, 1<<14, 1, 3), large},
+		{"taps, backward weights", conv(graph.OpConvBackwardWeights, 1<<14, 1, 3), large},
+		{"max pool", sumOf(func(b *graph.Builder) *graph.Node { _, y := pool(b); return y }), large},
+		{"max pool backward", sumOf(func(b *graph.Builder) *graph.Node { x, y := pool(b); return b.Gradients(b.Sum(y), x)[0] }), large},
 		{"integer output", labels, "integer"},
 	} {
 		if _, err := e.Compile(c.g, e.NewVariables()); err == nil || !strings.HasPrefix(err.Error(), "cpu: ") || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want one about %q", c.name, err, c.want)
 		}
 	}
+	if runtime.ReadMemStats(&after); after.TotalAlloc-before.TotalAlloc > 1<<20 {
+		t.Errorf("%d bytes were allocated", after.TotalAlloc-before.TotalAlloc)
+	}
 	if _, err := e.Compile(labels, nil); err == nil || !strings.Contains(err.Error(), "NewVariables") {
 		t.Errorf("no variables: error %v", err)
+	}
+}
+
+// However many images a batch has, offsets are within some of them.
+func TestManyImages(t *testing.T) {
+	b := graph.NewBuilder()
+	attrs := graph.ConvAttrs{Stride: 1, Pad: graph.SymmetricPadding(1)}
+	x := b.Input("x", graph.Real, 1<<19, 16, 16, 1)
+	w := b.Input("w", graph.Real, 3, 3, 1, 1)
+	g, err := b.Build(b.Sum(b.ConvBackwardWeights(x, x, w, attrs)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := open(t, Options{Threads: 1})
+	if _, err := e.Compile(g, e.NewVariables()); err != nil {
+		t.Error(err)
 	}
 }
 
