@@ -16,6 +16,7 @@ import (
 	"github.com/residual-ml/residual/format/artifact"
 	"github.com/residual-ml/residual/format/torch"
 	"github.com/residual-ml/residual/internal/atomicfile"
+	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/model"
 )
@@ -94,7 +95,12 @@ type hfPretrained struct {
 
 // hfProcessor is preprocessor_config.json of transformers.
 type hfProcessor struct {
+	Type          string          `json:"image_processor_type"`
+	OldType       string          `json:"feature_extractor_type"`
 	Size          json.RawMessage `json:"size"`
+	DoCenterCrop  bool            `json:"do_center_crop"`
+	CropSize      json.RawMessage `json:"crop_size"`
+	Resample      *int            `json:"resample"` // Pillow's number: 3 is bicubic
 	CropPct       float64         `json:"crop_pct"`
 	DoRescale     *bool           `json:"do_rescale"`
 	RescaleFactor float64         `json:"rescale_factor"`
@@ -132,7 +138,7 @@ func readSide(dir string, m *artifact.Model) error {
 		return nil
 	}
 	var pre loader.Preprocess
-	from, pct := "", 0.0
+	from, pct, bicubic := "", 0.0, true
 	switch t := c.Pretrained; {
 	case hasConfig && len(t.Mean) > 0 && len(t.InputSize) == 3:
 		pre = loader.Preprocess{Height: t.InputSize[1], Width: t.InputSize[2], Channels: t.InputSize[0], Resize: loader.Crop, Scale: 1.0 / 255, Mean: t.Mean, Std: t.Std}
@@ -142,22 +148,22 @@ func readSide(dir string, m *artifact.Model) error {
 			}
 		}
 		from, pct = "config.json", t.CropPct
+		if t.Interpolation != "" {
+			bicubic = t.Interpolation == "bicubic"
+		}
 	case hasProcessor:
-		size, squash := p.size()
-		if size[0] == 0 {
+		if pre, pct = p.geometry(); pre.Height == 0 {
 			return nil
 		}
-		pre = loader.Preprocess{Height: size[0], Width: size[1], Channels: m.Config.Channels, Resize: loader.Crop, Scale: cmp.Or(p.RescaleFactor, 1.0/255)}
-		if squash {
-			pre.Resize = loader.Squash
-		}
+		pre.Channels, pre.Scale = m.Config.Channels, cmp.Or(p.RescaleFactor, 1.0/255)
+		bicubic = p.Resample == nil || *p.Resample == 3
 		if p.DoRescale != nil && !*p.DoRescale {
 			pre.Scale = 1
 		}
 		if p.DoNormalize == nil || *p.DoNormalize {
 			pre.Mean, pre.Std = p.Mean, p.Std
 		}
-		from, pct = "preprocessor_config.json", p.CropPct
+		from = "preprocessor_config.json"
 	default:
 		return nil
 	}
@@ -168,6 +174,12 @@ func readSide(dir string, m *artifact.Model) error {
 		return fmt.Errorf("%s: %w", from, err)
 	}
 	note("%s has the preprocessing", from)
+	if pre.Resize == loader.Letterbox && slices.Max(append(pre.Mean, 0)) > 0 {
+		note("timm's border has the colour of the mean, here it is black")
+	}
+	if !bicubic {
+		note("%s wants another interpolation than bicubic, which is what pictures are resized with here", from)
+	}
 	m.Preprocess = &pre
 	if m.Config.Height == 0 || m.Config.Width == 0 {
 		m.Config.Height, m.Config.Width = pre.Height, pre.Width
@@ -193,7 +205,7 @@ func readSideFile(path string, limit int64, v any) (found bool, err error) {
 		return false, err
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return false, fmt.Errorf("%s: %w", path, err)
+		return false, hint.Wrap(fmt.Errorf("%s: %w", path, err), "if it does not belong to the weights beside it, put these into a folder of their own")
 	}
 	return true, nil
 }
@@ -223,11 +235,34 @@ func (c hfConfig) classes(n int) []string {
 	return nil
 }
 
-// size reads 224, {"shortest_edge": 224} or {"height": 224, "width": 224}; the
-// last one squashes.
-func (p hfProcessor) size() (hw [2]int, squash bool) {
+// geometry is size and policy, with the share of the shorter side that a crop
+// leaves, of transformers' processors for images: one that squashes to a height and a
+// width (ViT), one that scales the shorter side and crops (Bit, CLIP), and one with a
+// crop_pct that squashes from 384 pixels on (ConvNext, which its ResNets have).
+func (p hfProcessor) geometry() (pre loader.Preprocess, pct float64) {
+	kind := cmp.Or(p.Type, p.OldType)
+	size, square := hfSize(p.Size)
+	pre = loader.Preprocess{Height: size[0], Width: size[1], Resize: loader.Crop}
+	convNext := strings.HasPrefix(kind, "ConvNext")
+	crop, _ := hfSize(p.CropSize)
+	switch side := size[0]; {
+	case square, strings.HasPrefix(kind, "ViT"), convNext && side >= 384:
+		pre.Resize = loader.Squash
+	case convNext:
+		pct = cmp.Or(p.CropPct, 224./256)
+	case p.DoCenterCrop && crop[0] > 0 && crop[0] == crop[1] && crop[0] <= side:
+		pre.Height, pre.Width, pct = crop[0], crop[1], float64(crop[0])/float64(side)
+	default:
+		pct = p.CropPct
+	}
+	return pre, pct
+}
+
+// hfSize reads 224, {"shortest_edge": 224} or {"height": 224, "width": 224}; square
+// is the last one.
+func hfSize(text json.RawMessage) (hw [2]int, square bool) {
 	var side int
-	if json.Unmarshal(p.Size, &side) == nil {
+	if json.Unmarshal(text, &side) == nil {
 		return [2]int{side, side}, false
 	}
 	var s struct {
@@ -235,7 +270,7 @@ func (p hfProcessor) size() (hw [2]int, squash bool) {
 		Height       int `json:"height"`
 		Width        int `json:"width"`
 	}
-	if json.Unmarshal(p.Size, &s) != nil {
+	if json.Unmarshal(text, &s) != nil {
 		return hw, false
 	}
 	if s.ShortestEdge > 0 {
@@ -346,16 +381,20 @@ func hfConfigOf(m *artifact.Model, architecture string) map[string]any {
 }
 
 // hfProcessorOf is preprocessor_config.json. (x·rescale_factor - mean)/std is
-// what a loader.Preprocess says too. It has no letterbox: that squashes there.
+// what a loader.Preprocess says too. There is no letterbox, and no crop that is not
+// square: that squashes there,
+// and the model card says so.
 func hfProcessorOf(p loader.Preprocess) map[string]any {
 	normalize := len(p.Mean)+len(p.Std) > 0
 	config := map[string]any{
 		"do_resize": true, "resample": 3, "do_rescale": true, "rescale_factor": p.Scale, "do_normalize": normalize,
 		"image_mean": channelwise(p.Mean, 0, p.Channels), "image_std": channelwise(p.Std, 1, p.Channels),
 	}
-	if p.Resize == loader.Crop && p.Height == p.Width {
-		config["image_processor_type"] = "ConvNextImageProcessor"
-		config["size"], config["crop_pct"] = map[string]int{"shortest_edge": p.Height}, cmp.Or(p.CropPct, 1)
+	if p.Resize == loader.Crop && p.Height == p.Width { // not ConvNext's, which squashes from 384 pixels on
+		config["image_processor_type"] = "BitImageProcessor"
+		config["size"] = map[string]int{"shortest_edge": int(float64(p.Height) / cmp.Or(p.CropPct, 1))}
+		config["do_center_crop"], config["crop_size"] = true, map[string]int{"height": p.Height, "width": p.Width}
+		config["do_convert_rgb"] = p.Channels == 3
 	} else {
 		config["image_processor_type"] = "ViTImageProcessor"
 		config["size"] = map[string]int{"height": p.Height, "width": p.Width}
@@ -396,6 +435,12 @@ func modelCard(m *artifact.Model, architecture string) string {
 	}
 	fmt.Fprintf(&b, "- convention of %s: %s\n", map[model.Convention]string{model.Keras: "Keras (padding 'same')", model.Torch: "PyTorch (symmetric padding)"}[c.Convention], epsilon)
 	fmt.Fprintf(&b, "- preprocessing: %s\n", Describe(*m.Preprocess))
+	if p := m.Preprocess; p.Resize != loader.Squash && hfProcessorOf(*p)["crop_size"] == nil {
+		fmt.Fprintf(&b, "- transformers cannot do that: preprocessor_config.json squashes pictures to %d×%d\n", p.Height, p.Width)
+		if p.Resize == loader.Letterbox && len(p.Mean) > 0 {
+			b.WriteString("- nor can timm quite: the bars are black, its own have the colour of the mean\n")
+		}
+	}
 	if m.Classes != nil {
 		shown := m.Classes
 		more := ""

@@ -45,6 +45,36 @@ const (
 		"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], "resample": 3, "size": 20}`
 )
 
+func processorOnly(text string) map[string]string {
+	return map[string]string{"config.json": "{}", "preprocessor_config.json": text}
+}
+
+// Pictures are resized bicubically here; who was trained otherwise is told.
+func TestReadHFInterpolation(t *testing.T) {
+	for about, c := range map[string]struct {
+		files map[string]string
+		told  bool
+	}{
+		"timm, bicubic":          {map[string]string{"config.json": timmJSON}, false},
+		"timm, bilinear":         {map[string]string{"config.json": strings.Replace(timmJSON, "bicubic", "bilinear", 1)}, true},
+		"timm, border":           {map[string]string{"config.json": strings.Replace(timmJSON, "center", "border", 1)}, false},
+		"timm, nothing":          {map[string]string{"config.json": strings.Replace(timmJSON, `"interpolation": "bicubic", `, "", 1)}, false},
+		"transformers, bicubic":  {processorOnly(processorJSON), false},
+		"transformers, bilinear": {processorOnly(strings.Replace(processorJSON, `"resample": 3`, `"resample": 2`, 1)), true},
+	} {
+		m, err := Read(folder(t, c.files))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if told := strings.Contains(strings.Join(m.Recognised, "\n"), "border has the colour of the mean"); told != strings.Contains(about, "border") {
+			t.Errorf("%s: told of the border %v: %q", about, told, m.Recognised)
+		}
+		if told := strings.Contains(strings.Join(m.Recognised, "\n"), "another interpolation than bicubic"); told != c.told {
+			t.Errorf("%s: told %v: %q", about, told, m.Recognised)
+		}
+	}
+}
+
 func TestReadHF(t *testing.T) {
 	timm, transformers, processor := timmJSON, transformersJSON, processorJSON
 	for about, c := range map[string]struct {
@@ -58,6 +88,14 @@ func TestReadHF(t *testing.T) {
 			Resize: loader.Letterbox, Scale: 1.0 / 255, Mean: []float64{0.485, 0.456, 0.406}, Std: []float64{0.229, 0.224, 0.225}}},
 		"transformers": {map[string]string{"config.json": transformers, "preprocessor_config.json": processor}, "a b c d", &loader.Preprocess{Height: 20, Width: 20,
 			Channels: 3, Resize: loader.Crop, Scale: 1.0 / 255, Mean: []float64{0.5, 0.4, 0.3}, Std: []float64{0.2, 0.3, 0.4}, CropPct: 0.875}},
+		"ConvNext's default": {processorOnly(`{"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 64}, "do_normalize": false}`), "", &loader.Preprocess{
+			Height: 64, Width: 64, Channels: 3, Resize: loader.Crop, Scale: 1.0 / 255, CropPct: 0.875}},
+		"ConvNext of 384": {processorOnly(`{"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}, "crop_pct": 0.875, "do_normalize": false}`), "", &loader.Preprocess{
+			Height: 384, Width: 384, Channels: 3, Resize: loader.Squash, Scale: 1.0 / 255}},
+		"Bit": {processorOnly(`{"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 256}, "do_center_crop": true, "crop_size": {"height": 224, "width": 224}, "do_normalize": false}`), "", &loader.Preprocess{
+			Height: 224, Width: 224, Channels: 3, Resize: loader.Crop, Scale: 1.0 / 255, CropPct: 0.875}},
+		"old ViT": {processorOnly(`{"feature_extractor_type": "ViTFeatureExtractor", "size": 32, "do_normalize": false}`), "", &loader.Preprocess{
+			Height: 32, Width: 32, Channels: 3, Resize: loader.Squash, Scale: 1.0 / 255}},
 		"squash": {map[string]string{"config.json": "{}", "preprocessor_config.json": `{"size": {"height": 16, "width": 18}, "do_rescale": false, "do_normalize": false, "image_mean": [1, 2, 3]}`},
 			"", &loader.Preprocess{Height: 16, Width: 18, Channels: 3, Resize: loader.Squash, Scale: 1}},
 		"nothing":       {map[string]string{"config.json": `{"id2label": {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2", "3": "LABEL_3"}}`}, "", nil},
@@ -87,6 +125,27 @@ func TestReadHF(t *testing.T) {
 	} {
 		if m, err := Read(folder(t, files)); err == nil {
 			t.Errorf("%s: read as %+v", about, m)
+		}
+	}
+}
+
+// What neither timm nor transformers can do the model card says.
+func TestModelCardSquashes(t *testing.T) {
+	for about, c := range map[string]struct {
+		pre          loader.Preprocess
+		transformers bool
+		timm         bool
+	}{
+		"square crop": {loader.Preprocess{Height: 32, Width: 32, Channels: 3, Resize: loader.Crop, Scale: 1}, false, false},
+		"squash":      {loader.Preprocess{Height: 32, Width: 40, Channels: 3, Resize: loader.Squash, Scale: 1}, false, false},
+		"wide crop":   {loader.Preprocess{Height: 32, Width: 40, Channels: 3, Resize: loader.Crop, Scale: 1}, true, false},
+		"letterbox":   {loader.Preprocess{Height: 32, Width: 32, Channels: 3, Resize: loader.Letterbox, Scale: 1, Mean: []float64{.5, .5, .5}}, true, true},
+	} {
+		m := tiny(t, model.Torch)
+		m.Preprocess = &c.pre
+		card := modelCard(m, "")
+		if strings.Contains(card, "transformers cannot do that") != c.transformers || strings.Contains(card, "nor can timm") != c.timm {
+			t.Errorf("%s: %s", about, card)
 		}
 	}
 }
@@ -143,10 +202,16 @@ func TestWriteHF(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, text := range map[string]string{"config.json": string(config), "preprocessor_config.json": string(processor)} {
-			if !strings.Contains(text, `"crop_pct": 0.875`) {
-				t.Errorf("%s: %s has another crop_pct: %s", about, name, text)
-			}
+		if !strings.Contains(string(config), `"crop_pct": 0.875`) {
+			t.Errorf("%s: config.json has another crop_pct: %s", about, config)
+		}
+		var p hfProcessor
+		if err := json.Unmarshal(processor, &p); err != nil {
+			t.Fatal(err)
+		}
+		// ⌊96/0.875⌋ = 109, as timm and transformers compute it.
+		if pre, pct := p.geometry(); pre.Resize != loader.Crop || pre.Height != c.config.Height || int(float64(pre.Height)/pct) != int(float64(pre.Height)/0.875) {
+			t.Errorf("%s: preprocessor_config.json crops %v of %+v: %s", about, pct, pre, processor)
 		}
 		card, err := os.ReadFile(filepath.Join(dir, "README.md"))
 		if err != nil {
