@@ -123,7 +123,7 @@ func runExplain(ctx context.Context, o explainOptions, path string, files []stri
 	}
 	defer closeExplainer(x)
 	cfg := x.Config()
-	e := explaining{options: o, x: x, calibrated: calibrated, classes: cfg.Classes, names: map[string]int{}}
+	e := explaining{options: o, x: x, calibrated: calibrated, classes: cfg.Classes, names: map[string]bool{}}
 
 	// Data are opened where a picture or the neighbours come from them.
 	fromData := slices.ContainsFunc(files, func(name string) bool { _, _, ok := splitAndIndex(name); return ok })
@@ -168,6 +168,7 @@ func runExplain(ctx context.Context, o explainOptions, path string, files []stri
 	all := []explanation{}
 	var names []string
 	var pictures []dataset.Image
+	pixels := 0 // of these, so that photographs of many megapixels do not fill the memory
 	flush := func() error {
 		found, err := e.explain(ctx, names, pictures)
 		if err != nil {
@@ -181,18 +182,18 @@ func runExplain(ctx context.Context, o explainOptions, path string, files []stri
 			}
 		}
 		all = append(all, found...)
-		names, pictures = names[:0], pictures[:0]
+		names, pictures, pixels = names[:0], nil, 0
 		return nil
 	}
 	for _, name := range files {
 		picture, err := own.read(name)
 		if err != nil {
-			fmt.Fprintf(stderr, "residual: error: %s\n", said(err))
+			complain(stderr, err, hint.Of(err))
 			failed++
 			continue
 		}
-		names, pictures = append(names, name), append(pictures, picture)
-		if len(names) == o.batchSize {
+		names, pictures, pixels = append(names, name), append(pictures, picture), pixels+len(picture.Pix)
+		if len(names) == o.batchSize || pixels > 1<<28 {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -360,7 +361,7 @@ type explaining struct {
 	training        dataset.Dataset
 	trainingClasses []string
 
-	names map[string]int // of files written so far
+	names map[string]bool // of files written so far
 }
 
 // explain explains a batch and writes its files.
@@ -428,11 +429,12 @@ func (e *explaining) explain(ctx context.Context, names []string, pictures []dat
 func (e *explaining) fileName(picture string) string {
 	name := strings.TrimSuffix(filepath.Base(picture), filepath.Ext(picture))
 	name = strings.ReplaceAll(name, ":", "-")
-	e.names[name]++
-	if n := e.names[name]; n > 1 {
-		name += "-" + strconv.Itoa(n)
+	own := name
+	for n := 2; e.names[own]; n++ {
+		own = name + "-" + strconv.Itoa(n)
 	}
-	return filepath.Join(e.options.out, name)
+	e.names[own] = true
+	return filepath.Join(e.options.out, own)
 }
 
 func writePNG(path string, picture image.Image) error {
@@ -441,9 +443,9 @@ func writePNG(path string, picture image.Image) error {
 
 func (a explanation) write(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s:", a.File)
+	fmt.Fprintf(&b, "%s:", plain(a.File))
 	for _, p := range a.Predictions {
-		fmt.Fprintf(&b, "  %s %.4f", p.Class, p.Probability)
+		fmt.Fprintf(&b, "  %s %.4f", plain(p.Class), p.Probability)
 	}
 	if a.Calibrated {
 		fmt.Fprintf(&b, "  (calibrated, temperature %.3g)", a.Temperature)

@@ -62,7 +62,7 @@ such as any of the Keras convention, gets a Python module that builds it.`,
 				if err != nil {
 					return usageError{err}
 				}
-				o.out = filepath.Base(filepath.Clean(args[0]))
+				o.out = filepath.Base(absolute(args[0])) // of "." too
 				if len(f.Extensions) > 0 {
 					o.out += f.Extensions[0]
 				} else {

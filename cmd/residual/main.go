@@ -54,15 +54,20 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &stopped):
 		return stopped.exitCode()
 	}
-	fmt.Fprintf(stderr, "residual: error: %s\n", said(err))
-	if h := cmp.Or(hint.Of(err), hint.OfFile(err)); h != "" {
-		fmt.Fprintf(stderr, "residual: hint: %s\n", plainLines(h))
-	}
+	complain(stderr, err, cmp.Or(hint.Of(err), hint.OfFile(err)))
 	var usage usageError
 	if errors.As(err, &usage) {
 		return exitUsage
 	}
 	return exitError
+}
+
+// complain writes an error and what can be done about it.
+func complain(stderr io.Writer, err error, hint string) {
+	fmt.Fprintf(stderr, "residual: error: %s\n", said(err))
+	if hint != "" {
+		fmt.Fprintf(stderr, "residual: hint: %s\n", plainLines(hint))
+	}
 }
 
 // said is an error as it is shown: "path: what", not "open path: what", and what is

@@ -120,7 +120,7 @@ func runPredict(ctx context.Context, o predictOptions, run string, paths []strin
 		if outcome.Err != nil {
 			failed++
 			err = errors.Join(buffered.Flush(), out.unreadable(outcome))
-			fmt.Fprintf(stderr, "residual: error: %s\n", said(outcome.Err))
+			complain(stderr, outcome.Err, hint.Of(outcome.Err))
 		} else {
 			err = out.write(outcome.Name, c.Ranked(outcome.Logits))
 		}
@@ -267,8 +267,9 @@ func (p *pictureSources) of(path string) iter.Seq[classify.Source] {
 // begins with a dot left out.
 func below(dir string, yield func(classify.Source) bool) (more bool) {
 	found := 0
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		hidden := path != dir && strings.HasPrefix(d.Name(), ".")
+	root := dir + string(filepath.Separator) // of a link what it leads to
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		hidden := path != root && strings.HasPrefix(d.Name(), ".")
 		switch {
 		case err != nil:
 			found++
@@ -371,12 +372,12 @@ func (p *predictionWriter) write(file string, predictions []classify.Prediction)
 		}
 		return p.csv.Write(row)
 	}
-	text := file + ":"
+	text := plain(file) + ":"
 	if p.limited && abstain {
 		text += "  abstains:"
 	}
 	for _, x := range predictions {
-		text += fmt.Sprintf("  %s %.4f", x.Class, x.Probability)
+		text += fmt.Sprintf("  %s %.4f", plain(x.Class), x.Probability)
 	}
 	_, err := fmt.Fprintln(p.out, text)
 	return errors.Join(err, p.out.Flush())
@@ -432,6 +433,9 @@ func readPicture(name string) (picture dataset.Image, err error) {
 		return picture, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return picture, hint.Wrap(fmt.Errorf("%s: a folder, want a picture", name), "name the pictures in it, such as "+filepath.Join(name, "*.jpg"))
+	}
 	if err := dataset.LoadImage(f, 0, &picture); err != nil {
 		return picture, fmt.Errorf("%s: %w", name, err)
 	}
