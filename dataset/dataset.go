@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/residual-ml/residual/internal/hint"
@@ -190,6 +191,17 @@ func Names() []string {
 		names = append(names, s.name)
 	}
 	return names
+}
+
+// ClassNames returns the classes of a built-in data set, nil of any other name.
+func ClassNames(name string) []string {
+	if name == shapesName {
+		return shapeNames()
+	}
+	if s := sourceNamed(name); s != nil {
+		return slices.Clone(s.classes)
+	}
+	return nil
 }
 
 func openPath(ctx context.Context, name string, o Options) (*Data, error) {

@@ -286,6 +286,40 @@ func TestClassMap(t *testing.T) {
 	}
 }
 
+// Two classes of a network from elsewhere may have the same name, as ImageNet's two
+// cranes; those of a folder, which is what tells them apart, may not.
+func TestReadClassMap(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "classes.txt")
+	write(t, file, []byte("crane\nflamingo\ncrane\n"))
+	names, err := ReadClassMap(file)
+	if err != nil || strings.Join(names, " ") != "crane flamingo crane" {
+		t.Errorf("%q, %v", names, err)
+	}
+	for name, want := range map[string]string{"cifar10": "airplane truck", "mnist": "0 9", "shapes": "arrow triangle"} {
+		names := ClassNames(name)
+		if len(names) != 10 || names[0]+" "+names[9] != want {
+			t.Errorf("%s: %q", name, names)
+		}
+	}
+	if names := ClassNames(file); names != nil {
+		t.Errorf("%q", names)
+	}
+}
+
+// What would change on its way through JSON, or steer a terminal, is no class.
+func TestClassNameIsNoText(t *testing.T) {
+	for _, name := range []string{"a\nb", "\x1b[31mred", "caf\xe9"} {
+		root := t.TempDir()
+		photos(t, root, 2, "a", name)
+		_, err := Open(t.Context(), root, Options{})
+		wantError(t, err, fmt.Sprintf("class %q is no text", name))
+		file := filepath.Join(root, "list.csv")
+		write(t, file, fmt.Appendf(nil, "image,target\na/00.png,\"%s\"\na/01.png,b\n", name))
+		_, err = Open(t.Context(), file, Options{})
+		wantError(t, err, fmt.Sprintf("class %q is no text", name))
+	}
+}
+
 func TestManifest(t *testing.T) {
 	root := t.TempDir()
 	photos(t, filepath.Join(root, "p"), 3, "a", "b")

@@ -165,9 +165,16 @@ func orderClasses(classes []string, classMap string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	lines := map[string]int{}
+	for i, name := range names {
+		if first, ok := lines[name]; ok {
+			return nil, fmt.Errorf("class map %s: line %d: class %q is on line %d too", classMap, i+1, name, first)
+		}
+		lines[name] = i + 1
+	}
 	var missing []string
 	for _, class := range classes {
-		if !slices.Contains(names, class) {
+		if lines[class] == 0 {
 			missing = append(missing, class)
 		}
 	}
@@ -177,7 +184,8 @@ func orderClasses(classes []string, classMap string) ([]string, error) {
 	return names, nil
 }
 
-// ReadClassMap reads a text file with the name of one class on each line.
+// ReadClassMap reads a text file with the name of one class on each line. Two may
+// have the same name: ImageNet has a bird and a machine that are called crane.
 func ReadClassMap(path string) ([]string, error) {
 	text, err := readText(path)
 	if err != nil {
@@ -192,17 +200,12 @@ func ReadClassMap(path string) ([]string, error) {
 
 func parseClassMap(text []byte) ([]string, error) {
 	lines := strings.Split(strings.TrimRight(string(withoutBOM(text)), "\r\n\t "), "\n")
-	seen := map[string]int{}
 	var names []string
 	for i, line := range lines {
 		name := strings.TrimSpace(line)
 		if name == "" {
 			return nil, fmt.Errorf("line %d is empty, want a class name on each line", i+1)
 		}
-		if first, ok := seen[name]; ok {
-			return nil, fmt.Errorf("line %d: class %q is on line %d too", i+1, name, first)
-		}
-		seen[name] = i + 1
 		names = append(names, name)
 	}
 	return names, nil

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/residual-ml/residual/internal/hint"
 )
@@ -110,6 +112,10 @@ func (c *collection) open(ctx context.Context, o Options) (*Data, error) {
 	}
 	labels := map[string]int{}
 	for i, class := range c.classes {
+		if !utf8.ValidString(class) || strings.ContainsFunc(class, func(r rune) bool { return unicode.IsControl(r) && r != '\t' }) {
+			// JSON would change it, and a terminal obey it.
+			return nil, hint.Wrap(fmt.Errorf("%s: class %q is no text: it has control characters or is not UTF-8", c.source, class), "rename it")
+		}
 		labels[class] = i
 	}
 
@@ -313,7 +319,7 @@ func openFolder(ctx context.Context, root string, o Options) (*Data, error) {
 			}
 			if _, ok := splits[train]; ok && split != train {
 				for _, class := range classes {
-					if !slices.Contains(names, class) {
+					if _, found := slices.BinarySearch(names, class); !found {
 						return nil, fmt.Errorf("%s: class %q is in %s and not in %s", root, class, dir, splits[train])
 					}
 				}

@@ -27,11 +27,16 @@ const (
 // A picture is a pure function of (seed, split, index), the same bytes on every
 // architecture; TestShapesAreFixed holds the hash. Labels are index modulo 10:
 // any prefix of a split is balanced.
-func openShapes(seed uint64) *Data {
+func shapeNames() []string {
 	classes := make([]string, len(forms))
 	for i, f := range forms {
 		classes[i] = f.name
 	}
+	return classes
+}
+
+func openShapes(seed uint64) *Data {
+	classes := shapeNames()
 	training, testing := newShapes(seed, train, shapesTrain), newShapes(seed, test, shapesTest)
 	hash := newContentHash(classes)
 	for _, s := range []*shapes{training, testing} {

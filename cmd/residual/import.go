@@ -41,7 +41,7 @@ func (o *givenOptions) addFlags(f *pflag.FlagSet) {
 	choiceFlag(f, &o.resize, "resize", "how pictures of another size are treated", "file", loader.Crop, loader.Squash, loader.Letterbox)
 	f.Float64Var(&o.cropPct, "crop-pct", 0, "with crop: share of the shorter side that is seen, such as 0.875 (256 to 224 pixels)")
 	f.IntVar(&o.imageSize, "image-size", 0, "height and width of the network's pictures (default: the file's, else 32 or, with a 7x7 stem, 224)")
-	f.StringVar(&o.classMap, "class-map", "", "file with one class name per line, in the order of the outputs")
+	f.StringVar(&o.classMap, "class-map", "", "file with one class name per line in the order of the outputs, or the built-in data set that has them: "+strings.Join(dataset.Names(), ", "))
 	f.BoolVar(&o.ignoreUnmapped, "ignore-unmapped", false, "go on without tensors that have no place in the network")
 }
 
@@ -59,8 +59,10 @@ func (o *givenOptions) complete(m *artifact.Model) (notes []string, err error) {
 		given.Resize = o.resize
 	}
 	if o.classMap != "" {
-		if given.Classes, err = dataset.ReadClassMap(o.classMap); err != nil {
-			return nil, err
+		if given.Classes = dataset.ClassNames(o.classMap); given.Classes == nil {
+			if given.Classes, err = dataset.ReadClassMap(o.classMap); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return format.Complete(m, given)
@@ -89,6 +91,7 @@ files of residual export have, are verified.`,
 		Example: `  residual import resnet20.th -o runs/resnet20
   residual import model.safetensors --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5
   residual import resnet18.onnx --class-map classes.txt
+  residual import resnet20.th --class-map cifar10
   residual import model.keras`,
 		Args: argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -173,6 +176,9 @@ func runImport(ctx context.Context, o importOptions, file string, stdout io.Writ
 	}
 	for _, n := range notes {
 		fmt.Fprintf(stdout, "note: %s\n", plain(n))
+	}
+	if m.Classes == nil {
+		fmt.Fprintln(stdout, "hint: --class-map names the classes, so that residual train --init keeps the dense layer for data that have them")
 	}
 	if len(m.Unmapped) > 0 {
 		fmt.Fprintf(stdout, "note: left out: %s\n", plain(strings.Join(m.Unmapped, ", ")))

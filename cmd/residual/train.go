@@ -184,6 +184,9 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 		head := "its dense layer too, the classes are the same"
 		if in.NewHead {
 			head = fmt.Sprintf("with a new dense layer for %d classes", len(cfg.Classes))
+			if _, source, err := train.Open(in.Run); err == nil && namesAreNumbers(source.Classes) && len(source.Classes) == len(cfg.Classes) {
+				head += " (its own have no names; if they are these, import it again with --class-map, which keeps the layer)"
+			}
 		}
 		if cfg.Freeze != nil {
 			head += fmt.Sprintf("; %d of %d epochs train that alone", cfg.Freeze.Epochs, cfg.Epochs)
