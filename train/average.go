@@ -71,26 +71,24 @@ func (r Result) String() string {
 	return r.Checkpoint + ":" + r.Weights
 }
 
-// Result is the run's: the best checkpoint where early stopping restores it, else
-// the last. Of weights and moving average it is what validation says is better,
-// unless that was on the test split, which chooses nothing: then the average.
+// Result is the run's: the best checkpoint where early stopping restores it (the best
+// of those that could be saved), else the last. Of weights and moving average it is what
+// validation says is better, unless that was on the test split, which chooses nothing:
+// then the average.
 func (t *Trainer) Result() Result {
 	r := Result{Checkpoint: lastCheckpoint, Epoch: len(t.history)}
+	if t.config.EarlyStop.RestoreBest && t.config.EarlyStop.Patience > 0 && t.run != nil {
+		if best, ok := checkpointNamed(t.run, bestCheckpoint); ok && best.Epoch >= 1 && best.Epoch <= len(t.history) {
+			r.Checkpoint, r.Epoch = bestCheckpoint, best.Epoch
+		}
+	}
 	if t.config.EMA > 0 {
 		r.Weights = EMAWeights
-	}
-	best := t.config.EarlyStop.RestoreBest && t.config.EarlyStop.Patience > 0 && t.at.Watch.Seen
-	if best {
-		r.Checkpoint, r.Epoch = bestCheckpoint, t.at.Watch.Epoch
 	}
 	if r.Weights == "" || t.val == nil || t.config.Data.Validation == "test" || len(t.history) == 0 {
 		return r
 	}
-	if best {
-		r.Weights = t.at.Watch.Weights
-		return r
-	}
-	row := t.history[len(t.history)-1]
+	row := t.history[r.Epoch-1]
 	if row.EMA != nil && t.config.monitored(row.ValLoss, row.ValAccuracy) < t.config.monitored(row.EMA.ValLoss, row.EMA.ValAccuracy) {
 		r.Weights = RawWeights
 	}

@@ -200,8 +200,17 @@ func (in *Init) load(own *rundir.Dir) ([]safetensors.Named, error) {
 }
 
 func hasCheckpoint(run *rundir.Dir, name string) bool {
+	_, has := checkpointNamed(run, name)
+	return has
+}
+
+func checkpointNamed(run *rundir.Dir, name string) (rundir.CheckpointInfo, bool) {
 	all, err := run.Checkpoints()
-	return err == nil && slices.ContainsFunc(all, func(c rundir.CheckpointInfo) bool { return c.Name == name })
+	i := slices.IndexFunc(all, func(c rundir.CheckpointInfo) bool { return c.Name == name })
+	if err != nil || i < 0 {
+		return rundir.CheckpointInfo{}, false
+	}
+	return all[i], true
 }
 
 // saveInitial keeps the weights that were taken from another run.

@@ -44,6 +44,7 @@ type Trainer struct {
 	savedAt int // updates made when the last checkpoint was written; -1: none
 
 	saveFailed bool
+	rowsLost   bool    // history.csv lacks epochs
 	fixedRate  float64 // of a rate test; 0: none
 }
 
@@ -277,7 +278,7 @@ func (t *Trainer) epoch(ctx context.Context) error {
 	batch := t.at.Step
 	for b, err := range t.fit.Batches(context.WithoutCancel(ctx), t.at.Epoch, t.at.Step) {
 		if err != nil {
-			return err
+			return errors.Join(err, t.undo(u))
 		}
 		if u == nil {
 			if err := ctx.Err(); err != nil {
@@ -325,7 +326,7 @@ func (t *Trainer) epoch(ctx context.Context) error {
 	t.at = position{Epoch: t.at.Epoch + 1, GlobalStep: t.at.GlobalStep,
 		Skipped: t.at.Skipped, Watch: t.at.Watch, Planned: t.at.Planned, Thawed: t.at.Thawed, Slow: t.at.Slow, Elapsed: t.at.Elapsed}
 	if t.run != nil {
-		if err := t.keepGoing(t.run.AppendEpoch(row)); err != nil {
+		if err := t.keepGoing(t.appendEpoch(row)); err != nil {
 			return err
 		}
 		r := epochRecord{Event: "epoch", Step: t.at.GlobalStep, Epoch: row.Epoch, Loss: rundir.Float(row.Loss), Accuracy: rundir.Float(row.Accuracy),
@@ -344,6 +345,18 @@ func (t *Trainer) epoch(ctx context.Context) error {
 		return err
 	}
 	return t.nameCheckpoints(best)
+}
+
+// appendEpoch adds an epoch to history.csv, and before it those that could not be
+// written.
+func (t *Trainer) appendEpoch(row rundir.Epoch) (err error) {
+	if t.rowsLost {
+		err = t.run.RepairHistory(t.history)
+	} else {
+		err = t.run.AppendEpoch(row)
+	}
+	t.rowsLost = err != nil
+	return err
 }
 
 // betweenSteps does what EvalEvery and SaveEvery ask for after the last step,
@@ -432,14 +445,12 @@ func (t *Trainer) step(u *update, b loader.Batch, batch int) error {
 	inputs, slow := t.stepInputs(u, b, rate, last)
 	out, err := p.Run(context.Background(), inputs...)
 	if err != nil {
-		return fmt.Errorf("step %d: %w", t.at.GlobalStep+1, err)
+		return errors.Join(fmt.Errorf("step %d: %w", t.at.GlobalStep+1, err), t.undo(u))
 	}
 	loss, gradientSquares := scalar(out[0]), scalar(out[2])
 	if !finite(loss) || !finite(gradientSquares) { // the graph's guard has withheld the update
-		for name, value := range u.previous { // and what the batches before have moved goes back
-			if err := t.vars.Set(name, value); err != nil {
-				return err
-			}
+		if err := t.undo(u); err != nil {
+			return err
 		}
 		return t.capture(b, batch, loss, gradientSquares, rate)
 	}
@@ -477,6 +488,20 @@ func (t *Trainer) step(u *update, b loader.Batch, batch int) error {
 		Loss: t.at.Loss.Value(), Accuracy: t.at.Accuracy.Value(),
 		ImagesPerSecond: t.clock.rate(), Remaining: remaining,
 	})
+	return nil
+}
+
+// undo gives the moving statistics back what the batches of an update that will not be
+// made have changed. u may be nil.
+func (t *Trainer) undo(u *update) error {
+	if u == nil {
+		return nil
+	}
+	for name, value := range u.previous {
+		if err := t.vars.Set(name, value); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

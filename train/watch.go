@@ -149,11 +149,15 @@ func (t *Trainer) plan() {
 	all := t.config.Epochs * t.fit.Steps()
 	planned := cmp.Or(t.at.Planned, all)
 	share := max(0, budget.Seconds()/remaining.Seconds())
-	shorter := max(done, done+int(share*float64(planned-done)))
+	least := done
+	if t.at.Step < t.fit.Steps() { // the last update ends an epoch, where lookahead's weights meet
+		least++
+	}
+	shorter := max(least, done+int(share*float64(planned-done)))
 	if shorter >= planned || t.at.Planned > 0 && planned-shorter < planned/100+1 {
 		return // not worth another change of the schedule
 	}
-	t.at.Planned = max(shorter, 1)
+	t.at.Planned = shorter
 	t.observe(Planned{Steps: t.at.Planned, AllSteps: all, Budget: t.config.MaxTime})
 }
 
