@@ -213,7 +213,7 @@ func watch(show *progress, title string, of int) func(evaluate.Record) error {
 	seen := 0
 	return func(evaluate.Record) error {
 		if seen++; show.mode == "bar" {
-			show.bar(title, seen, of)
+			show.count(title, seen, of)
 		}
 		return nil
 	}

@@ -28,7 +28,7 @@ type lrFindOptions struct {
 }
 
 // notOfLRFind are options of train that concern a whole run, or its directory.
-var notOfLRFind = []string{"out", "runs", "resume", "save-every", "keep", "on-nan", "on-save-error", "prove-resume", "dry-run",
+var notOfLRFind = []string{"out", "runs", "resume", "save-every", "keep", "on-nan", "on-save-error", "prove-resume", "dry-run", "profile",
 	"epochs", "learning-rate", "freeze-learning-rate", "schedule", "warmup", "warmup-start", "floor", "milestones", "gamma", "max-time",
 	"monitor", "patience", "min-delta", "restore-best", "plateau-patience", "plateau-factor", "eval-every", "limit-val", "seeds", "score-test"}
 
@@ -107,7 +107,7 @@ func runLRFind(ctx context.Context, o lrFindOptions, stdout, stderr io.Writer) (
 	trainer, err := train.New(cfg, eng, images.fit, nil, nil, func(e train.Event) {
 		if s, ok := e.(train.Stepped); ok && show.mode == "bar" {
 			done++
-			show.bar("finding a rate", done, o.steps, fmt.Sprintf("loss %.4f", s.Loss))
+			show.count("finding a rate", done, o.steps, fmt.Sprintf("loss %.4f", s.Loss))
 		}
 	})
 	if err != nil {

@@ -447,7 +447,10 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 	if o.sampler == "balanced" {
 		c.SampleWeights = balanced
 	}
-	return c, c.Check()
+	if err := c.Check(); err != nil {
+		return c, usageError{err}
+	}
+	return c, nil
 }
 
 // withoutEffect refuses options that change nothing because another one is missing.

@@ -35,6 +35,9 @@ as it was.`,
 			if err != nil {
 				return err
 			}
+			if batch < 0 {
+				return usageError{fmt.Errorf("--batch-size %d: want a number from 1", batch)}
+			}
 			batch = cmp.Or(batch, of.BatchSize)
 			if isRun && of.Engine == "cpu" && !c.Flags().Changed("precision") {
 				precision = of.Precision

@@ -240,6 +240,13 @@ func (p *progress) epochEnded(e train.EpochEnded) {
 	}
 }
 
+// count redraws the bar of something else than training.
+func (p *progress) count(title string, done, of int, fields ...string) {
+	p.mu.Lock() // a signal may have something said meanwhile
+	defer p.mu.Unlock()
+	p.bar(title, done, of, fields...)
+}
+
 // bar redraws the bar with as many of the fields behind it as the terminal's
 // width has room for.
 func (p *progress) bar(title string, done, of int, fields ...string) {
@@ -294,9 +301,9 @@ func downloadProgress(stderr io.Writer) func(name string, done, total int64) {
 			last = name
 			return
 		}
-		p.bar("downloading "+name, int(done>>10), int(max(total, done)>>10), "KiB")
+		p.count("downloading "+name, int(done>>10), int(max(total, done)>>10), "KiB")
 		if done == total {
-			p.clear()
+			p.done()
 		}
 	}
 }

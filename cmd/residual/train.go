@@ -146,7 +146,7 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 		show.notice(slow)
 	}
 	if o.dryRun {
-		return dryRun(ctx, cfg, eng, images.fit, images.val, stdout)
+		return dryRun(ctx, cfg, eng, images.fit, images.val, o.format, stdout)
 	}
 	if o.repeat != "" { // before there is a directory of its own
 		if cfg.Init != nil { // which that run has kept
@@ -249,6 +249,9 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 	result := newResult(run, trainer.History(), trainer.Result(), time.Since(began))
 	if cfg.ScoreTest != "" && data.Test != nil {
 		if result.Test, err = scoreTest(ctx, run, data, cfg, trainer.Result(), eng, show, stderr); err != nil {
+			if ctx.Err() != nil {
+				show.notice("trained and saved, but not scored by the test split; do that with: residual train --resume " + hint.Quote(run.Path()))
+			}
 			return err
 		}
 		show.notice(result.Test.String())
@@ -408,7 +411,7 @@ func validationOf(cfg train.Config) string {
 
 // dryRun compiles the network, times a few steps and says what a run would be.
 // It writes nothing.
-func dryRun(ctx context.Context, cfg train.Config, eng engine.Engine, fit, val *loader.Loader, stdout io.Writer) error {
+func dryRun(ctx context.Context, cfg train.Config, eng engine.Engine, fit, val *loader.Loader, format string, stdout io.Writer) error {
 	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -432,6 +435,16 @@ func dryRun(ctx context.Context, cfg train.Config, eng engine.Engine, fit, val *
 	var stopped stoppedBy
 	if cause := context.Cause(outer); errors.As(cause, &stopped) {
 		return stopped
+	}
+	if format == "json" {
+		return writeJSON(stdout, struct {
+			Model            string  `json:"model"`
+			Epochs           int     `json:"epochs"`
+			Steps            int     `json:"steps_per_epoch"`
+			Engine           string  `json:"engine"`
+			EstimatedSeconds float64 `json:"estimated_seconds,omitempty"` // of the whole run; too few steps give no estimate
+			ImagesPerSecond  float64 `json:"images_per_second,omitempty"`
+		}{cfg.Model.Name, cfg.Epochs, fit.Steps(), eng.Name(), estimate.Remaining.Seconds(), estimate.ImagesPerSecond})
 	}
 	_, err = fmt.Fprintf(stdout, "%s, %d epochs of %d steps on %s: everything fits together", cfg.Model.Name, cfg.Epochs, fit.Steps(), eng.Name())
 	if estimate.Remaining > 0 {
