@@ -11,8 +11,7 @@ import "math"
 // BF16 are the kernels of mixed precision. Each field's documentation is the
 // generic function of the same name.
 type BF16 struct {
-	ConvTiles  []PairTile
-	OuterTiles []PairOuterTile
+	Tiles[PairTile, PairOuterTile]
 	PackRows   func(dst []uint32, src []float32, width, valid, stride int)
 	PackImages func(dst []uint32, a, b []uint16, width, valid, stride int)
 	Narrow     func(dst []uint16, src []float32)
@@ -27,53 +26,6 @@ type BF16 struct {
 	Winograd4Pairs func(dst, src, zero []uint16, patches []int32, c, stride, plane int)
 
 	Epilogue func(dst []uint16, src []float32, from, at []int32, add []uint16, bias []float32, before, after float32)
-}
-
-// PairTile is ConvTile for pairs. Run rounds the sums to bfloat16, Sums leaves
-// them as they are.
-type PairTile struct {
-	Rows, Cols int
-	Run        func(dst []uint16, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32)
-	Sums       func(dst []float32, dstOff []int32, src, zero []uint32, taps []int32, c int, wei []uint32, accumulate bool)
-}
-
-// PairOuterTile is OuterTile for pairs.
-type PairOuterTile struct {
-	Rows, Cols int
-	Run        func(dst []float32, src, dy []uint32, pixels []int32)
-}
-
-// ConvTileFor returns the cheapest tile for many pixels of that many channels.
-func (k *BF16) ConvTileFor(channels int) *PairTile {
-	return &k.ConvTiles[cheapest(len(k.ConvTiles), func(i int) float64 {
-		t := &k.ConvTiles[i]
-		return tileCost(t.Rows, channels, t.Rows, t.Cols) / float64(t.Rows)
-	})]
-}
-
-// ConvTileOf returns the cheapest tile for so many pixels with the columns of
-// ConvTileFor.
-func (k *BF16) ConvTileOf(pixels, channels int) *PairTile {
-	return k.ConvTileApart(pixels, channels, 0)
-}
-
-// ConvTileApart is ConvTileOf for pixels that lie stride bytes apart.
-func (k *BF16) ConvTileApart(pixels, channels, stride int) *PairTile {
-	cols := k.ConvTileFor(channels).Cols
-	return &k.ConvTiles[cheapest(len(k.ConvTiles), func(i int) float64 {
-		t := &k.ConvTiles[i]
-		if t.Cols != cols {
-			return math.Inf(1)
-		}
-		return tileCost(pixels, channels, t.Rows, t.Cols) * conflicts(t.Rows, stride)
-	})]
-}
-
-// OuterTileFor returns the cheapest tile for sums of so many rows and columns.
-func (k *BF16) OuterTileFor(rows, cols int) *PairOuterTile {
-	return &k.OuterTiles[cheapest(len(k.OuterTiles), func(i int) float64 {
-		return tileCost(rows, cols, k.OuterTiles[i].Rows, k.OuterTiles[i].Cols)
-	})]
 }
 
 // ToBF16 rounds to the nearest bfloat16, to even between two. NaN stays NaN.
@@ -284,8 +236,10 @@ func winogradOutputBF16Generic(dst []uint16, src []float32, at []int32, c, strid
 }
 
 var bf16Generic = BF16{
-	ConvTiles:  []PairTile{{6, 16, pairTileGeneric, pairTileSumsGeneric}},
-	OuterTiles: []PairOuterTile{{6, 16, pairOuterTileGeneric}},
+	Tiles: Tiles[PairTile, PairOuterTile]{
+		ConvTiles:  []PairTile{{6, 16, pairTileGeneric, pairTileSumsGeneric}},
+		OuterTiles: []PairOuterTile{{6, 16, pairOuterTileGeneric}},
+	},
 	PackRows:   packRowsGeneric,
 	PackImages: packImagesGeneric,
 	Narrow:     narrowGeneric,

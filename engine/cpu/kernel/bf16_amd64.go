@@ -117,12 +117,14 @@ func packImagesAVX512(dst []uint32, a, b []uint16, width, valid, stride int) {
 }
 
 var bf16AVX512 = BF16{
-	ConvTiles: []PairTile{
-		{13, 32, pairTile13x32AVX512, pairTileSums13x32AVX512},
-		{13, 16, pairTile13x16AVX512, pairTileSums13x16AVX512},
-		{8, 32, pairTile8x32AVX512, pairTileSums8x32AVX512},
+	Tiles: Tiles[PairTile, PairOuterTile]{
+		ConvTiles: []PairTile{
+			{13, 32, pairTile13x32AVX512, pairTileSums13x32AVX512},
+			{13, 16, pairTile13x16AVX512, pairTileSums13x16AVX512},
+			{8, 32, pairTile8x32AVX512, pairTileSums8x32AVX512},
+		},
+		OuterTiles: []PairOuterTile{{13, 32, pairOuterTile13x32AVX512}, {13, 16, pairOuterTile13x16AVX512}, {8, 16, pairOuterTile8x16AVX512}},
 	},
-	OuterTiles: []PairOuterTile{{13, 32, pairOuterTile13x32AVX512}, {13, 16, pairOuterTile13x16AVX512}, {8, 16, pairOuterTile8x16AVX512}},
 	PackRows:   packRowsAVX512,
 	PackImages: packImagesAVX512,
 	Narrow:     narrowAVX512,

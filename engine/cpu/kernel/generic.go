@@ -1,17 +1,16 @@
 package kernel
 
 var generic = Kernels{
-	Set:        Generic,
-	ConvTiles:  []ConvTile{{6, 16, convTileGeneric}},
-	OuterTiles: []OuterTile{{6, 16, outerTileGeneric}},
-	Pack:       packGeneric,
-	Transpose:  transposeGeneric,
-	Winograd:   winogradGeneric,
-	Winograd4:  winograd4Generic,
-	Stride2:    stride2Generic,
-	BF16:       bf16Generic,
-	Norm:       normGeneric[float32](),
-	Epilogue:   epilogueGeneric,
+	Set:       Generic,
+	Tiles:     Tiles[ConvTile, OuterTile]{[]ConvTile{{6, 16, convTileGeneric}}, []OuterTile{{6, 16, outerTileGeneric}}},
+	Pack:      packGeneric,
+	Transpose: transposeGeneric,
+	Winograd:  winogradGeneric,
+	Winograd4: winograd4Generic,
+	Stride2:   stride2Generic,
+	BF16:      bf16Generic,
+	Norm:      normGeneric[float32](),
+	Epilogue:  epilogueGeneric,
 
 	Add:      addGeneric,
 	Sub:      subGeneric,

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -126,14 +127,33 @@ func TestSelect(t *testing.T) {
 	}
 }
 
+// Every field of every table is there.
 func TestTablesAreComplete(t *testing.T) {
 	forEachSet(t, func(t *testing.T, k *Kernels) {
-		if len(k.ConvTiles) == 0 || len(k.OuterTiles) == 0 || k.Pack == nil || k.Add == nil || k.Sub == nil || k.Mul == nil || k.Div == nil ||
-			k.Max == nil || k.Gate == nil || k.Sqrt == nil || k.ScaleAdd == nil || k.Adam == nil || k.ChannelScaleAdd == nil ||
-			k.Epilogue == nil || k.Winograd.OutputEpilogue == nil || k.BF16.Epilogue == nil || k.BF16.Winograd.OutputEpilogue == nil || k.BF16.Winograd4.OutputEpilogue == nil || k.BF16.Winograd4Pairs == nil ||
-			k.ChannelSum == nil || k.ChannelSquares == nil || k.ChannelProducts == nil ||
-			k.WindowMax == nil || k.WindowMaxBackward == nil || hasHoles(k.Norm) || hasHoles(k.BF16.Norm) {
-			t.Errorf("table of %v has holes: %+v", k.Set, k)
+		functions := 0
+		var check func(what string, v reflect.Value)
+		check = func(what string, v reflect.Value) {
+			switch v.Kind() {
+			case reflect.Struct:
+				for i := range v.NumField() {
+					check(what+"."+v.Type().Field(i).Name, v.Field(i))
+				}
+			case reflect.Slice, reflect.Array:
+				for i := range v.Len() {
+					check(fmt.Sprintf("%s[%d]", what, i), v.Index(i))
+				}
+				if v.Len() == 0 {
+					t.Errorf("%s is empty", what)
+				}
+			case reflect.Func:
+				if functions++; v.IsNil() {
+					t.Errorf("%s is missing", what)
+				}
+			}
+		}
+		check(k.Set.String(), reflect.ValueOf(*k))
+		if functions < 60 {
+			t.Errorf("%d functions were found", functions)
 		}
 	})
 }
@@ -493,7 +513,7 @@ func testWindowMax(t *testing.T, k *Kernels, f filler, nans bool, nan float32, c
 }
 
 func TestTileFor(t *testing.T) {
-	k := &Kernels{
+	k := &Tiles[ConvTile, OuterTile]{
 		ConvTiles:  []ConvTile{{13, 32, nil}, {13, 16, nil}, {8, 32, nil}},
 		OuterTiles: []OuterTile{{13, 32, nil}, {13, 16, nil}, {8, 16, nil}},
 	}

@@ -9,10 +9,6 @@ import (
 	"unsafe"
 )
 
-func hasHoles[T Number](n Norm[T]) bool {
-	return n.Normalise == nil || n.GateSums == nil || n.Moments == nil
-}
-
 // guardedMap is guarded or guarded16.
 func guardedMap[T Number](t *testing.T, n int) (s []T, check func()) {
 	if unsafe.Sizeof(s[0]) == 4 {

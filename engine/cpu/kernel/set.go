@@ -9,7 +9,6 @@ package kernel
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"strings"
 )
@@ -54,16 +53,15 @@ func ParseSet(name string) (Set, error) {
 type Kernels struct {
 	Set Set
 
-	ConvTiles  []ConvTile
-	OuterTiles []OuterTile
-	Pack       func(dst, src []float32, width, stride int)
-	Transpose  func(dst, src []float32, rows, cols, dstStride, srcStride int)
-	Winograd   Winograd // F(2×2,3×3)
-	Winograd4  Winograd // F(4×4,3×3)
-	Stride2    WinogradStride2
-	BF16       BF16
-	Norm       Norm[float32]
-	Epilogue   func(dst, src []float32, from, at []int32, add, bias []float32, before, after float32)
+	Tiles[ConvTile, OuterTile]
+	Pack      func(dst, src []float32, width, stride int)
+	Transpose func(dst, src []float32, rows, cols, dstStride, srcStride int)
+	Winograd  Winograd // F(2×2,3×3)
+	Winograd4 Winograd // F(4×4,3×3)
+	Stride2   WinogradStride2
+	BF16      BF16
+	Norm      Norm[float32]
+	Epilogue  func(dst, src []float32, from, at []int32, add, bias []float32, before, after float32)
 
 	// Elementwise: dst[i] = f(a[i], b[i]) for i < len(dst).
 	Add, Sub, Mul, Div func(dst, a, b []float32)
@@ -81,84 +79,6 @@ type Kernels struct {
 
 	WindowMax         func(dst, src []float32, at []int32)
 	WindowMaxBackward func(dx, dy, src []float32, at []int32)
-}
-
-// ConvTile is a kernel of forward and backward-data convolution that keeps
-// Rows × Cols sums in registers.
-type ConvTile struct {
-	Rows, Cols int
-	Run        func(dst []float32, dstOff []int32, src, zero []float32, taps []int32, c int, wei []float32, accumulate bool)
-}
-
-// OuterTile is one of backward-weights convolution.
-type OuterTile struct {
-	Rows, Cols int
-	Run        func(dst, src, dy []float32, pixels []int32)
-}
-
-// tileCost is what a matrix of sums costs in tiles: the products, with those of
-// rows and columns that only fill tiles up, and the loads of operands, which count
-// for two products each: from the second cache a tile of 8×16 took 1.3 times as long
-// for a product as one of 13×32 (gradient of a 7×7 kernel in bfloat16, Zen 4).
-func tileCost(rows, cols, tileRows, tileCols int) float64 {
-	up := func(n, to int) int { return (n + to - 1) / to * to }
-	return float64(up(rows, tileRows)*up(cols, tileCols)) * (1 + 2/float64(tileRows) + 2/float64(tileCols))
-}
-
-// conflicts is how much longer a tile takes because of where the pixels lie that are
-// its rows: pages apart, their lines share one set of the first cache, whose 8 ways
-// hold 8 of them. Then 13 rows, each line of which is read 16 times, took 1.2 times as
-// long as 8 (pixels of 4,096 bytes, Zen 4).
-func conflicts(rows, stride int) float64 {
-	const page, ways = 4096, 8
-	if rows > ways && stride > 0 && stride%page == 0 {
-		return 1.2
-	}
-	return 1
-}
-
-// cheapest returns the number below n of least cost, the first of several.
-func cheapest(n int, cost func(i int) float64) int {
-	best := 0
-	for i := 1; i < n; i++ {
-		if cost(i) < cost(best) {
-			best = i
-		}
-	}
-	return best
-}
-
-// ConvTileFor returns the cheapest tile for many pixels of that many channels.
-func (k *Kernels) ConvTileFor(channels int) *ConvTile {
-	return &k.ConvTiles[cheapest(len(k.ConvTiles), func(i int) float64 {
-		t := &k.ConvTiles[i]
-		return tileCost(t.Rows, channels, t.Rows, t.Cols) / float64(t.Rows)
-	})]
-}
-
-// ConvTileOf returns the cheapest tile for so many pixels with the columns of
-// ConvTileFor.
-func (k *Kernels) ConvTileOf(pixels, channels int) *ConvTile {
-	return k.ConvTileApart(pixels, channels, 0)
-}
-
-// ConvTileApart is ConvTileOf for pixels that lie stride bytes apart.
-func (k *Kernels) ConvTileApart(pixels, channels, stride int) *ConvTile {
-	cols := k.ConvTileFor(channels).Cols
-	return &k.ConvTiles[cheapest(len(k.ConvTiles), func(i int) float64 {
-		t := &k.ConvTiles[i]
-		if t.Cols != cols {
-			return math.Inf(1)
-		}
-		return tileCost(pixels, channels, t.Rows, t.Cols) * conflicts(t.Rows, stride)
-	})]
-}
-
-// OuterTileFor returns the cheapest tile for sums of so many rows and columns.
-func (k *Kernels) OuterTileFor(rows, cols int) *OuterTile {
-	return &k.OuterTiles[cheapest(len(k.OuterTiles), func(i int) float64 {
-		return tileCost(rows, cols, k.OuterTiles[i].Rows, k.OuterTiles[i].Cols)
-	})]
 }
 
 // Select returns the kernels of the highest instruction set that has kernels,

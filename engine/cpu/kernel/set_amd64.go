@@ -25,17 +25,16 @@ func supported() []*Kernels {
 }
 
 var avx2 = Kernels{
-	Set:        AVX2,
-	ConvTiles:  []ConvTile{{6, 16, convTileAVX2}},
-	OuterTiles: []OuterTile{{6, 16, outerTileAVX2}},
-	Pack:       packAVX2,
-	Transpose:  transposeAVX2,
-	Winograd:   winogradAVX2,
-	Winograd4:  winograd4AVX2,
-	Stride2:    stride2AVX2,
-	BF16:       bf16Generic,
-	Norm:       normAVX2,
-	Epilogue:   epilogueVector,
+	Set:       AVX2,
+	Tiles:     Tiles[ConvTile, OuterTile]{[]ConvTile{{6, 16, convTileAVX2}}, []OuterTile{{6, 16, outerTileAVX2}}},
+	Pack:      packAVX2,
+	Transpose: transposeAVX2,
+	Winograd:  winogradAVX2,
+	Winograd4: winograd4AVX2,
+	Stride2:   stride2AVX2,
+	BF16:      bf16Generic,
+	Norm:      normAVX2,
+	Epilogue:  epilogueVector,
 
 	Add:      addAVX2,
 	Sub:      subAVX2,
