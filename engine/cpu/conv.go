@@ -454,10 +454,46 @@ func checkConv(x, y *graph.Node, kh, kw int) error {
 	return checkImages(x, y)
 }
 
+// convolution is what a pass, forward or backward by data, computes.
+type convolution struct {
+	images       int
+	h, w, oh, ow int // pixels of source and destination
+	cSrc, cDst   int
+	backward     bool
+	attrs        graph.ConvAttrs
+}
+
+// padding is what lies before the source of a 3×3 convolution of stride 1. Backward, its
+// kernel is turned.
+func (v *convolution) padding() (top, left int) {
+	if v.backward {
+		return 2 - v.attrs.Pad.Top, 2 - v.attrs.Pad.Left
+	}
+	return v.attrs.Pad.Top, v.attrs.Pad.Left
+}
+
+// pixels is the map of the pass for any kernel.
+func (v *convolution) pixels(kh, kw int) pixelMap {
+	if v.backward {
+		return forwardPixels(v.oh, v.ow, v.h, v.w, kh, kw, v.attrs).inverse()
+	}
+	return forwardPixels(v.h, v.w, v.oh, v.ow, kh, kw, v.attrs)
+}
+
+// lowerConv appends the steps of OpConv, with what is folded into it, or of
+// OpConvBackwardData.
 func (c *compiler) lowerConv(n *graph.Node) error {
-	x, w := n.Inputs[0], n.Inputs[1]
+	from, w := n.Inputs[0], n.Inputs[1]
+	v := convolution{
+		images: n.Shape[0], h: from.Shape[1], w: from.Shape[2], oh: n.Shape[1], ow: n.Shape[2],
+		cSrc: from.Shape[3], cDst: n.Shape[3], backward: n.Op == graph.OpConvBackwardData, attrs: n.Conv,
+	}
+	x, y := from, n
+	if v.backward {
+		x, y = n, from
+	}
 	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
-	if err := checkConv(x, n, kh, kw); err != nil {
+	if err := checkConv(x, y, kh, kw); err != nil {
 		return err
 	}
 	out, f := n, c.foldOf(n)
@@ -466,74 +502,44 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 		c.overwrite(f, n)
 	}
 	name, end := f.name(n), c.epilogueOf(f)
-	algorithm := c.algorithm(w.Shape, x.Shape, n.Shape, n.Conv, n.Op, c.changing(w))
-	if algorithm == byStride2 {
-		return c.lowerStride2(n, name, w, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], c.value(out), false, end)
-	}
-	if algorithm == by4 {
-		steps := func(dst slot) error {
-			return c.lowerWinograd4(n, name, w, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], dst, false, end)
-		}
+	algorithm := c.algorithm(w.Shape, x.Shape, y.Shape, n.Conv, n.Op, c.changing(w))
+	switch {
+	case algorithm == byStride2:
+		return c.lowerStride2(n, name, w, v, c.slotOf[from.ID], c.value(out), end)
+	case algorithm == by4:
+		steps := func(dst slot) error { return c.lowerWinograd4(n, name, w, v, c.slotOf[from.ID], dst, end) }
 		if end != nil && c.half(end.add) { // then the result has to be
 			return c.lowerHalf(out, steps)
 		}
 		return steps(c.value(out))
-	}
-	if c.p.engine.bf16 {
-		src, channels := c.pairs(x)
+	case c.p.engine.bf16:
+		var src slot
+		src, v.cSrc = c.pairs(from)
 		if algorithm != direct {
-			wei := c.winogradPairs(algorithm, n, w, ch, oc, false)
-			return c.lowerHalf(out, func(dst slot) error {
-				return c.lowerWinograd(algorithm, n, name, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, channels, oc, src, wei, dst, end)
-			})
+			wei := c.winogradPairs(algorithm, n, w, ch, oc, v.backward)
+			return c.lowerHalf(out, func(dst slot) error { return c.lowerWinograd(algorithm, n, name, v, src, wei, dst, end) })
 		}
-		m := forwardPixels(x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], kh, kw, n.Conv)
-		wei := c.pairRows(n, w, kh*kw, ch, oc)
-		return c.lowerHalf(out, func(dst slot) error { return c.lowerPairs(n, name, m, channels, oc, src, wei, dst, end) })
-	}
-	if algorithm == by2 {
-		wei := c.winogradRows(n, w, ch, oc)
-		return c.lowerWinograd(algorithm, n, name, n.Shape[0], x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, ch, oc, c.slotOf[x.ID], wei, c.value(out), end)
-	}
-	m := forwardPixels(x.Shape[1], x.Shape[2], n.Shape[1], n.Shape[2], kh, kw, n.Conv)
-	c.igemm(n)
-	wei := c.packedRows(n, w, kh*kw*ch, oc)
-	return c.lowerPass(name, m, n.Shape[0], ch, oc, c.slotOf[x.ID], wei, c.value(out), end)
-}
-
-func (c *compiler) lowerConvBackwardData(n *graph.Node) error {
-	dy, w := n.Inputs[0], n.Inputs[1]
-	kh, kw, ch, oc := w.Shape[0], w.Shape[1], w.Shape[2], w.Shape[3]
-	if err := checkConv(n, dy, kh, kw); err != nil {
-		return err
-	}
-	algorithm := c.algorithm(w.Shape, n.Shape, dy.Shape, n.Conv, n.Op, c.changing(w))
-	if algorithm == byStride2 {
-		return c.lowerStride2(n, label(n), w, n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], n.Conv.Pad.Top, n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], c.value(n), true, nil)
-	}
-	if algorithm == by4 {
-		return c.lowerWinograd4(n, label(n), w, n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], c.value(n), true, nil)
-	}
-	if c.p.engine.bf16 {
-		src, channels := c.pairs(dy)
-		if algorithm != direct {
-			wei := c.winogradPairs(algorithm, n, w, ch, oc, true)
-			return c.lowerHalf(n, func(dst slot) error {
-				return c.lowerWinograd(algorithm, n, label(n), n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, channels, ch, src, wei, dst, nil)
-			})
+		m, pack := v.pixels(kh, kw), c.pairRows
+		if v.backward {
+			pack = c.pairColumns
 		}
-		m := forwardPixels(n.Shape[1], n.Shape[2], dy.Shape[1], dy.Shape[2], kh, kw, n.Conv).inverse()
-		wei := c.pairColumns(n, w, kh*kw, ch, oc)
-		return c.lowerHalf(n, func(dst slot) error { return c.lowerPairs(n, label(n), m, channels, ch, src, wei, dst, nil) })
+		wei := pack(n, w, kh*kw, ch, oc)
+		return c.lowerHalf(out, func(dst slot) error { return c.lowerPairs(n, name, m, v.cSrc, v.cDst, src, wei, dst, end) })
+	case algorithm == by2:
+		pack := c.winogradRows
+		if v.backward {
+			pack = c.winogradColumns
+		}
+		return c.lowerWinograd(algorithm, n, name, v, c.slotOf[from.ID], pack(n, w, ch, oc), c.value(out), end)
 	}
-	if algorithm == by2 {
-		wei := c.winogradColumns(n, w, ch, oc)
-		return c.lowerWinograd(algorithm, n, label(n), n.Shape[0], dy.Shape[1], dy.Shape[2], n.Shape[1], n.Shape[2], 2-n.Conv.Pad.Top, 2-n.Conv.Pad.Left, oc, ch, c.slotOf[dy.ID], wei, c.value(n), nil)
-	}
-	m := forwardPixels(n.Shape[1], n.Shape[2], dy.Shape[1], dy.Shape[2], kh, kw, n.Conv).inverse()
 	c.igemm(n)
-	wei := c.packedColumns(n, w, kh*kw, ch, oc)
-	return c.lowerPass(label(n), m, n.Shape[0], oc, ch, c.slotOf[dy.ID], wei, c.value(n), nil)
+	var wei slot
+	if v.backward {
+		wei = c.packedColumns(n, w, kh*kw, ch, oc)
+	} else {
+		wei = c.packedRows(n, w, kh*kw*ch, oc)
+	}
+	return c.lowerPass(name, v.pixels(kh, kw), v.images, v.cSrc, v.cDst, c.slotOf[from.ID], wei, c.value(out), end)
 }
 
 // lowerMatMul turns op(a)·op(b) into a pass of one tap; a transposed a is

@@ -483,10 +483,8 @@ func (c *compiler) lower(u *unit) error {
 	}
 	var err error
 	switch n.Op {
-	case graph.OpConv:
+	case graph.OpConv, graph.OpConvBackwardData:
 		err = c.lowerConv(n)
-	case graph.OpConvBackwardData:
-		err = c.lowerConvBackwardData(n)
 	case graph.OpConvBackwardWeights:
 		err = c.lowerConvBackwardWeights(n)
 	case graph.OpMatMul:

@@ -273,9 +273,8 @@ func winogradAxis(size, pixels, padding int) tileAxis {
 	}
 }
 
-// newWinogradTiles lists the tiles of images of h×w pixels of cSrc channels, for
-// oh×ow of cDst.
-func newWinogradTiles(images, h, w, oh, ow int, rows, columns tileAxis, cSrc, cDst int) *winogradTiles {
+// newWinogradTiles lists the tiles of so many images of a convolution.
+func newWinogradTiles(images int, of convolution, rows, columns tileAxis) *winogradTiles {
 	t := &winogradTiles{images: images, inputs: rows.inputs * columns.inputs, outputs: rows.outputs * columns.outputs}
 	offset := func(y, x, h, w, image, c int) int32 {
 		if y < 0 || y >= h || x < 0 || x >= w {
@@ -287,10 +286,10 @@ func newWinogradTiles(images, h, w, oh, ow int, rows, columns tileAxis, cSrc, cD
 		for y := range rows.tiles {
 			for x := range columns.tiles {
 				for i := range t.inputs {
-					t.patches = append(t.patches, offset(rows.from(y, i/columns.inputs), columns.from(x, i%columns.inputs), h, w, n, cSrc))
+					t.patches = append(t.patches, offset(rows.from(y, i/columns.inputs), columns.from(x, i%columns.inputs), of.h, of.w, n, of.cSrc))
 				}
 				for i := range t.outputs {
-					t.at = append(t.at, offset(rows.to(y, i/columns.outputs), columns.to(x, i%columns.outputs), oh, ow, n, cDst))
+					t.at = append(t.at, offset(rows.to(y, i/columns.outputs), columns.to(x, i%columns.outputs), of.oh, of.ow, n, of.cDst))
 				}
 			}
 		}
@@ -307,14 +306,13 @@ type winogradBlocks struct {
 	chunks, blocks int // blocks per group, and of all groups
 }
 
-// group lists the tiles of the images in groups of so many; the rest are
-// newWinogradTiles's.
-func (b *winogradBlocks) group(images, together, h, w, oh, ow int, rows, columns tileAxis, cSrc, cDst int) {
-	b.groups = (images + together - 1) / together
-	b.tables = newWinogradTiles(together, h, w, oh, ow, rows, columns, cSrc, cDst)
+// group lists the tiles of the images in groups of so many.
+func (b *winogradBlocks) group(together int, of convolution, rows, columns tileAxis) {
+	b.groups = (of.images + together - 1) / together
+	b.tables = newWinogradTiles(together, of, rows, columns)
 	b.last = b.tables
-	if rest := images - (b.groups-1)*together; rest != together {
-		b.last = newWinogradTiles(rest, h, w, oh, ow, rows, columns, cSrc, cDst)
+	if rest := of.images - (b.groups-1)*together; rest != together {
+		b.last = newWinogradTiles(rest, of, rows, columns)
 	}
 }
 
@@ -398,36 +396,37 @@ type winogradPass struct {
 }
 
 // lowerWinograd appends the steps of a convolution through transformed weights, by2
-// or by4Pairs. h, w and oh, ow are the pixels of source and destination. In mixed precision
-// source and destination are bfloat16.
-func (c *compiler) lowerWinograd(a algorithm, n *graph.Node, name string, images, h, w, oh, ow, top, left, cSrc, cDst int, src, wei, dst slot, end *epilogue) error {
+// or by4Pairs. In mixed precision source and destination are bfloat16.
+func (c *compiler) lowerWinograd(a algorithm, n *graph.Node, name string, of convolution, src, wei, dst slot, end *epilogue) error {
 	const wantColumns = 128
 	wantTiles, wantDepth, line, perWord := 52, 128, 16, 1
 	v := &winogradPass{
-		p: c.p, src: src, wei: wei, dst: dst, cSrc: cSrc, cDst: cDst,
-		srcStep: h * w * cSrc, dstStep: oh * ow * cDst, end: end, size: 2, planes: 16,
+		p: c.p, src: src, wei: wei, dst: dst, cSrc: of.cSrc, cDst: of.cDst,
+		srcStep: of.h * of.w * of.cSrc, dstStep: of.oh * of.ow * of.cDst, end: end, size: 2, planes: 16,
 	}
 	if a == by4Pairs {
 		v.size, v.planes, wantTiles = 4, winograd4Planes, 13
 	}
-	perImage := ((oh + v.size - 1) / v.size) * ((ow + v.size - 1) / v.size)
+	top, left := of.padding()
+	rows, columns := winogradAxis(v.size, of.oh, top), winogradAxis(v.size, of.ow, left)
+	perImage := rows.tiles * columns.tiles
 	if c.p.engine.bf16 {
-		v.pair = c.k.BF16.ConvTileOf(images*perImage, cDst)
+		v.pair = c.k.BF16.ConvTileOf(of.images*perImage, v.cDst)
 		v.rows, v.cols = v.pair.Rows, v.pair.Cols
 		wantDepth, line, perWord = 256, 32, 2
 	} else {
-		v.tile = c.k.ConvTileOf(images*perImage, cDst)
+		v.tile = c.k.ConvTileOf(of.images*perImage, v.cDst)
 		v.rows, v.cols = v.tile.Rows, v.tile.Cols
 	}
-	v.panels = (cDst + v.cols - 1) / v.cols
-	group := groupImages(perImage, images, v.rows)
-	if max(group*v.srcStep, group*v.dstStep, cSrc*v.cols) > math.MaxInt32 {
+	v.panels = (v.cDst + v.cols - 1) / v.cols
+	group := groupImages(perImage, of.images, v.rows)
+	if max(group*v.srcStep, group*v.dstStep, v.cSrc*v.cols) > math.MaxInt32 {
 		return errTooLarge
 	}
-	v.group(images, group, h, w, oh, ow, winogradAxis(v.size, oh, top), winogradAxis(v.size, ow, left), cSrc, cDst)
+	v.group(group, of, rows, columns)
 	v.divide(max(wantTiles/v.rows, 1) * v.rows)
 	v.share(wantColumns / v.cols)
-	v.depth = min(wantDepth, cSrc)
+	v.depth = min(wantDepth, v.cSrc)
 	v.in = newPlanes(v.tilesPerBlock, v.depth, line)
 	v.out = newPlanes(v.tilesPerBlock, v.panelsPerTask*v.cols, 16)
 	v.taps = []int32{0, 0}
@@ -436,7 +435,7 @@ func (c *compiler) lowerWinograd(a algorithm, n *graph.Node, name string, images
 		v.at = append(v.at, int32(r*v.out.stride))
 	}
 	c.needScratch(v.planes * (v.in.size/perWord + v.out.size))
-	c.needChannels(max(cSrc, cDst))
+	c.needChannels(max(v.cSrc, v.cDst))
 	c.p.winograds = append(c.p.winograds, v)
 	c.winogradKernel(n, a)
 	c.step(fmt.Sprintf("winograd %d×%d %s", v.size, v.size, name), v.tasks(), v.run, append(end.reads(), src, wei, dst)...)
@@ -665,6 +664,7 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 		v.tile = c.k.OuterTileFor(ch, oc)
 		v.rows, v.cols = v.tile.Rows, v.tile.Cols
 	}
+	of := convolution{images: images, h: h, w: w, oh: oh, ow: ow, cSrc: xCh, cDst: dyCh}
 	v.xStep, v.dyStep = h*w*xCh, oh*ow*dyCh
 	v.strips, v.panels = (ch+v.rows-1)/v.rows, (oc+v.cols-1)/v.cols
 	// Many tiles, because each block reads and writes all sums; fewer where their
@@ -678,7 +678,7 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	if max(group*v.xStep, group*v.dyStep) > math.MaxInt32 {
 		return errTooLarge
 	}
-	v.group(images, group, h, w, oh, ow, winogradAxis(2, oh, n.Conv.Pad.Top), winogradAxis(2, ow, n.Conv.Pad.Left), xCh, dyCh)
+	v.group(group, of, winogradAxis(2, oh, n.Conv.Pad.Top), winogradAxis(2, ow, n.Conv.Pad.Left))
 	v.divide(min(wantTiles, v.tables.tiles()))
 
 	shardSize := v.panels * v.strips * 16 * v.rows * v.cols

@@ -74,14 +74,6 @@ func (c *compiler) winograd4Columns(transform kernelTransform, turned [2]bool, c
 	}
 }
 
-// winograd4Kernels are winograd4Rows or, for backward data, winograd4Columns.
-func (c *compiler) winograd4Kernels(transform kernelTransform, backward bool, turned [2]bool, ch, oc, at, depth, cols int) winograd4Kernels {
-	if backward {
-		return c.winograd4Columns(transform, turned, ch, oc, at, depth, cols)
-	}
-	return c.winograd4Rows(transform, ch, oc, at, depth, cols)
-}
-
 // winograd4Packed is how many transformed numbers of a kernel may go through memory.
 const winograd4Packed = 1 << 20
 
@@ -98,7 +90,12 @@ func (c *compiler) winograd4Pairs(n *graph.Node, weights *graph.Node, ch, oc int
 	pairs, chunks, panels := (rows+1)/2, (rows+perTask-1)/perTask, (columns+cols-1)/cols
 	plane := oddPlane(perTask * cols) // in scratch
 	c.needScratch(winograd4Planes * plane)
-	kernels := c.winograd4Kernels(c.k.Winograd4.Weights, turned, [2]bool{true, true}, ch, oc, winograd4Planes*plane, perTask, cols)
+	var kernels winograd4Kernels
+	if turned {
+		kernels = c.winograd4Columns(c.k.Winograd4.Weights, [2]bool{true, true}, ch, oc, winograd4Planes*plane, perTask, cols)
+	} else {
+		kernels = c.winograd4Rows(c.k.Winograd4.Weights, ch, oc, winograd4Planes*plane, perTask, cols)
+	}
 	return c.packed(n, weights, panels*winograd4Planes*pairs*cols, panels*chunks, func(worker int, dst, w, scale []float32, task int) {
 		panel, k0 := task/chunks, task%chunks*perTask
 		depth, block := min(perTask, rows-k0), c.p.scratch[worker]
@@ -214,31 +211,21 @@ func (v *winograd4Pass) blocksOf(phase int) *winogradBlocks {
 	return &v.phases[phase-1]
 }
 
-// lowerWinograd4 appends the steps of a convolution. h, w and oh, ow are the
-// pixels of source and destination; backward says that it is backward data.
-func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Node, images, h, w, oh, ow, top, left, cSrc, cDst int, src, dst slot, backward bool, end *epilogue) error {
-	packed, wantTiles, wantColumns := winograd4Task(cSrc, cDst)
+// lowerWinograd4 appends the steps of a convolution.
+func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Node, of convolution, src, dst slot, end *epilogue) error {
+	packed, wantTiles, wantColumns := winograd4Task(of.cSrc, of.cDst)
 	v := &winograd4Pass{
 		inPlanes: winograd4Planes, outPlanes: winograd4Planes,
 		inputs:  []winograd4Input{c.winograd4Patches(src, c.k.Winograd4.Input, c.k.BF16.Winograd4.Input)},
 		outputs: []winograd4Output{{0, &c.k.Winograd4.Transforms, &c.k.BF16.Winograd4}},
 	}
-	rows, columns := winogradAxis(4, oh, top), winogradAxis(4, ow, left)
-	v.tile = c.k.ConvTileOf(images*rows.tiles*columns.tiles, cDst)
-	group := groupImages(rows.tiles*columns.tiles, images, v.tile.Rows)
-	v.srcStep, v.dstStep = h*w*cSrc, oh*ow*cDst
-	if max(group*v.srcStep, group*v.dstStep, cSrc*v.tile.Cols) > math.MaxInt32 {
-		return errTooLarge
+	top, left := of.padding()
+	err := c.layOutWinograd4(v, of, wantTiles, [2]tileAxis{winogradAxis(4, of.oh, top), winogradAxis(4, of.ow, left)})
+	if err != nil {
+		return err
 	}
-	v.group(images, group, h, w, oh, ow, rows, columns, cSrc, cDst)
-	transform := func(at, depth int) winograd4Kernels {
-		if backward {
-			return c.winograd4Kernels(c.k.Winograd4.Weights, true, [2]bool{true, true}, cDst, cSrc, at, depth, v.tile.Cols)
-		}
-		return c.winograd4Kernels(c.k.Winograd4.Weights, false, [2]bool{}, cSrc, cDst, at, depth, v.tile.Cols)
-	}
-	v.divide(max(wantTiles/v.tile.Rows, 1) * v.tile.Rows)
-	c.prepareWinograd4(v, n, weights, cSrc, cDst, longestChain, wantColumns, packed, transform, dst, end)
+	turned := [2]bool{of.backward, of.backward}
+	c.prepareWinograd4(v, n, weights, of, longestChain, wantColumns, packed, c.k.Winograd4.Weights, turned, dst, end)
 	for i := range winograd4Planes {
 		v.product(i, term{i, i})
 	}
@@ -247,9 +234,34 @@ func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Nod
 	return nil
 }
 
+// layOutWinograd4 chooses the tile of a pass whose phases have these rows and columns, and
+// divides theirs into blocks of about so many.
+func (c *compiler) layOutWinograd4(v *winograd4Pass, of convolution, wantTiles int, phases ...[2]tileAxis) error {
+	perImage := phases[0][0].tiles * phases[0][1].tiles
+	v.tile = c.k.ConvTileOf(of.images*perImage, of.cDst)
+	group := groupImages(perImage, of.images, v.tile.Rows)
+	v.srcStep, v.dstStep = of.h*of.w*of.cSrc, of.oh*of.ow*of.cDst
+	if max(group*v.srcStep, group*v.dstStep, of.cSrc*v.tile.Cols) > math.MaxInt32 {
+		return errTooLarge
+	}
+	for i, p := range phases {
+		blocks := v.blocksOf(i)
+		blocks.group(group, of, p[0], p[1])
+		blocks.divide(max(wantTiles/v.tile.Rows, 1) * v.tile.Rows)
+	}
+	return nil
+}
+
 // prepareWinograd4 lays out scratch and kernels of a pass whose tiles are divided; what
-// remains are its products.
-func (c *compiler) prepareWinograd4(v *winograd4Pass, n, weights *graph.Node, cSrc, cDst, wantDepth, wantColumns int, packed bool, transform func(at, depth int) winograd4Kernels, dst slot, end *epilogue) {
+// remains are its products. turned is that of winograd4Columns.
+func (c *compiler) prepareWinograd4(v *winograd4Pass, n, weights *graph.Node, of convolution, wantDepth, wantColumns int, packed bool, transform kernelTransform, turned [2]bool, dst slot, end *epilogue) {
+	cSrc, cDst := of.cSrc, of.cDst
+	kernels := func(at, depth int) winograd4Kernels {
+		if of.backward {
+			return c.winograd4Columns(transform, turned, cDst, cSrc, at, depth, v.tile.Cols)
+		}
+		return c.winograd4Rows(transform, cSrc, cDst, at, depth, v.tile.Cols)
+	}
 	v.p, v.dst, v.half, v.scale, v.cSrc, v.cDst, v.end = c.p, dst, c.half(dst), noSlot, cSrc, cDst, end
 	cols := v.tile.Cols
 	v.panels = (cDst + cols - 1) / cols
@@ -267,7 +279,7 @@ func (c *compiler) prepareWinograd4(v *winograd4Pass, n, weights *graph.Node, cS
 	if packed {
 		const perTask = 32 // rows
 		v.plane = oddPlane(cSrc * cols)
-		pack, chunks := transform(0, perTask), (cSrc+perTask-1)/perTask
+		pack, chunks := kernels(0, perTask), (cSrc+perTask-1)/perTask
 		v.wei = c.packed(n, weights, winograd4Planes*v.panels*v.plane, v.panels*chunks, func(worker int, dst, w, scale []float32, task int) {
 			panel, k0 := task/chunks, task%chunks*perTask
 			pack(worker, dst[panel*winograd4Planes*v.plane+k0*cols:], w, scale, v.plane, k0, min(perTask, cSrc-k0), panel)
@@ -275,7 +287,7 @@ func (c *compiler) prepareWinograd4(v *winograd4Pass, n, weights *graph.Node, cS
 		return
 	}
 	v.plane = oddPlane(v.depth * cols)
-	v.kernels = transform(scratch+winograd4Planes*v.plane, v.depth)
+	v.kernels = kernels(scratch+winograd4Planes*v.plane, v.depth)
 	if v.wei = c.slotOf[weights.ID]; c.half(v.wei) {
 		v.wei = c.widened(weights)
 	}
@@ -419,7 +431,7 @@ func (c *compiler) lowerWinograd4Weights(n *graph.Node) error {
 	}
 	v.products = [][]winograd4Outer{products}
 	c.winogradKernel(n, by4)
-	c.winograd4WeightsSteps(v, n, "winograd 4×4 ")
+	c.winograd4WeightsSteps(v, n)
 	return nil
 }
 
@@ -438,13 +450,14 @@ func (c *compiler) layOutWinograd4Weights(v *winograd4Weights, n *graph.Node, wa
 	v.panels = min(max(wantColumns/tile.Cols, 1), (oc+tile.Cols-1)/tile.Cols)
 	v.columns = v.panels * tile.Cols
 	v.groupsX, v.groupsDy = (ch+v.channels-1)/v.channels, (oc+v.columns-1)/v.columns
+	of := convolution{images: images, h: h, w: w, oh: oh, ow: ow, cSrc: ch, cDst: oc}
 	group := min(max(wantTiles/(phases[0][0].tiles*phases[0][1].tiles), 1), images)
 	if max(group*v.xStep, group*v.dyStep) > math.MaxInt32 {
 		return errTooLarge
 	}
 	for i, p := range phases {
 		blocks := v.blocksOf(i)
-		blocks.group(images, group, h, w, oh, ow, p[0], p[1], ch, oc)
+		blocks.group(group, of, p[0], p[1])
 		chunks := (blocks.tables.tiles() + wantTiles - 1) / wantTiles
 		blocks.divide((blocks.tables.tiles() + chunks - 1) / chunks)
 	}
@@ -460,7 +473,8 @@ func (c *compiler) layOutWinograd4Weights(v *winograd4Weights, n *graph.Node, wa
 }
 
 // winograd4WeightsSteps appends the steps.
-func (c *compiler) winograd4WeightsSteps(v *winograd4Weights, n *graph.Node, what string) {
+func (c *compiler) winograd4WeightsSteps(v *winograd4Weights, n *graph.Node) {
+	const what = "winograd 4×4 "
 	x, dy, name := c.slotOf[n.Inputs[0].ID], c.slotOf[n.Inputs[1].ID], label(n)
 	if v.shards == 1 {
 		v.dw = c.value(n)

@@ -1,10 +1,6 @@
 package cpu
 
-import (
-	"math"
-
-	"github.com/residual-ml/residual/graph"
-)
+import "github.com/residual-ml/residual/graph"
 
 // 3×3 convolutions of stride 2 through kernel/winograd_stride2.go, in tiles of 4×4
 // outputs: the passes of winograd4.go with four phases of the pixels that are twice as many.
@@ -77,50 +73,34 @@ func stride2Task(ch, oc int, backward bool) (packed bool, tiles, depth, columns 
 	return false, 32, 32, 64
 }
 
-// lowerStride2 appends the steps of a convolution of stride 2 in float32. h, w and oh, ow are the
-// pixels of source and destination.
-func (c *compiler) lowerStride2(n *graph.Node, name string, weights *graph.Node, images, h, w, oh, ow, top, left, cSrc, cDst int, src, dst slot, backward bool, end *epilogue) error {
-	k := &c.k.Stride2
-	packed, wantTiles, wantDepth, wantColumns := stride2Task(cSrc, cDst, backward)
+// lowerStride2 appends the steps of a convolution of stride 2 in float32.
+func (c *compiler) lowerStride2(n *graph.Node, name string, weights *graph.Node, of convolution, src, dst slot, end *epilogue) error {
+	k, pad := &c.k.Stride2, of.attrs.Pad
+	packed, wantTiles, wantDepth, wantColumns := stride2Task(of.cSrc, of.cDst, of.backward)
 	v := &winograd4Pass{inPlanes: stride2Planes, outPlanes: stride2Points}
 	var axes [4][2]tileAxis // of phases
 	var turned [2]bool
 	for phase := range axes {
-		if backward {
-			axes[phase][0], turned[0] = stride2Backward(phase/2, oh, top)
-			axes[phase][1], turned[1] = stride2Backward(phase%2, ow, left)
+		if of.backward {
+			axes[phase][0], turned[0] = stride2Backward(phase/2, of.oh, pad.Top)
+			axes[phase][1], turned[1] = stride2Backward(phase%2, of.ow, pad.Left)
 			v.outputs = append(v.outputs, winograd4Output{first: stride2Phases[phase].first, wide: &k.Phases[phase]})
 		} else {
-			axes[phase] = [2]tileAxis{stride2Forward(phase/2, oh, top), stride2Forward(phase%2, ow, left)}
+			axes[phase] = [2]tileAxis{stride2Forward(phase/2, of.oh, pad.Top), stride2Forward(phase%2, of.ow, pad.Left)}
 			v.inputs = append(v.inputs, c.winograd4Patches(src, k.Phases[phase].Input, nil))
 		}
 	}
-	if backward {
+	if of.backward {
 		v.inPlanes, v.outPlanes = stride2Points, stride2Planes
 		v.inputs = append(v.inputs, c.winograd4Patches(src, k.Phases[0].Input, nil))
 	} else {
 		v.outputs = []winograd4Output{{wide: &k.Phases[0]}}
 	}
-	perImage := axes[0][0].tiles * axes[0][1].tiles
-	v.tile = c.k.ConvTileOf(images*perImage, cDst)
-	group := groupImages(perImage, images, v.tile.Rows)
-	v.srcStep, v.dstStep = h*w*cSrc, oh*ow*cDst
-	if max(group*v.srcStep, group*v.dstStep, cSrc*v.tile.Cols) > math.MaxInt32 {
-		return errTooLarge
+	if err := c.layOutWinograd4(v, of, wantTiles, axes[:]...); err != nil {
+		return err
 	}
-	for phase, a := range axes {
-		blocks := v.blocksOf(phase)
-		blocks.group(images, group, h, w, oh, ow, a[0], a[1], cSrc, cDst)
-		blocks.divide(max(wantTiles/v.tile.Rows, 1) * v.tile.Rows)
-	}
-	transform := func(at, depth int) winograd4Kernels {
-		if backward {
-			return c.winograd4Kernels(k.Weights, true, turned, cDst, cSrc, at, depth, v.tile.Cols)
-		}
-		return c.winograd4Kernels(k.Weights, false, turned, cSrc, cDst, at, depth, v.tile.Cols)
-	}
-	c.prepareWinograd4(v, n, weights, cSrc, cDst, wantDepth, wantColumns, packed, transform, dst, end)
-	if backward {
+	c.prepareWinograd4(v, n, weights, of, wantDepth, wantColumns, packed, k.Weights, turned, dst, end)
+	if of.backward {
 		for phase, f := range stride2Phases {
 			for i := range f.rows {
 				for j := range f.columns {
@@ -177,6 +157,6 @@ func (c *compiler) lowerStride2Weights(n *graph.Node) error {
 		v.products = append(v.products, products)
 	}
 	c.winogradKernel(n, byStride2)
-	c.winograd4WeightsSteps(v, n, "winograd 4×4 ")
+	c.winograd4WeightsSteps(v, n)
 	return nil
 }
