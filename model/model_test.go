@@ -59,7 +59,7 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// The tutorial's totals, to the digit (DESIGN: 11,183,562 = 11,173,962 + 9,600).
+// The tutorial's totals, to the digit (11,183,562 = 11,173,962 + 9,600).
 func TestTutorialSummary(t *testing.T) {
 	cfg, err := Named("resnet18", Keras, 32, 32, 3, 10)
 	if err != nil {

@@ -7,9 +7,9 @@ import (
 )
 
 // allocate returns n zeros. Large slices ask Linux for huge pages, before they
-// are touched. DESIGN.md counts them among what mattered on Sapphire Rapids; on
-// a Zen 4 they made no difference to a ResNet-18 step. The memory is Go's own,
-// so nothing has to be freed.
+// are touched: they mattered in experiments on Sapphire Rapids; on a Zen 4 they
+// made no difference to a ResNet-18 step. The memory is Go's own, so nothing has
+// to be freed.
 func allocate(n int) []float32 {
 	s := make([]float32, n)
 	const huge = 2 << 20

@@ -1,6 +1,10 @@
 package cpu
 
-import "time"
+import (
+	"time"
+
+	"github.com/residual-ml/residual/engine/cpu/kernel"
+)
 
 // Peak measures what the convolution kernel reaches on all workers together when
 // its operands lie in the first-level cache, in GFLOP/s (a multiply and an add
@@ -17,7 +21,7 @@ func (e *Engine) Peak(d time.Duration) float64 {
 	if e.bf16 {
 		rows, cols, perWord = pair.Rows, pair.Cols, 2
 	}
-	size := rows + 2
+	size := kernel.TapSize(rows)
 	began := time.Now()
 	products := make([]int64, e.pool.Threads())
 	e.pool.For(e.pool.Threads(), func(_, task int) {

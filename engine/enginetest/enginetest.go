@@ -48,28 +48,24 @@ func RunMixed(t *testing.T, open func() engine.Engine, roundings float64) {
 // integers are not either, and each may err by the given multiple of the bound in
 // the table.
 func RunTransformed(t *testing.T, open func() engine.Engine, times float64) {
-	e := open()
-	defer e.Close()
-	for _, r := range convolutions() {
-		r.bound *= times
-		for _, c := range r.cases {
-			c.exact = false
-			t.Run(r.op.String()+"/"+c.name, func(t *testing.T) { testCase(t, e, r, c) })
-		}
-	}
+	runTransformed(t, open, times, testCase)
 }
 
 // RunMixedTransformed is RunTransformed for an engine that keeps feature maps in
 // bfloat16: a result may be rounded once more, and err by more roundings of its terms
 // where what is transformed is rounded as well.
 func RunMixedTransformed(t *testing.T, open func() engine.Engine, times, roundings float64) {
+	runTransformed(t, open, times, func(t *testing.T, e engine.Engine, r row, c opCase) { testMixed(t, e, r, c, roundings) })
+}
+
+func runTransformed(t *testing.T, open func() engine.Engine, times float64, test func(t *testing.T, e engine.Engine, r row, c opCase)) {
 	e := open()
 	defer e.Close()
 	for _, r := range convolutions() {
 		r.bound *= times
 		for _, c := range r.cases {
 			c.exact = false
-			t.Run(r.op.String()+"/"+c.name, func(t *testing.T) { testMixed(t, e, r, c, roundings) })
+			t.Run(r.op.String()+"/"+c.name, func(t *testing.T) { test(t, e, r, c) })
 		}
 	}
 }
@@ -227,11 +223,8 @@ func testMixed(t *testing.T, e engine.Engine, r row, c opCase, roundings float64
 // roundoffBF16 is the largest relative error of rounding to bfloat16.
 const roundoffBF16 = 0x1p-8
 
-// toBF16 rounds to the nearest number of 8 significant bits, to even between two.
-func toBF16(v float32) float32 {
-	b := math.Float32bits(v)
-	return math.Float32frombits((b + 0x7fff + b>>16&1) &^ 0xffff)
-}
+// toBF16 rounds to the nearest number that bfloat16 has.
+func toBF16(v float32) float32 { return tensor.BFloat16ToFloat32(tensor.Float32ToBFloat16(v)) }
 
 // draw fills the operands of a case: small integers or real numbers.
 func (c opCase) draw(integers bool) []tensor.Tensor {

@@ -90,7 +90,7 @@ func (f filler) fill(s []float32) []float32 {
 
 // bothFillers runs a test with integers and with reals; limit is the allowed
 // error for a sum of absolute values: none for integers, 16 units of rounding
-// for reals (STYLE: measured sums stay below 3).
+// for reals (measured sums stay below 3).
 func bothFillers(test func(f filler, limit func(sumAbs float64) float64)) {
 	const seed = 20260101
 	test(filler{rng: rand.New(rand.NewPCG(seed, 1))}, func(float64) float64 { return 0 })
