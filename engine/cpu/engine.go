@@ -103,8 +103,8 @@ func (e *Engine) NewVariables() engine.Variables {
 	return &variables{byName: map[string]*variable{}}
 }
 
-// Compile implements engine.Engine. Convolutions whose offsets do not fit 31
-// bits and integer values other than labels are errors.
+// Compile implements engine.Engine. Convolutions and max-pooling whose offsets do not fit
+// 31 bits and integer values other than labels are errors.
 func (e *Engine) Compile(g *graph.Graph, vars engine.Variables) (engine.Program, error) {
 	store, ok := vars.(*variables)
 	if !ok {

@@ -137,6 +137,7 @@ func (c *compiler) imageStep(n *graph.Node, body func(out []float32, in [][]floa
 		if copies[last] >= 0 {
 			k.Narrow(halvesOf(p.mem[dst])[image*size[last]:][:size[last]], in[last])
 		}
+		clear(in) // holds no memory that the program may have no more (workspace.go)
 	}, all...)
 }
 

@@ -2,8 +2,10 @@ package cpu
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"testing"
+	"weak"
 
 	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/internal/random"
@@ -129,6 +131,23 @@ func TestPanelsLast(t *testing.T) {
 				t.Fatalf("trains %v: %d preparations after run %d, want %d", train, prepared, i, want)
 			}
 		}
+	}
+}
+
+// An arena that a program has outgrown is given up, though others have run in it.
+func TestOutgrownArenaIsGivenUp(t *testing.T) {
+	for _, precision := range []string{"float32", "bfloat16"} {
+		e := open(t, Options{Threads: 1, Precision: precision})
+		trained := newTraining(t, e, small, 3)
+		trained.step(t)
+		old := weak.Make(&e.shared.arena[0])
+		large := newTraining(t, e, small, 9)
+		runtime.GC()
+		if old.Value() != nil {
+			t.Errorf("%s: the smaller arena is still there", precision)
+		}
+		large.step(t)
+		trained.step(t)
 	}
 }
 
