@@ -173,10 +173,6 @@ func Open(ctx context.Context, nameOrPath string, o Options) (*Data, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dataset: %w", err)
 	}
-	data.Classes = slices.Clone(data.Classes)
-	for i, class := range data.Classes { // what is no UTF-8 is what JSON makes of it, so that a run finds its classes again
-		data.Classes[i] = string([]rune(class))
-	}
 	for _, note := range data.Origin.Notes {
 		o.Log.Warn(note, "data", data.Name)
 	}
