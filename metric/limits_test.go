@@ -31,6 +31,25 @@ func TestSampleOfFew(t *testing.T) {
 	if d := s.Deviation(); math.Abs(d-math.Sqrt(3)) > 1e-15 {
 		t.Errorf("3, 3, 6: deviation %v, want √3", d)
 	}
+	const t2 = 4.302652729749462 // scipy.stats.t.ppf(0.975, 2)
+	if low, high := s.IntervalOfFew(); math.Abs(low-(4-t2)) > 1e-12 || math.Abs(high-(4+t2)) > 1e-12 {
+		t.Errorf("3, 3, 6: %v to %v, want 4 ± %v", low, high, t2)
+	}
+	var one Sample
+	one.Add(3)
+	if low, high := one.IntervalOfFew(); !math.IsNaN(low) || !math.IsNaN(high) {
+		t.Errorf("one number: %v to %v", low, high)
+	}
+}
+
+// Quantiles by scipy.stats.t.ppf(0.975, freedom), SciPy 1.
+func TestStudent(t *testing.T) {
+	for freedom, want := range map[int]float64{1: 12.706204736174694, 2: 4.302652729749462, 3: 3.1824463052837078, 4: 2.7764451051977934,
+		9: 2.262157162798205, 29: 2.045229642132703, 240: 1.9698976350766917, 999: 1.9623414611334493} {
+		if got := student95(freedom); math.Abs(got-want) > 1e-11*want {
+			t.Errorf("%d degrees of freedom: %v, want %v", freedom, got, want)
+		}
+	}
 }
 
 func TestSoftmaxLimits(t *testing.T) {

@@ -77,5 +77,52 @@ func (s Sample) Interval() (low, high float64) {
 	return s.Mean - half, s.Mean + half
 }
 
+// IntervalOfFew returns the 95 % interval of the mean of few numbers that scatter
+// normally, such as the accuracies of runs with several seeds: mean ± t·s/√n, with
+// Student's t for n-1 degrees of freedom (Student 1908, "The probable error of a
+// mean"). It is NaN for fewer than two numbers.
+func (s Sample) IntervalOfFew() (low, high float64) {
+	if s.N < 2 {
+		return math.NaN(), math.NaN()
+	}
+	half := student95(s.N-1) * s.Deviation() / math.Sqrt(float64(s.N))
+	return s.Mean - half, s.Mean + half
+}
+
+// student95 is the 97.5 % quantile of Student's distribution. The probability of what
+// lies within ±t is, with θ = atan(t/√ν), a finite sum (Abramowitz & Stegun 26.7.3,
+// 26.7.4):
+//
+//	odd ν    2/π·(θ + sin θ·(cos θ + 2/3·cos³θ + … + 2·4⋯(ν-3)/(3·5⋯(ν-2))·cos^(ν-2)θ))
+//	even ν   sin θ·(1 + 1/2·cos²θ + … + 1·3⋯(ν-3)/(2·4⋯(ν-2))·cos^(ν-2)θ)
+func student95(freedom int) float64 {
+	within := func(theta float64) float64 {
+		sin, cos := math.Sincos(theta)
+		odd := freedom % 2
+		term := math.Pow(cos, float64(odd))
+		sum := term
+		for k := 2 + odd; k <= freedom-2; k += 2 {
+			term *= float64(k-1) / float64(k) * cos * cos
+			sum += term
+		}
+		switch {
+		case freedom == 1:
+			return 2 / math.Pi * theta
+		case odd == 1:
+			return 2 / math.Pi * (theta + sin*sum)
+		}
+		return sin * sum
+	}
+	low, high := 0.0, math.Pi/2
+	for range 60 {
+		if middle := (low + high) / 2; within(middle) < 0.95 {
+			low = middle
+		} else {
+			high = middle
+		}
+	}
+	return math.Sqrt(float64(freedom)) * math.Tan(low)
+}
+
 // z95 is the 97.5 % quantile of the normal distribution.
 const z95 = 1.959963984540054

@@ -62,6 +62,25 @@ func TestAccuracyOfResult(t *testing.T) {
 	}
 }
 
+// What is expected is compared with the interval of the mean, which is narrow for many
+// seeds however much single ones scatter.
+func TestSeedsAsExpected(t *testing.T) {
+	for n, want := range map[int]string{2: "0.50 points below it, which chance can explain", 20: "0.50 points below it", 1: "1.50 points below it"} {
+		r := seedsResult{Split: "test", Expected: &train.Expectation{Low: 0.925, High: 0.93, Source: "nobody"}}
+		for i := range n {
+			r.Runs = append(r.Runs, seedResult{Accuracy: rundir.Float(0.91 + 0.02*float64(i%2))})
+		}
+		r.summarize()
+		var text strings.Builder
+		if err := r.write(&text, "text"); err != nil || !strings.Contains(text.String(), "the mean is "+want+"\n") {
+			t.Errorf("%d seeds: %v, got:\n%s", n, err, text.String())
+		}
+		if err := r.write(&text, "json"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // Several seeds have a mean and a deviation with and without views; one has no
 // deviation.
 func TestTextOfSeeds(t *testing.T) {

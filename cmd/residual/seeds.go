@@ -44,6 +44,7 @@ type seedsResult struct {
 	// one seed.
 	Accuracy  rundir.Float       `json:"mean_accuracy"`
 	Deviation rundir.Float       `json:"standard_deviation"`
+	Interval  [2]rundir.Float    `json:"mean_interval_95"`     // of the mean, by Student's t; null for one seed
 	Views     *seedsViews        `json:"with_views,omitempty"` // the same with test-time augmentation
 	Split     string             `json:"split"`                // that the accuracies are of
 	Seconds   float64            `json:"mean_seconds"`
@@ -243,6 +244,8 @@ func (r *seedsResult) summarize() {
 		}
 	}
 	r.Accuracy, r.Deviation, r.Seconds = rundir.Float(accuracy.Mean), rundir.Float(accuracy.Deviation()), seconds.Mean
+	low, high := accuracy.IntervalOfFew()
+	r.Interval = [2]rundir.Float{rundir.Float(low), rundir.Float(high)}
 	if views.N == len(r.Runs) {
 		r.Views = &seedsViews{r.Runs[0].Views.TTA, rundir.Float(views.Mean), rundir.Float(views.Deviation())}
 	}
@@ -277,7 +280,7 @@ func (r seedsResult) write(w io.Writer, format string) error {
 		fmt.Fprintf(&b, "with views (%s): %s\n", r.Views.TTA, plusMinus(r.Views.Accuracy, r.Views.Deviation))
 	}
 	if r.Expected != nil {
-		low, high := float64(r.Accuracy-r.Deviation), float64(r.Accuracy+r.Deviation)
+		low, high := float64(r.Interval[0]), float64(r.Interval[1])
 		if math.IsNaN(low) {
 			low, high = float64(r.Accuracy), float64(r.Accuracy)
 		}
