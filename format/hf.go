@@ -81,6 +81,52 @@ type hfConfig struct {
 	LabelNames   []string          `json:"label_names"`
 	IDToLabel    map[string]string `json:"id2label"`
 	Pretrained   hfPretrained      `json:"pretrained_cfg"`
+
+	// What makes another network of the same weights: of timm, and of transformers.
+	ModelArgs            map[string]any `json:"model_args"`
+	ModelType            string         `json:"model_type"`
+	HiddenAct            string         `json:"hidden_act"`
+	DownsampleFirst      bool           `json:"downsample_in_first_stage"`
+	DownsampleBottleneck bool           `json:"downsample_in_bottleneck"`
+}
+
+// timmDefaults are the arguments of timm's ResNets that weights do not show.
+var timmDefaults = []struct {
+	name  string
+	value any
+}{{"act_layer", "relu"}, {"aa_layer", "none"}, {"global_pool", "avg"}, {"output_stride", 32.0}, {"replace_stem_pool", false}}
+
+// network compares what c says of the network with m, which was recognised by names
+// and shapes: those of timm's resnetblur50 and of a resnet50 with SiLU are
+// resnet50's. What package model does not build is an error.
+func (c hfConfig) network(m *artifact.Model) error {
+	if c.ModelType == "resnet" { // transformers' ResNetConfig
+		switch {
+		case c.HiddenAct != "" && c.HiddenAct != "relu":
+			return fmt.Errorf("config.json: hidden_act is %q, want relu", c.HiddenAct)
+		case c.DownsampleFirst:
+			return errors.New("config.json: downsample_in_first_stage is true, want false")
+		case c.DownsampleBottleneck && m.Config.Block == model.Bottleneck && !m.Config.StrideFirst:
+			m.Config.StrideFirst = true
+			m.Config.Name = artifact.Name(m.Config)
+			m.Recognised = append(m.Recognised, "config.json has the stride in the first convolution of a block: "+m.Config.Name)
+		}
+		return nil
+	}
+	for _, filtered := range []string{"blur", "aa"} {
+		if strings.Contains(c.Architecture, "resnet"+filtered) {
+			return fmt.Errorf("config.json: timm's %s filters where it strides, which no network here does", c.Architecture)
+		}
+	}
+	for _, arg := range timmDefaults {
+		if got := c.ModelArgs[arg.name]; got != nil && got != arg.value {
+			return fmt.Errorf("config.json: model_args has %s %v, want timm's %v", arg.name, got, arg.value)
+		}
+	}
+	if c.Architecture != "" && c.Architecture != m.Config.Name {
+		m.Recognised = append(m.Recognised, fmt.Sprintf("config.json calls the network %s; taken for %s, by names and shapes", c.Architecture, m.Config.Name))
+	}
+	return nil
 }
 
 // hfPretrained is timm's pretrained_cfg.
@@ -128,6 +174,11 @@ func readSide(dir string, m *artifact.Model) error {
 		return err
 	}
 	note := func(format string, args ...any) { m.Recognised = append(m.Recognised, fmt.Sprintf(format, args...)) }
+	if hasConfig {
+		if err := c.network(m); err != nil {
+			return err
+		}
+	}
 	if m.Classes == nil && hasConfig {
 		if names := c.classes(m.Config.Classes); names != nil {
 			m.Classes = names

@@ -129,6 +129,41 @@ func TestReadHF(t *testing.T) {
 	}
 }
 
+// Networks of other functions with the same names and shapes.
+func TestReadHFNetwork(t *testing.T) {
+	timm := func(edit string) string { return strings.Replace(timmJSON, `"architecture": "resnet18"`, edit, 1) }
+	for about, c := range map[string]struct{ config, err, told string }{
+		"relu":              {`{"model_type": "resnet", "hidden_act": "relu"}`, "", ""},
+		"gelu":              {`{"model_type": "resnet", "hidden_act": "gelu"}`, `hidden_act is "gelu"`, ""},
+		"another model":     {`{"model_type": "bit", "hidden_act": "gelu"}`, "", ""},
+		"first stage":       {`{"model_type": "resnet", "downsample_in_first_stage": true}`, "downsample_in_first_stage", ""},
+		"basic blocks":      {`{"model_type": "resnet", "downsample_in_bottleneck": true}`, "", ""},
+		"timm's blur":       {timm(`"architecture": "resnetblur50"`), "resnetblur50 filters", ""},
+		"timm's aa":         {timm(`"architecture": "seresnetaa50d"`), "seresnetaa50d filters", ""},
+		"timm's activation": {timm(`"architecture": "resnet18", "model_args": {"in_chans": 3, "act_layer": "silu"}`), "model_args has act_layer silu, want timm's relu", ""},
+		"timm's defaults":   {timm(`"architecture": "resnet18", "model_args": {"global_pool": "avg", "output_stride": 32, "aa_layer": null, "drop_rate": 0.1}`), "", ""},
+		"timm's stride":     {timm(`"architecture": "resnet18", "model_args": {"output_stride": 8}`), "model_args has output_stride 8, want timm's 32", ""},
+		"timm's other name": {timm(`"architecture": "tv_resnet18"`), "", "config.json calls the network tv_resnet18"},
+	} {
+		m, err := Read(folder(t, map[string]string{"config.json": c.config}))
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%s: error %v, want %q", about, err, c.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", about, err)
+		} else if !strings.Contains(strings.Join(m.Recognised, "\n"), c.told) {
+			t.Errorf("%s: told %q", about, m.Recognised)
+		}
+	}
+	m := &artifact.Model{Config: model.Config{Block: model.Bottleneck, Blocks: []int{1}, Filters: 4}}
+	if err := (hfConfig{ModelType: "resnet", DownsampleBottleneck: true}).network(m); err != nil || !m.Config.StrideFirst || len(m.Recognised) != 1 {
+		t.Errorf("%+v, %v", m, err)
+	}
+}
+
 // What neither timm nor transformers can do the model card says.
 func TestModelCardSquashes(t *testing.T) {
 	for about, c := range map[string]struct {

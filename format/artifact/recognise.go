@@ -94,7 +94,7 @@ func Recognise(tensors []safetensors.Named) (*Model, error) {
 	if err := r.names(tensors); err != nil {
 		return nil, err
 	}
-	r.note("the file's names and shapes say nothing of stride, padding, ε: torchvision's are taken")
+	r.note("the file's names and shapes say nothing of stride, padding, ε, activations: torchvision's are taken")
 	c, err := r.config()
 	if err != nil {
 		return nil, hint.Wrap(err, "known are the networks that residual train builds; residual inspect lists the file's tensors")
