@@ -362,6 +362,7 @@ func TestManifest(t *testing.T) {
 		"image,target,split\nx,y,z\n":              `line 2: split is "z"`,
 		"image,target\nx,y\nx,z\n":                 `line 3: x is "z" in train, on line 2 it is "y"`,
 		"image,target\nx,\"y\n":                    "line 2",
+		"image;target\nx;y\n":                      "want image (or path, filename, file_name)",
 		"image,target\nnone.png,y\np/a/00.png,z\n": "none.png: ",
 	} {
 		_, err := open(text)

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/residual-ml/residual/internal/hint"
 )
 
 // maxTextBytes bounds manifests and class maps.
@@ -25,8 +27,8 @@ type row struct {
 	image, target, split string
 }
 
-// openManifest opens a CSV file whose header names the columns image (or path),
-// target (or label) and, optionally, split. Paths are relative to the file.
+// openManifest opens a CSV file whose header names the columns image (or path,
+// filename, file_name), target (or label) and, optionally, split. Paths are relative to the file.
 func openManifest(ctx context.Context, path string, o Options) (*Data, error) {
 	text, err := readText(path)
 	if err != nil {
@@ -106,14 +108,18 @@ func parseManifest(text []byte) ([]row, error) {
 		}
 		return at, nil
 	}
-	imageAt, err1 := column("image", "path")
+	imageAt, err1 := column("image", "path", "filename", "file_name")
 	targetAt, err2 := column("target", "label")
 	splitAt, err3 := column("split")
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
 	if imageAt < 0 || targetAt < 0 {
-		return nil, fmt.Errorf("its columns are %q, want image (or path) and target (or label), and optionally split", header)
+		err := fmt.Errorf("its columns are %q, want image (or path, filename, file_name) and target (or label), and optionally split", header)
+		if len(header) == 1 && strings.ContainsAny(header[0], ";\t") {
+			return nil, hint.Wrap(err, "columns are separated by commas")
+		}
+		return nil, err
 	}
 
 	var rows []row

@@ -60,6 +60,9 @@ func (p *pictures) Image(i int, dst *Image) error {
 const skipHint = "leave such pictures out with --on-bad-image skip"
 
 func readPicture(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // opening a pipe waits for somebody to write
+		return nil, errors.New("it is not a regular file")
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -372,7 +375,7 @@ func (c *collection) classFolders(w *walker, root, dir, split string) ([]string,
 			return nil, err
 		}
 		if len(c.files) == before {
-			return nil, fmt.Errorf("%s holds no pictures", filepath.Join(root, dir, class))
+			return nil, hint.Wrap(fmt.Errorf("%s holds no pictures", filepath.Join(root, dir, class)), "every folder is a class: put pictures into it, or remove it")
 		}
 	}
 	return classes, nil

@@ -282,6 +282,7 @@ func below(dir string, yield func(classify.Source) bool) (more bool) {
 		case hidden && d.IsDir():
 			return fs.SkipDir
 		case hidden || d.IsDir() || !dataset.IsPicture(path):
+		case d.Type()&^fs.ModeSymlink != 0: // a pipe, which waits for somebody to write
 		default:
 			found++
 			if !yield(classify.Source{Name: path}) {
