@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,6 +68,11 @@ func layerOptions(c *cobra.Command, configFile string) error {
 		if err == nil {
 			err = json.Unmarshal(data, &file)
 		}
+		if err == nil { // a seed may have more digits than a float64
+			numbers := json.NewDecoder(bytes.NewReader(data))
+			numbers.UseNumber()
+			err = numbers.Decode(&file)
+		}
 		if err != nil {
 			return hint.Wrap(fmt.Errorf("configuration %s: %w", configFile, err), `want an object of options, such as {"epochs": 3, "batch-size": 64}`)
 		}
@@ -103,6 +109,12 @@ func jsonText(v any) string {
 	switch v := v.(type) {
 	case string:
 		return v
+	case json.Number:
+		if !strings.ContainsAny(v.String(), ".eE") {
+			return v.String()
+		}
+		number, _ := v.Float64() // that it is one was found before
+		return jsonText(number)
 	case []any:
 		parts := make([]string, len(v))
 		for i, p := range v {

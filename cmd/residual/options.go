@@ -683,7 +683,7 @@ func newOrigin(data *dataset.Data, eng engine.Engine, cfg train.Config, kernels 
 	config, _ := json.Marshal(cfg) // what was read or resolved can be written
 	sum := sha256.Sum256(config)
 	return origin{
-		Binary: binaryHash(), Config: hex.EncodeToString(sum[:]),
+		Binary: binaryHash(), Config: hex.EncodeToString(sum[:]), Epochs: cfg.Epochs,
 		Version: version(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH,
 		CPUs: runtime.NumCPU(), CPUFeatures: cpuFeatures(),
 		Started: time.Now().UTC().Truncate(time.Second), Engine: eng.Name(), Kernels: kernels,

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/residual-ml/residual/rundir"
+	"github.com/residual-ml/residual/train"
 )
 
 func newReproduce() *cobra.Command {
@@ -44,7 +45,7 @@ set, whatever the number of threads. DATA names the data where they lie elsewher
 
 func reproduce(ctx context.Context, o trainOptions, stdout, stderr io.Writer) error {
 	path := o.repeat
-	was, err := rundir.Open(path)
+	was, cfg, err := train.Open(path)
 	if err != nil {
 		return err
 	}
@@ -113,8 +114,13 @@ func reproduce(ctx context.Context, o trainOptions, stdout, stderr io.Writer) er
 	if err != nil || v.SameBits {
 		return err
 	}
-	if v.Engine != v.EngineAgain || v.Version != v.VersionAgain {
+	switch {
+	case v.Engine != v.EngineAgain || v.Version != v.VersionAgain:
 		return fmt.Errorf("the weights differ, as they may: engine %s with %s, then %s with %s", v.Engine, v.Version, v.EngineAgain, v.VersionAgain)
+	case a.Epochs != 0 && a.Epochs != cfg.Epochs:
+		return fmt.Errorf("the weights differ, as they may: the run began with a schedule of %d epochs and was continued for %d, its repetition has %[2]d from the beginning", a.Epochs, cfg.Epochs)
+	case cfg.MaxTime > 0:
+		return fmt.Errorf("the weights differ, as they may: how far a run gets in %s depends on the machine's speed", roundly(cfg.MaxTime))
 	}
 	return fmt.Errorf("the weights differ")
 }

@@ -337,6 +337,7 @@ type origin struct {
 	DataHash    string            `json:"data_hash"`
 	Binary      string            `json:"binary_sha256"` // of the program itself
 	Config      string            `json:"config_sha256"` // of config.json's content as the run began
+	Epochs      int               `json:"epochs"`        // configured then; 0: not said
 	CommandLine []string          `json:"command_line"`
 	Kernels     map[string]string `json:"kernels,omitempty"`
 	Resumed     []resumption      `json:"resumed,omitempty"`
