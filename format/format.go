@@ -177,7 +177,7 @@ func Write(path, name string, m *artifact.Model, o artifact.WriteOptions) error 
 	}
 	if o.FoldNorm { // the same for all formats
 		if m, err = m.Folded(); err != nil {
-			return err
+			return hint.Wrap(fmt.Errorf("writing %s: %w", path, err), "leave --fold-bn away")
 		}
 		o.FoldNorm = false
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/residual-ml/residual/format/artifact"
 	"github.com/residual-ml/residual/format/structure"
 	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/internal/hdf5"
 	"github.com/residual-ml/residual/model"
 	"github.com/residual-ml/residual/tensor"
@@ -165,7 +166,7 @@ func layersOf(net *structure.Network, m *artifact.Model, o artifact.WriteOptions
 			now[l] = add(l.Name, "Add", l.Shape, nil, in, now[l.Inputs[1]])
 		case structure.MaxPool:
 			if l.Inputs[0].Kind != structure.ReLU && l.Pad != (graph.Padding{}) {
-				return nil, fmt.Errorf("layer %s: zeros around a max-pool are the same only behind a ReLU", l.Name)
+				return nil, hint.Wrap(fmt.Errorf("layer %s: Keras has zeros around a max-pool, which are the same only behind a ReLU", l.Name), "formats that pad with nothing: onnx, torch, safetensors")
 			}
 			padding := padded(l.Size, l.Size)
 			now[l] = add(l.Name, "MaxPooling2D", l.Shape, map[string]any{"pool_size": []int{l.Size, l.Size}, "strides": []int{l.Stride, l.Stride}, "padding": padding}, in)
