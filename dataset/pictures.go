@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/residual-ml/residual/internal/hint"
 )
@@ -115,9 +114,8 @@ func (c *collection) open(ctx context.Context, o Options) (*Data, error) {
 	}
 	labels := map[string]int{}
 	for i, class := range c.classes {
-		if !utf8.ValidString(class) || strings.ContainsFunc(class, func(r rune) bool { return unicode.IsControl(r) && r != '\t' }) {
-			// JSON would change it, and a terminal obey it.
-			return nil, hint.Wrap(fmt.Errorf("%s: class %q is no text: it has control characters or is not UTF-8", c.source, class), "rename it")
+		if strings.ContainsFunc(class, func(r rune) bool { return unicode.IsControl(r) && r != '\t' }) { // a terminal would obey it
+			return nil, hint.Wrap(fmt.Errorf("%s: class %q has control characters", c.source, class), "rename it")
 		}
 		labels[class] = i
 	}
