@@ -15,8 +15,8 @@ import (
 	"github.com/residual-ml/residual/format/artifact"
 	"github.com/residual-ml/residual/format/structure"
 	"github.com/residual-ml/residual/graph"
-	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/internal/hdf5"
+	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/model"
 	"github.com/residual-ml/residual/tensor"
 )
