@@ -19,6 +19,8 @@ import (
 	"testing"
 
 	"golang.org/x/image/bmp"
+
+	"github.com/residual-ml/residual/golden"
 )
 
 // quadrants is 6×4: red and green above, blue and white below.
@@ -447,7 +449,7 @@ func FuzzDecodeImage(f *testing.F) {
 	f.Add(losslessWebP(tiff(binary.LittleEndian, 6)))
 	f.Add(asBMP.Bytes())
 	f.Add(animatedWebP(image.Pt(5, 4), image.Pt(2, 2)))
-	for _, g := range goldenPictures(f) {
+	for _, g := range golden.Load(f, "pictures").Pictures {
 		f.Add(g.File)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -301,6 +301,7 @@ type File struct {
 type Picture struct {
 	Op     string    `json:"op"`
 	Values []float64 `json:"values"`
+	File   []byte    `json:"file"` // that is decoded, where this is the operation; the values are height and width
 	Bytes  []byte    `json:"picture"`
 }
 
@@ -474,6 +475,7 @@ var commands = []struct{ prefix, command string }{
 	{"keras_ops", "python golden/keras_tutorial.py ops"},
 	{"keras_summary", "python golden/keras_tutorial.py summary"},
 	{"metric", "python golden/metric.py"},
+	{"pictures", "python golden/pictures.py"},
 	{"torch_ops", "python golden/torch_ops.py"},
 	{"torch_cam", "python golden/torch_cam.py"},
 	{"torch_loop", "python golden/torch_loop.py"},

@@ -1,7 +1,6 @@
-"""Small picture files with the pixels that Pillow decodes: golden/pictures.json.
+"""Small picture files with the pixels that Pillow decodes.
 
-    pip install pillow==13.0.0 opencv-python-headless numpy
-    python golden/pictures.py
+    python golden/pictures.py                  writes pictures.json
 
 Pillow decodes JPEG with libjpeg-turbo and WebP with libwebp, as TensorFlow,
 torchvision and OpenCV do. OpenCV writes the subsamplings that Pillow does not.
@@ -10,12 +9,13 @@ Transparency is composited on white, EXIF orientation applied.
 
 import base64
 import io
-import json
-import pathlib
 
 import cv2
 import numpy as np
+import PIL
 from PIL import Image, ImageOps
+
+import formula
 
 HEIGHT, WIDTH = 13, 19  # odd: the last sample of chroma is half outside
 
@@ -73,7 +73,11 @@ def text(data):
     return base64.b64encode(data).decode()
 
 
-golden = [{"name": name, "file": text(data), "height": HEIGHT, "width": WIDTH, "pixels": text(decoded(data).tobytes())}
-          for name, data in files.items()]
-path = pathlib.Path(__file__).with_name("pictures.json")
-path.write_text(json.dumps(golden, indent=1) + "\n")
+def main():
+    pictures = [{"op": name, "values": [HEIGHT, WIDTH], "file": text(data), "picture": text(decoded(data).tobytes())}
+                for name, data in files.items()]
+    formula.write("pictures", {"pictures": pictures}, (np, PIL, cv2), "files of all kinds and Pillow's pixels; see pictures.py")
+
+
+if __name__ == "__main__":
+    main()
