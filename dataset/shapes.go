@@ -19,14 +19,7 @@ const (
 	shapesTest  = 800
 )
 
-// openShapes generates the embedded data set: every picture shows one of ten
-// geometric forms (shapes_forms.go), filled or outlined, of random size, place,
-// rotation, colours and texture, among clutter and under noise. It is lighter or
-// darker than the background with equal chance, so that colour tells nothing.
-//
-// A picture is a pure function of (seed, split, index), the same bytes on every
-// architecture; TestShapesAreFixed holds the hash. Labels are index modulo 10:
-// any prefix of a split is balanced.
+// shapeNames are the classes of openShapes.
 func shapeNames() []string {
 	classes := make([]string, len(forms))
 	for i, f := range forms {
@@ -35,6 +28,14 @@ func shapeNames() []string {
 	return classes
 }
 
+// openShapes generates the embedded data set: every picture shows one of ten
+// geometric forms (shapes_forms.go), filled or outlined, of random size, place,
+// rotation, colours and texture, among clutter and under noise. It is lighter or
+// darker than the background with equal chance, so that colour tells nothing.
+//
+// A picture is a pure function of (seed, split, index), the same bytes on every
+// architecture; TestShapesAreFixed holds the hash. Labels are index modulo 10:
+// any prefix of a split is balanced.
 func openShapes(seed uint64) *Data {
 	classes := shapeNames()
 	training, testing := newShapes(seed, train, shapesTrain), newShapes(seed, test, shapesTest)

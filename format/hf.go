@@ -433,8 +433,7 @@ func hfConfigOf(m *artifact.Model, architecture string) map[string]any {
 
 // hfProcessorOf is preprocessor_config.json. (x·rescale_factor - mean)/std is
 // what a loader.Preprocess says too. There is no letterbox, and no crop that is not
-// square: that squashes there,
-// and the model card says so.
+// square: that squashes there, and the model card says so.
 func hfProcessorOf(p loader.Preprocess) map[string]any {
 	normalize := len(p.Mean)+len(p.Std) > 0
 	config := map[string]any{
