@@ -176,16 +176,17 @@ var recipes = []Recipe{
 		},
 	},
 	{
-		// What kuangliu/pytorch-cifar's main.py does (0.1, cosine over 200 epochs,
-		// 5e-4 on everything), with Nesterov momentum and label smoothing.
+		// What kuangliu/pytorch-cifar's main.py does in 200 epochs (SGD of 0.1, cosine,
+		// 5e-4) in less than a quarter of them, with Nesterov momentum, label smoothing and
+		// the augmentation of airbench96.py (40 epochs, 96 %).
 		Name:       "best",
-		About:      "ResNet-18 as well as it goes: 200 epochs of SGD 0.1 with a cosine, label smoothing, moving average",
+		About:      "ResNet-18 as well as it goes in some hours: 45 epochs of SGD 0.1 with a cosine, cutout, label smoothing, moving average",
 		Model:      "resnet18",
 		Convention: model.Torch,
 		Optimizer:  optim.Config{Name: "sgd", LearningRate: 0.1, Momentum: 0.9, Nesterov: true, WeightDecay: 5e-4},
-		Schedule:   optim.Schedule{Name: "cosine", Warmup: 0.025},
-		Epochs:     200, BatchSize: 128, LabelSmoothing: 0.1, EMA: 0.999,
-		Augment: loader.Augment{PadCrop: 4, Flip: true}, Normalize: true, HoldOut: 5000, ScoreTest: "flip",
+		Schedule:   optim.Schedule{Name: "cosine", Warmup: 0.05},
+		Epochs:     45, BatchSize: 128, LabelSmoothing: 0.1, EMA: 0.999,
+		Augment: loader.Augment{Translate: 4, AlternatingFlip: true, Cutout: 12}, Normalize: true, HoldOut: 5000, ScoreTest: "six",
 	},
 	{
 		// The recipe of airbench94.py, 94.01 % as the mean of 1000 runs of 9.9 epochs, with
