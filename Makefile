@@ -11,8 +11,8 @@ test: ## all tests
 	go test ./...
 race: ## the race detector, which needs cgo
 	CGO_ENABLED=1 go test -race -short ./...
-golden: ## remake the golden files (Python with the packages golden/README.md names)
-	cd golden && cat README.md
+golden: ## how the golden files are remade, in Python
+	@cat golden/README.md
 interop: ## exported files in MODELS, run by PyTorch, onnxruntime and Keras on the CIFAR-10 in DATA, against ours
 	python bench/interop.py $(MODELS) $(DATA)/cifar10
 	RESIDUAL_INTEROP=$(abspath $(MODELS)) RESIDUAL_DATA=$(abspath $(DATA)) go test -count 1 -timeout 2h -run TestInterop -v ./format

@@ -1,7 +1,8 @@
 // Package optim writes optimizers as functions over package graph: the update
 // of every parameter is part of the training step's graph, so it is written
 // once and each engine may fuse it. In order of increasing complexity: SGD,
-// Adam, AdamW; and lookahead, which goes around any of them.
+// Adam, AdamW; and lookahead, which goes around any of them. A Schedule is the
+// learning rate over a run.
 package optim
 
 import (

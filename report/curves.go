@@ -1,4 +1,5 @@
-// Package report turns run directories into figures.
+// Package report turns run directories and evaluations into figures (PNG and SVG),
+// and a run into one HTML page.
 package report
 
 import (

@@ -9,11 +9,15 @@
 //	  curves.png/.svg  accuracy and loss, training and validation
 //	  checkpoints/     index.json and step-00000500/{model,state}.safetensors, checkpoint.json
 //	  evaluations/     what other commands found out about the run; ledger.jsonl: looks at the test split
+//	  report.html      what "residual report" wrote
 //	  lock             held while a process trains here
 //	  result.json      written last: its presence means "finished"
 //
+// A step whose loss or gradient was not finite leaves capsule-step-….safetensors
+// beside them.
+//
 // Training and import create it; everything else reads it and only adds under
-// evaluations/. Whole files are replaced atomically and the others only grow by
+// evaluations/, and report.html. Whole files are replaced atomically and the others only grow by
 // lines, so a reader, or a process killed at any point, never finds half of one.
 // A Dir may be used by several goroutines.
 package rundir

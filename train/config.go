@@ -1,5 +1,6 @@
-// Package train is the loop: steps, validations, checkpoints, history. It knows
-// networks only as graphs and hardware only as an engine.
+// Package train is the loop: steps, validations, checkpoints, history; and the
+// recipes that fill in a Config. It knows networks only as graphs and hardware only
+// as an engine.
 package train
 
 import (
