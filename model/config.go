@@ -324,6 +324,8 @@ func (c Config) Check() error {
 		return fail("block", c.Block, "basic, bottleneck, pooled or single")
 	case c.Shortcut != Projection && c.Shortcut != PadShortcut:
 		return fail("shortcut", c.Shortcut, "projection or pad")
+	case len(c.Blocks) == 0 || slices.Min(c.Blocks) < 0:
+		return fail("blocks", c.Blocks, "a number of blocks for every stage")
 	case c.StrideFirst && c.Block != Bottleneck:
 		return fail("stride_first", c.StrideFirst, "false without bottleneck blocks")
 	case c.Shortcut == PadShortcut && c.Block == Bottleneck:
@@ -368,8 +370,6 @@ func (c Config) Check() error {
 		return fail("logit scale", c.LogitScale, "a positive number, or 0 for 1/8")
 	case c.Shortcut == PadShortcut && c.AvgDown:
 		return fail("shortcut", c.Shortcut, "projection, which alone can average")
-	case len(c.Blocks) == 0 || slices.Min(c.Blocks) < 0:
-		return fail("blocks", c.Blocks, "a number of blocks for every stage")
 	case c.Block != Pooled && c.Block != Single && slices.Min(c.Blocks) < 1:
 		return fail("blocks", c.Blocks, "at least one block in every stage")
 	case len(c.Blocks) > 8 || slices.Max(c.Blocks) > 1000:

@@ -203,6 +203,7 @@ func TestVariantsRefused(t *testing.T) {
 		"whiten is 2":                func(c *Config) { c.Whiten = 2 },
 		"two for each number":        func(c *Config) { c.Block, c.Stem, c.Whiten, c.StemFilters = Single, WhitenStem, 2, 8 },
 		"widen is [1 4]":             func(c *Config) { c.Widen = []int{1, 4} },
+		"for every stage":            func(c *Config) { c.Block, c.Blocks, c.Widen = Single, []int{}, []int{} }, // as JSON may have it
 		"a factor from 1":            func(c *Config) { c.Block, c.Blocks, c.Widen = Single, []int{1}, []int{1, 4} },
 		"γ begins with 1":            func(c *Config) { c.FixedGamma, c.ZeroGamma = true, true },
 		"norm rate is 2":             func(c *Config) { c.NormRate = 2 },
