@@ -166,7 +166,10 @@ func (d *Dir) newStepDir(c Checkpoint) (string, error) {
 	}
 	need := int64(1 << 16) // headers, index
 	for _, n := range slices.Concat(c.Weights, c.State) {
-		if n.Tensor.Valid() { // otherwise Write says what is wrong
+		switch {
+		case n.Later != nil:
+			need += int64(n.Later.Shape.Elements()) * int64(n.Later.DType.Size())
+		case n.Tensor.Valid(): // otherwise Write says what is wrong
 			need += int64(n.Tensor.Len()) * int64(n.Tensor.DType().Size())
 		}
 	}

@@ -12,8 +12,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/residual-ml/residual/format/safetensors"
 	"github.com/residual-ml/residual/internal/atomicfile"
 	"github.com/residual-ml/residual/internal/hint"
+	"github.com/residual-ml/residual/tensor"
 )
 
 // A small file system of its own fills up at each stage of a save, then becomes
@@ -182,5 +184,27 @@ func testFullDisk(t *testing.T, dir string) {
 	})
 	if err != nil || left > 0 {
 		t.Errorf("%d temporary files are left, error %v", left, err)
+	}
+}
+
+// Tensors that are read when their turn comes count too: of a checkpoint for which
+// there is no room nothing is read, and nothing is written.
+func TestSpaceOfTensorsReadLater(t *testing.T) {
+	d := newRun(t)
+	save(t, d, "last", 10)
+	c := checkpoint(20)
+	c.Weights = append(c.Weights, safetensors.Named{Name: "huge", Later: &safetensors.Later{
+		DType: tensor.Float32, Shape: tensor.Shape{1 << 20, 1 << 38}, // 1 EiB
+		Get: func() (tensor.Tensor, error) {
+			t.Error("a tensor is read that has no room")
+			return tensor.Tensor{}, errors.New("not read")
+		},
+	}})
+	if err := d.SaveCheckpoint("last", c); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("error %v, want ENOSPC", err)
+	}
+	wantCheckpoint(t, d, "last", 10)
+	if got := stepDirs(t, d); len(got) != 1 {
+		t.Errorf("after the refusal: %q", got)
 	}
 }
