@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"image"
+	"math"
 	"slices"
 	"strings"
 
@@ -85,6 +86,11 @@ type Map struct {
 	Values        []float32 // [Height,Width]
 	// Window is the part of the picture that the map covers, and with letterbox more.
 	Window image.Rectangle
+}
+
+// finite reports whether all values are numbers that can be drawn.
+func (m Map) finite() bool {
+	return !slices.ContainsFunc(m.Values, func(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) })
 }
 
 // Explainer computes with a classifier's weights. It is not safe for concurrent use.
@@ -191,6 +197,9 @@ func (x *Explainer) Explain(ctx context.Context, pictures []dataset.Image, o Opt
 		return nil, err
 	}
 	for i, m := range maps(out[0], out[1], o.Method) {
+		if !m.finite() {
+			return nil, fmt.Errorf("explain: picture %d: activations of %s or their gradients are not finite", i, o.Layer)
+		}
 		m.Window = x.Config().Preprocess.Window(pictures[i].Height, pictures[i].Width)
 		found[i].Map = m
 	}

@@ -380,6 +380,31 @@ func compare(a, b float64) int {
 	return 0
 }
 
+// A network whose activations overflow, though its logits are no NaN, has no maps.
+func TestOverflow(t *testing.T) {
+	x := tiny(t, cpuEngine(t))
+	for name, value := range map[string]float32{
+		"layer2.0.bn2.weight": 0, "layer2.0.bn2.bias": math.MaxFloat32, // whose sum is infinite
+		"layer2.0.downsample.1.weight": 0, "layer2.0.downsample.1.bias": math.MaxFloat32,
+		"fc.weight": 1,
+	} {
+		v, err := x.Variables().Get(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range v.Float32s() {
+			v.Float32s()[i] = value
+		}
+		if err := x.Variables().Set(name, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := x.Explain(t.Context(), noise{1, 12, 12}.pictures(t), Options{})
+	if err == nil || !strings.Contains(err.Error(), "picture 0: activations of layer2 or their gradients are not finite") {
+		t.Errorf("error %v", err)
+	}
+}
+
 // numpy.save(numpy.zeros((9, 8), "<f4")) begins with these 128 bytes.
 func TestHeader(t *testing.T) {
 	ix := &Index{images: 9, width: 8}
