@@ -26,19 +26,19 @@ const (
 func (o *augmentOptions) addFlags(f *pflag.FlagSet) {
 	o.flags = f
 	a := &o.value
-	f.Float64Var(&a.ResizedCrop, "resized-crop", 0, "cut out a random part of at least this share of the area, such as 0.08, in place of resizing all of it")
-	f.IntVar(&a.PadCrop, "pad-crop", 0, "pad with so many black pixels and cut a random window out")
-	f.IntVar(&a.Translate, "translate", 0, "shift by up to so many pixels, reflected at the edges")
-	f.BoolVar(&a.Flip, "flip", false, "mirror every second picture, at random")
+	f.Float64Var(&a.ResizedCrop, "resized-crop", 0, "cut out a random part of at least this share of the area, such as 0.08, instead of resizing all of it")
+	f.IntVar(&a.PadCrop, "pad-crop", 0, "pad with `N` black pixels and cut a random window out")
+	f.IntVar(&a.Translate, "translate", 0, "shift by up to `N` pixels, reflected at the edges")
+	f.BoolVar(&a.Flip, "flip", false, "mirror half of the pictures, at random")
 	f.BoolVar(&a.AlternatingFlip, "alternating-flip", false, "mirror every picture in every second epoch, beginning at random")
-	choiceFlag(f, &o.auto, "auto-augment", "TrivialAugment or RandAugment, as torchvision has them", "none", loader.TrivialAugment, loader.RandAugment)
+	choiceFlag(f, &o.auto, "auto-augment", "TrivialAugment or RandAugment, as in torchvision", "none", loader.TrivialAugment, loader.RandAugment)
 	f.IntVar(&a.RandOps, "rand-ops", randOps, "operations of RandAugment")
-	f.IntVar(&a.RandMagnitude, "rand-magnitude", randMagnitude, "their magnitude, 0 to 30")
+	f.IntVar(&a.RandMagnitude, "rand-magnitude", randMagnitude, "magnitude of RandAugment's operations, 0 to 30")
 	numbersFlag(f, &o.jitter, "jitter", "largest changes of brightness, contrast, saturation and hue, such as 0.4,0.4,0.4,0.1")
-	f.IntVar(&a.Cutout, "cutout", 0, "blank a square of so many pixels on a side")
+	f.IntVar(&a.Cutout, "cutout", 0, "blank a square of `N` by N pixels")
 	f.Float64Var(&a.Erase, "erase", 0, "blank a random rectangle with this probability")
-	f.Float64Var(&a.Mixup, "mixup", 0, "mix pairs of pictures and labels; α of the share's Beta(α,α), such as 0.2")
-	f.Float64Var(&a.CutMix, "cutmix", 0, "cut a part of another picture in and mix labels; α, such as 1")
+	f.Float64Var(&a.Mixup, "mixup", 0, "mix pairs of pictures and labels by shares drawn from Beta(α,α); α, such as 0.2")
+	f.Float64Var(&a.CutMix, "cutmix", 0, "paste a part of another picture in and mix labels; α, such as 1")
 }
 
 // apply changes a recipe's augmentation where a flag, the environment or a file says

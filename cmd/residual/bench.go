@@ -32,11 +32,11 @@ func newBench() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bench [MODEL|RUN]",
 		Short: "measure this machine: images/s, GFLOP/s of every layer, share of the peak",
-		Long: `Measure training and inference of a network on synthetic images, and every
-convolution's three passes by themselves, with what computes them (direct convolution
-or the tiles of Winograd's), next to the peak that the kernel reaches from the
-first-level cache at the same moment, in float32 and, where there are instructions for
-it, in bfloat16. Figures are medians.`,
+		Long: `Measure training and inference of a network on synthetic images, and the three
+passes of every convolution alone: what computes them (direct convolution or Winograd's
+tiles), and their share of the peak that the kernel reaches from the first-level cache
+at the same moment. Both in float32 and, where there are instructions for it, in
+bfloat16. Figures are medians.`,
 		Example: `  residual bench
   residual bench resnet50 --height 224 --width 224 --classes 1000 --layers=false
   residual bench resnet18 --se --layers=false
@@ -53,7 +53,7 @@ it, in bfloat16. Figures are medians.`,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.IntVar(&o.batch, "batch-size", 32, "images in a step")
+	f.IntVar(&o.batch, "batch-size", 32, "images per step")
 	precisionFlag(f, &o.precision, "all", "auto", "float32", "bfloat16")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
 	f.IntVar(&o.n, "runs", 5, "measurements of each figure, of which the median counts")

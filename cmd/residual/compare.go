@@ -33,11 +33,11 @@ func newCompare() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "compare RUN_A RUN_B [DATA]",
 		Short: "is one run's network better than another's",
-		Long: `Run two networks on the same pictures: the difference of their accuracies with its
-95 % interval and McNemar's exact test, which goes by the pictures that only one of
-them has right; what changed; and what each costs.
+		Long: `Run two networks on the same pictures. It prints the difference of their accuracies
+with its 95 % interval, McNemar's exact test, which goes by the pictures that only one
+of them has right, what changed, and what each costs.
 
-Without DATA it is the data RUN_A was trained on. A look at a test split is counted
+Without DATA it compares on the data of RUN_A. A look at a test split is counted
 in both runs. Both may be the same run with --checkpoint-a or --checkpoint-b.`,
 		Example: `  residual compare runs/OLD runs/NEW
   residual compare runs/OLD runs/NEW cifar10 --changes changes.csv
@@ -55,9 +55,9 @@ in both runs. Both may be the same run with --checkpoint-a or --checkpoint-b.`,
 	f.SortFlags = false
 	choiceFlag(f, &o.format, "format", "of the output", "text", "json")
 	for i, side := range []string{"a", "b"} {
-		f.StringVar(&o.checkpoints[i], "checkpoint-"+side, "", fmt.Sprintf("of RUN_%s: last, best, …; of a run with --ema last:ema, the moving average, or last:raw (default: the run's result)", strings.ToUpper(side)))
+		f.StringVar(&o.checkpoints[i], "checkpoint-"+side, "", fmt.Sprintf("checkpoint of RUN_%s: last, best, …; of a run with --ema also last:ema (the moving average) and last:raw (default: the run's result)", strings.ToUpper(side)))
 	}
-	f.StringVar(&o.changes, "changes", "", "write every picture with different answers to this CSV file")
+	f.StringVar(&o.changes, "changes", "", "write the pictures with different answers to this CSV file")
 	o.judgeOptions.addFlags(f)
 	return c
 }

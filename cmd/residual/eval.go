@@ -37,7 +37,7 @@ func (o *judgeOptions) addFlags(f *pflag.FlagSet) {
 	choiceFlag(f, &o.split, "split", "which images", "auto", "test", "validation", "train")
 	ttaFlag(f, &o.tta)
 	f.IntVar(&o.batchSize, "batch-size", evaluate.DefaultBatchSize, "images at a time")
-	f.IntVar(&o.limit, "limit", 0, "use only so many images, stratified")
+	f.IntVar(&o.limit, "limit", 0, "use only `N` images, stratified")
 	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
 	precisionFlag(f, &o.precision, "float32", "bfloat16", "auto")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
@@ -45,13 +45,13 @@ func (o *judgeOptions) addFlags(f *pflag.FlagSet) {
 }
 
 func ttaFlag(f *pflag.FlagSet, tta *string) {
-	choiceFlag(f, tta, "tta", "average the logits of several views: flip, or six: flip and moved by a pixel", "none", "flip", "six")
+	choiceFlag(f, tta, "tta", "average the logits of several views: two (flip), or six (flip, and moved by a pixel)", "none", "flip", "six")
 }
 
 // checkpointFlags add the options that choose among the weights of a run.
 func checkpointFlags(f *pflag.FlagSet, checkpoint, weights *string) {
-	f.StringVar(checkpoint, "checkpoint", "", "of the run: last, best, … (default: the run's result)")
-	choiceFlag(f, weights, "weights", "of a run with --ema: the moving average, or those of the steps (auto: the run's result)", "auto", train.EMAWeights, train.RawWeights)
+	f.StringVar(checkpoint, "checkpoint", "", "checkpoint of the run: last, best, … (default: the run's result)")
+	choiceFlag(f, weights, "weights", "of a run with --ema: the moving average (ema), or the weights of the steps (raw); auto: the run's result", "auto", train.EMAWeights, train.RawWeights)
 }
 
 // checkpointWith is a checkpoint as LoadWeights takes it.
@@ -87,14 +87,14 @@ func newEval() *cobra.Command {
 95 % intervals, precision and recall of each class, the confusion matrix, the worst
 mistakes, calibration, and what abstaining would gain.
 
-Without DATA it is the data the run was trained on; the split is test where there
-is one, else validation. Results and figures are kept in the run directory, under
+Without DATA it judges by the run's own data; the split is test where there is one,
+else validation. Results and figures are kept in the run directory, under
 evaluations/, and every look at a test split is counted there, in ledger.jsonl.
 
---temperature auto takes the one that was fitted for these weights; where there is
-none it fits one to the run's own validation images, which must not be the test
-split, and keeps it. fit fits it anew, to those of DATA; off leaves probabilities as
-they are.`,
+--temperature auto takes the temperature that was fitted for these weights. Where there
+is none it fits one to the run's own validation images, unless they are the test split,
+and keeps it. fit fits it anew, to the validation images of DATA; off leaves
+probabilities as they are.`,
 		Example: `  residual eval runs/RUN
   residual eval runs/RUN --tta six
   residual eval runs/RUN cifar10 --split train --format json`,
@@ -111,7 +111,7 @@ they are.`,
 	choiceFlag(f, &o.format, "format", "of the output", "text", "json")
 	checkpointFlags(f, &o.checkpoint, &o.weights)
 	f.StringVar(&o.temperature, "temperature", "auto", "of the softmax: auto, fit, off or a number")
-	f.StringVar(&o.name, "name", "", "of what is kept: evaluations/NAME.json and evaluations/NAME/ (default: data and split)")
+	f.StringVar(&o.name, "name", "", "name of what is kept: evaluations/NAME.json and evaluations/NAME/ (default: data and split)")
 	f.BoolVar(&o.keep, "keep", true, "keep the results and figures in the run directory")
 	o.judgeOptions.addFlags(f)
 	return c

@@ -44,11 +44,11 @@ activation map, through the gradient graph), and which training images the netwo
 finds most like it. An IMAGE is a file, or an image of the run's data: test:17,
 validation:0, train:3.
 
-Written for each picture into the directory -o: the picture with the map over it
-(PNG), the map's values before any scaling (CSV), and its neighbours (PNG).
+For each picture three files go to the directory -o: the picture with the map over it
+(PNG), the map's values before any scaling (CSV), and the neighbours (PNG).
 
-gradcam explains with the last stage: few, large patches. layercam is sharp at
-earlier stages too: --layer layer2. Probabilities are calibrated where residual eval
+gradcam looks at the last stage: few, large patches. layercam is sharp at earlier
+stages too: --layer layer2. Probabilities are calibrated where residual eval
 has fitted a temperature; below --threshold the network abstains.
 
 The first call computes the features of all training images and keeps them under
@@ -63,17 +63,17 @@ evaluations/ in the run directory; --neighbours 0 does without.`,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	choiceFlag(f, &o.method, "method", "of the map", "gradcam", "layercam")
-	f.StringVar(&o.class, "class", "", "whose evidence: a name or number (default: the most probable class)")
+	choiceFlag(f, &o.method, "method", "kind of map", "gradcam", "layercam")
+	f.StringVar(&o.class, "class", "", "class whose evidence is shown: a name or number (default: the most probable one)")
 	f.StringVar(&o.layer, "layer", "", "activation to explain: stem, layer1, … (default: the last stage; for layercam the one before)")
 	f.IntVar(&o.topk, "topk", 3, "how many classes to name for each picture")
 	f.IntVar(&o.neighbours, "neighbours", 5, "how many training images to name for each picture")
-	f.Float64Var(&o.threshold, "threshold", 0, "abstain where the most probable class has less than this")
-	choiceFlag(f, &o.temperature, "temperature", "of the softmax: the one that eval fitted, or none", "auto", "off")
+	f.Float64Var(&o.threshold, "threshold", 0, "abstain where the most probable class has a lower probability")
+	choiceFlag(f, &o.temperature, "temperature", "of the softmax: auto (what eval fitted) or off", "auto", "off")
 	f.StringVarP(&o.out, "out", "o", "explanations", "directory for the pictures and values")
 	choiceFlag(f, &o.format, "format", "of the output", "text", "json")
 	checkpointFlags(f, &o.checkpoint, &o.weights)
-	f.StringVar(&o.data, "neighbours-in", "", "data set in whose training images neighbours are looked for (default: the run's)")
+	f.StringVar(&o.data, "neighbours-in", "", "data set whose training images are searched for neighbours (default: the run's)")
 	f.IntVar(&o.batchSize, "batch-size", 64, "images at a time")
 	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")

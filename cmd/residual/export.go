@@ -27,8 +27,8 @@ type exportOptions struct {
 
 func (o *exportOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.name, "format", "", "of the file: "+strings.Join(format.Names(), ", ")+" (default: what its extension says)")
-	f.BoolVar(&o.FoldNorm, "fold-bn", false, "take batch normalisation into the convolutions")
-	f.BoolVar(&o.Softmax, "softmax", false, "let probabilities come out instead of logits; onnx, keras")
+	f.BoolVar(&o.FoldNorm, "fold-bn", false, "fold batch normalisation into the convolutions")
+	f.BoolVar(&o.Softmax, "softmax", false, "give probabilities instead of logits; onnx, keras")
 	f.BoolVar(&o.Preprocess, "include-preprocess", false, "make scaling and normalisation part of the network; onnx, keras")
 	choiceFlag(f, &o.engine, "engine", "that computes golden vectors: cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
@@ -39,14 +39,13 @@ func newExport() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "export RUN",
 		Short: "write a run's network for other programs",
-		Long: `Write the network of a run for other programs, with names of the classes,
-preprocessing and golden vectors: pictures with the network's answers, which residual
-verify runs again. The file is read back and verified before it takes the place of an
-older one.
+		Long: `Write the network of a run for other programs, with class names, preprocessing and
+golden vectors: pictures with the network's answers, which residual verify runs again.
+The file is read back and verified before it replaces an older one.
 
-Weights have torchvision's names and layout, but for Keras, whose own layers a .keras
-archive has. Beside PyTorch's weights a network that torchvision and timm do not have,
-such as any of the Keras convention, gets a Python module that builds it.`,
+Weights have torchvision's names and layout; a .keras archive has Keras's own layers. A
+network that torchvision and timm do not have, such as any of the Keras convention, gets
+a Python module that builds it, beside PyTorch's weights.`,
 		Example: `  residual export runs/RUN --format safetensors
   residual export runs/RUN -o resnet18.pth
   residual export runs/RUN -o resnet18.onnx --fold-bn
@@ -81,7 +80,7 @@ such as any of the Keras convention, gets a Python module that builds it.`,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.StringVarP(&o.out, "out", "o", "", "file, which is replaced if there, or empty folder (default: the run's name)")
+	f.StringVarP(&o.out, "out", "o", "", "file, replaced if it exists, or empty folder (default: the run's name)")
 	o.addFlags(f)
 	checkpointFlags(f, &o.checkpoint, &o.weights)
 	return c
@@ -94,8 +93,8 @@ func newConvert() *cobra.Command {
 		Use:   "convert A B",
 		Short: "turn a file of one format into one of another",
 		Long: `Read a network from A (a file or folder of any format, or a run directory) and
-write it to B, in the format of its extension or of --format. It is import and export
-in one: what was recognised and assumed is told.`,
+write it to B, in the format that its extension or --format says. It is import and
+export in one, and tells what it recognised and assumed.`,
 		Example: `  residual convert resnet20.th resnet20.safetensors
   residual convert resnet18.onnx resnet18.pth --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5
   residual convert model.keras model.onnx

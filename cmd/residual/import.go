@@ -83,11 +83,11 @@ func newImport() *cobra.Command {
 eval, predict and the other commands: safetensors, PyTorch's .pth and .pt, Hugging
 Face folders, ONNX, Keras's .keras and .h5.
 
-The network is recognised by names and shapes of its tensors or, of ONNX and Keras, by
-its layers, and what was recognised is told. What the file does not say (size of
-pictures, preprocessing, names of classes) is given by options, read from Hugging
-Face's JSON files beside it, or assumed, and told too. Golden vectors and the checksum of the weights, which
-files of residual export have, are verified.`,
+The network is recognised by the names and shapes of its tensors or, in ONNX and Keras,
+by its layers. What the file does not say (size of pictures, preprocessing, names of
+classes) is given by options, read from Hugging Face's JSON files beside it, or assumed.
+Import tells what it recognised and assumed. The golden vectors and the checksum of the
+weights that files of residual export have are verified.`,
 		Example: `  residual import resnet20.th -o runs/resnet20
   residual import model.safetensors --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5
   residual import resnet18.onnx --class-map classes.txt

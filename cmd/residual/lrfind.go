@@ -39,11 +39,11 @@ func newLRFind() *cobra.Command {
 		Short: "find a learning rate: train a few steps with rates that grow",
 		Long: `A learning rate range test: training steps with a learning rate that grows
 exponentially, until the loss is four times its best. The picture shows the loss by
-rate; the suggestion lies where it falls for long. DATA and options are those of
-train. Nothing is written but the picture, into no run; the weights are forgotten.
+rate; the suggestion lies where the loss falls for long. DATA and options are those of
+train. Only the picture is written, and no run; the weights are forgotten.
 
-With --init and frozen epochs (recipe finetune) it is the rate of the dense layer in
-these, --freeze-learning-rate; with --freeze-epochs 0, that of everything.`,
+With --init and frozen epochs (recipe finetune) it looks for the rate of the dense layer
+in these, --freeze-learning-rate; with --freeze-epochs 0, for that of everything.`,
 		Example: `  residual lr-find cifar10 --model resnet20
   residual lr-find cifar10 --optimizer sgd --momentum 0.9 -o rates.svg
   residual lr-find ./photos --init runs/RUN --freeze-epochs 0`,

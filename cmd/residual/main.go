@@ -95,7 +95,10 @@ evaluates and uses them. It is one static binary: no Python, nothing to install.
 
 RUN is the directory that residual train or residual import leaves, below runs/.
 The environment can set every option: RESIDUAL_BATCH_SIZE=64 is --batch-size 64.
-The exit status is 0, 2 for a mistake in the command line, 1 for other errors.`,
+RESIDUAL_CPU=generic, avx2, avx512 or avx512_bf16 caps the instruction set.
+
+The exit status is 0, 2 for a mistake in the command line, 1 for other errors; 130
+after Ctrl-C and 75 after SIGTERM or SIGUSR1, when training has saved its work.`,
 		Example: `  residual train                       # ResNet-18 on generated pictures: at once, offline
   residual train cifar10               # the tutorial: ResNet-18, Adam, batch 32, 5 epochs
   residual train ./photos              # a folder: photos/<class>/*.jpg

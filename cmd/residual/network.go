@@ -35,14 +35,14 @@ func (o *networkOptions) addFlags(f *pflag.FlagSet) {
 	o.flags = f
 	f.IntSliceVar(&o.blocks, "blocks", nil, "blocks per stage, such as 2,2,2,2")
 	f.IntVar(&o.filters, "filters", 0, "filters of the first stage, doubled in each that follows")
-	f.IntSliceVar(&o.widen, "widen", nil, "filters of each stage by those of the first, such as 1,4,4, of networks like resnet8w")
-	choiceFlag(f, &o.stem, "stem", "3x3 (small), 7x7 with max-pool (large), three 3x3 with max-pool (deep), or a kernel computed from training pictures (whiten, of networks like resnet8w); auto: small up to 64 pixels",
+	f.IntSliceVar(&o.widen, "widen", nil, "filters of each stage as multiples of the first's, such as 1,4,4, in networks like resnet8w")
+	choiceFlag(f, &o.stem, "stem", "3x3 (small), 7x7 with max-pool (large), three 3x3 with max-pool (deep), or a kernel computed from training pictures (whiten, in networks like resnet8w); auto: small up to 64 pixels",
 		"auto", string(model.SmallStem), string(model.LargeStem), string(model.DeepStem), string(model.WhitenStem))
 	f.IntVar(&o.whiten, "whiten", 0, "side of the whitening stem's kernel")
-	f.BoolVar(&o.whitenPad, "whiten-pad", false, "zeros around its pictures, so that they keep their size")
-	f.BoolVar(&o.preact, "preact", false, "batch norm and ReLU before each convolution, not after")
-	f.BoolVar(&o.zeroGamma, "zero-gamma", false, "let every block begin as its shortcut: the last batch norm's γ starts at 0")
-	f.BoolVar(&o.avgDown, "avg-down", false, "shortcuts average 2x2 pixels where they would stride (ResNet-D)")
+	f.BoolVar(&o.whitenPad, "whiten-pad", false, "pad the whitening stem's pictures with zeros, so that they keep their size")
+	f.BoolVar(&o.preact, "preact", false, "pre-activation: batch norm and ReLU before each convolution, not after")
+	f.BoolVar(&o.zeroGamma, "zero-gamma", false, "start every block as its shortcut: the last batch norm's γ begins at 0")
+	f.BoolVar(&o.avgDown, "avg-down", false, "shortcuts average 2x2 pixels instead of striding (ResNet-D)")
 	f.BoolVar(&o.se, "se", false, "squeeze-excitation in every block")
 	f.BoolVar(&o.fixedGamma, "fixed-gamma", false, "batch norm's γ stays 1")
 	f.Float64Var(&o.logitScale, "logit-scale", 0, "factor on the logits of resnet9 and resnet8w")
@@ -50,9 +50,9 @@ func (o *networkOptions) addFlags(f *pflag.FlagSet) {
 
 // addTrainingFlags adds what matters in training alone.
 func (o *networkOptions) addTrainingFlags(f *pflag.FlagSet) {
-	f.Float64Var(&o.dropPath, "drop-path", 0, "probability of leaving the last block out of a step, image by image; falls to 0 for the first")
-	f.BoolVar(&o.dirac, "dirac", false, "let convolutions begin by passing their channels on")
-	f.Float64Var(&o.normRate, "norm-rate", 0, "share of a batch's statistics that enters batch norm's moving ones (PyTorch's momentum)")
+	f.Float64Var(&o.dropPath, "drop-path", 0, "stochastic depth: probability that an image skips the last block; falls to 0 for the first block")
+	f.BoolVar(&o.dirac, "dirac", false, "start convolutions as the identity on their channels")
+	f.Float64Var(&o.normRate, "norm-rate", 0, "share of a batch's statistics in batch norm's moving ones (PyTorch's momentum)")
 }
 
 // apply changes a network of the literature, and its name when it is no longer

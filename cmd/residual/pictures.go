@@ -22,11 +22,11 @@ type pictureOptions struct {
 func (o *pictureOptions) addFlags(f *pflag.FlagSet) {
 	o.flags = f
 	f.IntVar(&o.imageSize, "image-size", 0, "height and width that pictures are resized to (default: the data's, 224 where they differ)")
-	choiceFlag(f, &o.resize, "resize", "how: cut the longer side, ignore the aspect, or fill up with black", loader.Crop, loader.Squash, loader.Letterbox)
+	choiceFlag(f, &o.resize, "resize", "how: cut the longer side, ignore the aspect ratio, or fill up with black", loader.Crop, loader.Squash, loader.Letterbox)
 	f.Float64Var(&o.cropPct, "crop-pct", 0, "share of the shorter side that --resize crop shows, such as 0.875 (default: all of it)")
-	choiceFlag(f, &o.normalize, "normalize", "subtract mean and divide by deviation of this data set's pictures", append([]string{"recipe", "none"}, loader.Normalizations()...)...)
+	choiceFlag(f, &o.normalize, "normalize", "subtract the mean and divide by the standard deviation of this data set's pictures", append([]string{"recipe", "none"}, loader.Normalizations()...)...)
 	numbersFlag(f, &o.mean, "mean", "mean of each channel instead, in units of 0 to 1, such as 0.5,0.5,0.5")
-	numbersFlag(f, &o.std, "std", "deviation of each channel")
+	numbersFlag(f, &o.std, "std", "standard deviation of each channel")
 }
 
 // preprocess is what recipe and data say where no flag does.

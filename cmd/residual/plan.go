@@ -20,10 +20,10 @@ func newPlan() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "plan MODEL|RUN",
 		Short: "what the engine makes of a network: fused steps, kernels, memory",
-		Long: `Print what the engine makes of a network: the steps that it fuses the operations of
-a training step to, or of the forward pass, with the kernels that run them, and the
-memory they need. A network by name is trained by the recipe tutorial, that of a run
-as it was.`,
+		Long: `Print what the engine makes of a network: the steps into which it fuses the
+operations of a training step, or of the forward pass, the kernels that run them, and
+the memory they need. A network by name trains by the recipe tutorial, that of a run as
+it did.`,
 		Example: `  residual plan resnet18
   residual plan resnet18 --inference --batch-size 1
   residual plan resnet20 --graph
@@ -59,7 +59,7 @@ as it was.`,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.IntVar(&batch, "batch-size", 0, "images in a step (default: a run's own, else 32)")
+	f.IntVar(&batch, "batch-size", 0, "images per step (default: the run's own, else 32)")
 	precisionFlag(f, &precision, "auto", "float32", "bfloat16")
 	f.BoolVar(&inference, "inference", false, "the forward pass alone, not a training step")
 	f.BoolVar(&nodes, "graph", false, "print the graph, a line per node, instead of the plan")

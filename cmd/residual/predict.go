@@ -62,7 +62,7 @@ fitted a temperature for these weights and views (--tta).`,
 	f.SortFlags = false
 	choiceFlag(f, &o.format, "format", "of the output", "text", "json", "jsonl", "csv")
 	f.IntVar(&o.topk, "topk", 1, "how many classes to name for each picture")
-	f.Float64Var(&o.threshold, "threshold", 0, "abstain where the most probable class has less than this")
+	f.Float64Var(&o.threshold, "threshold", 0, "abstain where the most probable class has a lower probability")
 	f.StringVar(&o.temperature, "temperature", "auto", "of the softmax: auto (what eval fitted), off or a number")
 	f.StringVar(&o.filesFrom, "files-from", "", "file with a path on each line; - for standard input")
 	ttaFlag(f, &o.tta)

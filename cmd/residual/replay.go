@@ -20,7 +20,7 @@ func newReplay() *cobra.Command {
 		Short: "compute a step again whose loss or gradient was not finite",
 		Long: `A run that meets a loss or gradient that is not finite does not apply the step and
 leaves a capsule: the batch, the weights before the step, statistics of every value.
-Replay computes it again, with the engine and in the precision of the run, and names
+Replay computes the step again, with the engine and in the precision of the run, and names
 the first layer that is not finite. Another precision shows whether the run's is to
 blame.`,
 		Example: `  residual replay runs/RUN/capsule-step-00000123.safetensors

@@ -20,7 +20,7 @@ func newReproduce() *cobra.Command {
 		Long: `Read a run's configuration and origin, check that the data are the same, train
 again, and compare history and weights. The exit status is 0 when all weights have
 the same bits, which is to be expected with the same program, engine and instruction
-set, whatever the number of threads. DATA names the data where they lie elsewhere now.`,
+set, whatever the number of threads. DATA names the data where they have moved.`,
 		Example: "  residual reproduce runs/RUN",
 		Args:    argsBetween(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -34,10 +34,10 @@ set, whatever the number of threads. DATA names the data where they lie elsewher
 	f := c.Flags()
 	f.SortFlags = false
 	o.data = "shapes"
-	f.StringVarP(&o.out, "out", "o", "", "run directory of the repetition (default: as for train)")
+	f.StringVarP(&o.out, "out", "o", "", "run directory of the new run (default: as for train)")
 	f.StringVar(&o.runs, "runs", "runs", "where run directories are made")
 	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
-	f.StringVar(&o.dataDir, "data-dir", "", "where data sets lie, when not where they lay")
+	f.StringVar(&o.dataDir, "data-dir", "", "where data sets are, if they have moved")
 	choiceFlag(f, &o.progress, "progress", "on standard error: live bar on a terminal, lines otherwise", "auto", "plain", "json", "none")
 	choiceFlag(f, &o.format, "format", "of the output", "text", "json")
 	return c

@@ -36,10 +36,10 @@ func newDataShow() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show DATA",
 		Short: "a sheet of pictures as training sees them, epoch by epoch",
-		Long: `Write a contact sheet: pictures of a data set as the network is shown them, first
-as they are and then as they are augmented in each epoch. A training run with the
-same options and --seed that holds no pictures out sees these very ones; with mixup
-or CutMix it mixes others, because its batches are others.`,
+		Long: `Write a contact sheet: pictures of a data set as the network sees them, first as they
+are and then as they are augmented in each epoch. A training run with the same options
+and --seed that holds no pictures out sees exactly these; with mixup or CutMix it mixes
+others, because its batches differ.`,
 		Example: `  residual data show cifar10 --pad-crop 4 --flip -o sheet.png
   residual data show shapes --auto-augment trivial --erase 0.1
   residual data show ./photos --resized-crop 0.35 --jitter 0.4,0.4,0.4 --cutmix 1

@@ -37,8 +37,7 @@ CSV manifest, or the official archives or their unpacked files. Without DATA it
 trains on shapes: generated pictures, no download.
 
 Every option can also be set by the environment (RESIDUAL_BATCH_SIZE=64) or in a
-JSON file given to --config ({"batch-size": 64}); what nothing sets, the recipe
-decides.
+JSON file given to --config ({"batch-size": 64}); the recipe decides the rest.
 
 Ctrl-C finishes the step, saves, tells how to continue, and exits with 130;
 SIGTERM and SIGUSR1 do the same and exit with 75, for schedulers that start the

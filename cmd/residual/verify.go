@@ -24,10 +24,9 @@ func newVerify() *cobra.Command {
 		Short: "prove that an exported network still answers as it did",
 		Long: `Run the golden vectors of an exported network or an imported run: pictures in the
 file with the answers that the network gave when it was exported. They prove the
-whole way: decode, resize, normalise, network. A checksum of the weights in the file
-tells damage, which may be too small for an answer to show it, from rounding. The exit
-status is 1 when an answer differs by more than 1e-4 of the largest logit, or a weight
-at all.`,
+whole way: decode, resize, normalise, network. The checksum of the weights in the file
+finds damage that is too small to show in an answer. The exit status is 1 when an
+answer differs by more than 1e-4 of the largest logit, or a weight at all.`,
 		Example: `  residual verify resnet18.onnx
   residual verify resnet18.safetensors --engine ref`,
 		Args: argsBetween(1, 1),
