@@ -184,9 +184,13 @@ func TestRecogniseRefuses(t *testing.T) {
 		"layer2.0.conv1.weight has shape [9,4,3,3]": func(m map[string]tensor.Tensor) {
 			m["layer2.0.conv1.weight"] = tensor.New(tensor.Float32, 9, 4, 3, 3)
 		},
-		"needs layer1.0.bn2.running_var":  func(m map[string]tensor.Tensor) { delete(m, "layer1.0.bn2.running_var") },
-		"a stem of 5×5":                   func(m map[string]tensor.Tensor) { m["conv1.weight"] = tensor.New(tensor.Float32, 4, 3, 5, 5) },
-		"there is no tensor fc.weight":    func(m map[string]tensor.Tensor) { delete(m, "fc.weight") },
+		"needs layer1.0.bn2.running_var": func(m map[string]tensor.Tensor) { delete(m, "layer1.0.bn2.running_var") },
+		"a stem of 5×5":                  func(m map[string]tensor.Tensor) { m["conv1.weight"] = tensor.New(tensor.Float32, 4, 3, 5, 5) },
+		"there is no tensor fc.weight":   func(m map[string]tensor.Tensor) { delete(m, "fc.weight") },
+		"fc.weight has shape [70368744177664,0]": func(m map[string]tensor.Tensor) { // of no bytes in a file
+			m["fc.weight"] = tensor.New(tensor.Float32, 1<<46, 0)
+			delete(m, "fc.bias")
+		},
 		"no tensor layer1.0.conv1.weight": func(m map[string]tensor.Tensor) { delete(m, "layer1.0.conv1.weight") },
 		"the square kernel":               func(m map[string]tensor.Tensor) { m["conv1.weight"] = tensor.New(tensor.Float32, 4, 3) },
 		"want floating-point numbers":     func(m map[string]tensor.Tensor) { m["bn1.bias"] = tensor.New(tensor.Int64, 4) },

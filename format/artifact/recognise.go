@@ -281,11 +281,9 @@ func (r *recogniser) config() (model.Config, error) {
 	if projections == 0 && len(c.Blocks) > 1 {
 		c.Shortcut = model.PadShortcut
 	}
-	fc, ok := r.tensors["fc.weight"]
-	if !ok || len(fc.Shape()) != 2 {
-		return c, fmt.Errorf("no dense layer: there is no tensor fc.weight of two axes")
+	if c.Classes, err = r.classes(); err != nil {
+		return c, err
 	}
-	c.Classes = fc.Shape()[0]
 	if _, ok := r.tensors["fc.bias"]; !ok {
 		r.note("the dense layer has no bias: it is zero")
 		r.tensors["fc.bias"] = tensor.New(tensor.Float32, c.Classes)
@@ -369,11 +367,9 @@ func (r *recogniser) pooledConfig() (model.Config, error) {
 	if c.Block == model.Single {
 		c.Widen = model.Widening(widths)
 	}
-	fc, ok := r.tensors["fc.weight"]
-	if !ok || len(fc.Shape()) != 2 {
-		return c, fmt.Errorf("no dense layer: there is no tensor fc.weight of two axes")
+	if c.Classes, err = r.classes(); err != nil {
+		return c, err
 	}
-	c.Classes = fc.Shape()[0]
 	scale := "1/8, as in ResNet-9"
 	if c.Block == model.Single {
 		c.LogitScale, scale = 1.0/9, "1/9, as in airbench"
@@ -427,6 +423,19 @@ func (r *recogniser) kernel(layer string) (tensor.Shape, error) {
 		return s, nil
 	}
 	return nil, fmt.Errorf("tensor %s has shape %v, want the square kernel [OC,C,K,K] of a convolution", r.original[layer+".weight"], t.Shape())
+}
+
+// classes is the number of rows of the dense layer's kernel.
+func (r *recogniser) classes() (int, error) {
+	t, ok := r.tensors["fc.weight"]
+	if !ok {
+		return 0, fmt.Errorf("no dense layer: there is no tensor fc.weight")
+	}
+	// A kernel without elements takes no byte of a file, however many rows it has.
+	if s := t.Shape(); len(s) != 2 || s.Elements() == 0 {
+		return 0, fmt.Errorf("tensor %s has shape %v, want the kernel [classes,C] of a dense layer", r.original["fc.weight"], s)
+	}
+	return t.Shape()[0], nil
 }
 
 // shapes finds the first convolution that c would not have so.

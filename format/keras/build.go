@@ -17,6 +17,7 @@ type builder struct {
 	notes       []string
 	sizeUnknown bool
 	mixed       bool // said already
+	parsed      int  // bytes of the models built, each as often as it is called
 }
 
 func newBuilder(c *contents) *builder {
@@ -31,6 +32,7 @@ func (b *builder) note(format string, args ...any) {
 const (
 	maxLayers  = 1 << 14
 	maxNesting = 8 // models within models
+	maxCalls   = 64
 )
 
 // network builds the whole model.
@@ -39,7 +41,7 @@ func (b *builder) network(top layer) (*structure.Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := b.container(top, s, nil, 0); err != nil {
+	if b.net.Output, err = b.container(top, s, nil, 0); err != nil {
 		return nil, err
 	}
 	return &b.net, nil
@@ -50,6 +52,11 @@ func (b *builder) network(top layer) (*structure.Network, error) {
 func (b *builder) container(l layer, s *scope, in *structure.Layer, depth int) (*structure.Layer, error) {
 	if depth > maxNesting {
 		return nil, fmt.Errorf("model %q: models are nested more than %d deep", l.Name, maxNesting)
+	}
+	// A model that calls another one several times, which does the same, and so on, would
+	// take for ever.
+	if b.parsed += len(l.Config); b.parsed > maxCalls*len(b.file.config) {
+		return nil, fmt.Errorf("model %q: models within models are called too often", l.Name)
 	}
 	c, err := l.container()
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/residual-ml/residual/engine/ref"
 	"github.com/residual-ml/residual/format/artifact"
 	"github.com/residual-ml/residual/golden"
+	"github.com/residual-ml/residual/internal/hdf5"
 	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/model"
 	"github.com/residual-ml/residual/tensor"
@@ -484,6 +485,62 @@ func TestHostile(t *testing.T) {
 		if _, err := read(good[:n]); err == nil {
 			t.Fatalf("cut to %d of %d bytes it was read", n, len(good))
 		}
+	}
+}
+
+// A dense kernel [0,2⁴⁶] has no bytes, and its bias must not be made of nothing.
+func TestEmptyKernel(t *testing.T) {
+	root := hdf5.NewGroup()
+	layers := root.Group("layers")
+	for name, shape := range map[string][]int{
+		"conv2d": {3, 3, 3, 0}, "conv2d_1": {3, 3, 0, 0}, "conv2d_2": {3, 3, 0, 0}, "dense": {0, 1 << 46},
+	} {
+		layers.Group(name).Group("vars").Dataset("0", tensor.New(tensor.Float32, shape...))
+	}
+	var b bytes.Buffer
+	if err := hdf5.Write(&b, root); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := read(b.Bytes()); err == nil || !strings.Contains(err.Error(), "those of no layer that is known") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Models within models, each of which calls the next four times, are 4⁸ models.
+func TestNestedCalls(t *testing.T) {
+	const calls = 4
+	model := `{"class_name":"Functional","name":"m","config":{"name":"m","layers":[{"class_name":"InputLayer","name":"i","config":{"batch_shape":[null,8,8,3]},"inbound_nodes":[]}],` +
+		`"input_layers":["i",0,0],"output_layers":["i",0,0]}}`
+	for range maxNesting {
+		nodes := []string{`[["i",0,0,{}]]`}
+		for i := range calls - 1 {
+			nodes = append(nodes, fmt.Sprintf(`[["m",%d,0,{}]]`, i))
+		}
+		inner := strings.TrimSuffix(model, "}") + `,"inbound_nodes":[` + strings.Join(nodes, ",") + "]}"
+		model = `{"class_name":"Functional","name":"m","config":{"name":"m","layers":[{"class_name":"InputLayer","name":"i","config":{"batch_shape":[null,8,8,3]},"inbound_nodes":[]},` +
+			inner + fmt.Sprintf(`],"input_layers":["i",0,0],"output_layers":["m",%d,0]}}`, calls-1)
+	}
+	root := hdf5.NewGroup()
+	root.Group("layers")
+	var weights, b bytes.Buffer
+	if err := hdf5.Write(&weights, root); err != nil {
+		t.Fatal(err)
+	}
+	w := zip.NewWriter(&b)
+	for name, data := range map[string][]byte{configMember: []byte(model), weightsMember: weights.Bytes()} {
+		f, err := w.Create(name)
+		if err == nil {
+			_, err = f.Write(data)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := read(b.Bytes()); err == nil || !strings.Contains(err.Error(), "called too often") {
+		t.Errorf("got %v", err)
 	}
 }
 

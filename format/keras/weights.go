@@ -169,6 +169,7 @@ func kindOf(u unit) (string, error) {
 	s := u.shapes
 	vector := func(i, n int) bool { return len(s[i]) == 1 && s[i][0] == n }
 	switch {
+	case slices.ContainsFunc(s, func(dims []int) bool { return slices.Contains(dims, 0) }): // no bytes, of which much could be made
 	case len(s[0]) == 4 && (len(s) == 1 || len(s) == 2 && vector(1, s[0][3])):
 		return "conv", nil
 	case len(s[0]) == 2 && (len(s) == 1 || len(s) == 2 && vector(1, s[0][1])):

@@ -164,12 +164,23 @@ func (a array) ints() []int {
 	return out
 }
 
+// list is a as a short list of integers, such as axes or pads.
+func (a array) list() ([]int, error) {
+	if len(a.values) > 4*maxDims {
+		return nil, fmt.Errorf("a list of %d numbers", len(a.values))
+	}
+	return a.ints(), nil
+}
+
 // folder works on constants. It makes at most left numbers in all, so that a
 // chain of nodes cannot make much of little.
 type folder struct{ left int }
 
 // pay takes the elements of dims from what is left.
 func (f *folder) pay(dims []int) error {
+	if len(dims) > maxDims {
+		return fmt.Errorf("a constant of %d axes, want at most %d", len(dims), maxDims)
+	}
 	n, ok := elements(dims, f.left)
 	if !ok {
 		return fmt.Errorf("a constant of %v, more than this file may make", dims)

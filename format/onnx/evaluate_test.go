@@ -14,10 +14,6 @@ import (
 // are onnxruntime's.
 func evaluate(t testing.TB, m *modelProto, picture array) array {
 	t.Helper()
-	opset, err := m.opset()
-	if err != nil {
-		t.Fatal(err)
-	}
 	values := map[string]array{"": {}}
 	f := &folder{left: math.MaxInt}
 	for i := range m.graph.tensors {
@@ -43,7 +39,7 @@ func evaluate(t testing.TB, m *modelProto, picture array) array {
 			}
 			in = append(in, v)
 		}
-		out, err := evaluateNode(f, n, opset, in)
+		out, err := evaluateNode(f, n, in)
 		if err != nil {
 			t.Fatalf("%s %q: %v", n.op, n.label(), err)
 		}
@@ -59,7 +55,7 @@ func evaluate(t testing.TB, m *modelProto, picture array) array {
 	return out
 }
 
-func evaluateNode(f *folder, n *nodeProto, opset int64, in []array) (array, error) {
+func evaluateNode(f *folder, n *nodeProto, in []array) (array, error) {
 	elementwise := func(op func(a, b float64) float64) (array, error) { return f.broadcast(in[0], in[1], op) }
 	each := func(op func(x float64) float64) (array, error) {
 		out := array{in[0].dims, slices.Clone(in[0].values)}
@@ -190,7 +186,7 @@ func evaluateNode(f *folder, n *nodeProto, opset int64, in []array) (array, erro
 		}
 		return out, nil
 	}
-	return f.node(n, opset, in)
+	return f.node(n, in)
 }
 
 // walk visits every index of dims, the last axis fastest.

@@ -139,14 +139,20 @@ func (r *reader) operand(n *nodeProto, i int) (*value, error) {
 	return v, err
 }
 
-// activation is operand i as a layer, with slices along both axes made one.
-func (r *reader) activation(n *nodeProto, i int) (*value, error) {
+// computed is an operand that must be an activation.
+func (r *reader) computed(n *nodeProto, i int) (*value, error) {
 	v, err := r.operand(n, i)
+	if err == nil && v.layer == nil {
+		err = fmt.Errorf("operand %d is a constant", i+1)
+	}
+	return v, err
+}
+
+// activation is computed with slices along both axes made one.
+func (r *reader) activation(n *nodeProto, i int) (*value, error) {
+	v, err := r.computed(n, i)
 	if err != nil {
 		return nil, err
-	}
-	if v.layer == nil {
-		return nil, fmt.Errorf("operand %d is a constant", i+1)
 	}
 	if v.rows != v.columns {
 		return nil, errors.New("rows and columns are subsampled differently")
@@ -227,10 +233,7 @@ func (r *reader) ints(n *nodeProto, i int) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(a.values) > maxDims*4 {
-		return nil, fmt.Errorf("operand %d has %d numbers", i+1, len(a.values))
-	}
-	return a.ints(), nil
+	return a.list()
 }
 
 // Attributes, with the operator's defaults.
@@ -381,7 +384,7 @@ func (r *reader) fold(n *nodeProto) error {
 		}
 		operands = append(operands, a)
 	}
-	out, err := r.folder.node(n, r.opset, operands)
+	out, err := r.folder.node(n, operands)
 	if err != nil {
 		return err
 	}
@@ -391,21 +394,28 @@ func (r *reader) fold(n *nodeProto) error {
 // node computes the operators that rearrange constants; the shapes and padding
 // amounts of some exporters are made so. Operands that are left out have no
 // values.
-func (f *folder) node(n *nodeProto, opset int64, in []array) (array, error) {
+func (f *folder) node(n *nodeProto, in []array) (array, error) {
 	if len(in) == 0 || in[0].dims == nil {
 		return array{}, errors.New("operand 1 is missing")
 	}
 	x := in[0]
 	// list is operand i, or the attribute that it was in older operator sets.
-	list := func(i int, attribute string) []int {
+	list := func(i int, attribute string) ([]int, error) {
 		if i < len(in) && in[i].values != nil {
-			return in[i].ints()
+			return in[i].list()
 		}
-		return n.integers(attribute)
+		return n.integers(attribute), nil
+	}
+	// view is x with the dims that change makes of its own and a list.
+	view := func(attribute string, change func(dims, list []int) ([]int, error)) (array, error) {
+		to, err := list(1, attribute)
+		if err != nil {
+			return array{}, err
+		}
+		dims, err := change(x.dims, to)
+		return array{dims, x.values}, err
 	}
 	switch n.op {
-	case "Identity":
-		return x, nil
 	case "Cast":
 		if to := int64(n.integer("to", 0)); to == typeInt64 || to == typeInt32 {
 			out := array{x.dims, slices.Clone(x.values)}
@@ -418,14 +428,12 @@ func (f *folder) node(n *nodeProto, opset int64, in []array) (array, error) {
 		}
 		return x, nil
 	case "Shape":
-		start, count := sliced(len(x.dims), n.integer("start", 0), n.integer("end", len(x.dims)), 1)
-		out := array{dims: []int{count}}
-		for _, d := range x.dims[start : start+count] {
-			out.values = append(out.values, float64(d))
-		}
-		return out, nil
+		return n.shapeOf(x.dims), nil
 	case "ConstantOfShape":
-		dims := x.ints()
+		dims, err := x.list()
+		if err != nil {
+			return array{}, err
+		}
 		for i, d := range dims {
 			if d == batchMark { // one picture stands for all: it is zeros that are concatenated
 				dims[i] = 1
@@ -459,7 +467,10 @@ func (f *folder) node(n *nodeProto, opset int64, in []array) (array, error) {
 			"Mul": func(a, b float64) float64 { return a * b },
 		}[n.op])
 	case "Expand":
-		target := list(1, "shape")
+		target, err := list(1, "shape")
+		if err != nil {
+			return array{}, err
+		}
 		count, ok := elements(target, f.left)
 		if !ok {
 			return array{}, only("shape", target, "a small one")
@@ -473,22 +484,26 @@ func (f *folder) node(n *nodeProto, opset int64, in []array) (array, error) {
 	case "Transpose":
 		return f.transpose(x, n.integers("perm"))
 	case "Reshape":
-		dims, err := reshaped(x.dims, list(1, "shape"))
-		return array{dims, x.values}, err
+		return view("shape", reshaped)
 	case "Squeeze":
-		dims, err := squeezed(x.dims, list(1, "axes"))
-		return array{dims, x.values}, err
+		return view("axes", squeezed)
 	case "Unsqueeze":
-		dims, err := unsqueezed(x.dims, list(1, "axes"))
-		return array{dims, x.values}, err
+		return view("axes", unsqueezed)
 	case "Slice":
-		starts, ends, axes, steps := list(1, "starts"), list(2, "ends"), list(3, "axes"), list(4, "steps")
+		var lists [4][]int
+		for i, name := range sliceLists {
+			var err error
+			if lists[i], err = list(i+1, name); err != nil {
+				return array{}, err
+			}
+		}
+		starts, ends, axes, steps := lists[0], lists[1], lists[2], lists[3]
 		for i := range starts {
 			axis, step := i, 1
-			if axes != nil && i < len(axes) {
+			if i < len(axes) {
 				axis = axes[i]
 			}
-			if steps != nil && i < len(steps) {
+			if i < len(steps) {
 				step = steps[i]
 			}
 			if i >= len(ends) {
@@ -502,4 +517,17 @@ func (f *folder) node(n *nodeProto, opset int64, in []array) (array, error) {
 		return x, nil
 	}
 	return array{}, errors.New("the operator is not supported on constants")
+}
+
+// sliceLists are the operands of Slice after the first, attributes before opset 10.
+var sliceLists = [4]string{"starts", "ends", "axes", "steps"}
+
+// shapeOf is what Shape gives of a value of these dims.
+func (n *nodeProto) shapeOf(dims []int) array {
+	start, count := sliced(len(dims), n.integer("start", 0), n.integer("end", len(dims)), 1)
+	out := array{dims: []int{count}}
+	for _, d := range dims[start : start+count] {
+		out.values = append(out.values, float64(d))
+	}
+	return out
 }

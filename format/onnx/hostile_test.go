@@ -2,10 +2,12 @@ package onnx
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -229,44 +231,80 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
-// A kilobyte cannot take a gigabyte: shapes computed in the graph are bounded by
-// the file's size.
+// withNodes is small with more nodes before its own, and a constant "shape" of int64
+// numbers, whose dims are given.
+func withNodes(t *testing.T, dims, shape []int64, nodes func(g *graphWriter)) []byte {
+	packed := func(values []int64) (b []byte) {
+		for _, v := range values {
+			b = protowire.AppendVarint(b, uint64(v))
+		}
+		return b
+	}
+	return edit(t, small(t), []protowire.Number{7}, once(func(f field) []byte {
+		if f.num != 1 {
+			return nil
+		}
+		g := &graphWriter{}
+		nodes(g)
+		var constant, whole, first encoder
+		constant.bytes(1, packed(dims))
+		constant.integer(2, typeInt64)
+		constant.bytes(7, packed(shape))
+		constant.text(8, "shape")
+		whole.bytes(5, constant)
+		first.bytes(1, f.data)
+		return append(append(append([]byte{}, g.nodes...), first...), whole...)
+	}))
+}
+
+// A kilobyte cannot take a gigabyte: constants computed in the graph, and what is said
+// of them, are bounded by the file's size.
 func TestConstantBombs(t *testing.T) {
 	huge := func(op string, operands ...string) []byte {
-		data := small(t)
-		return edit(t, data, []protowire.Number{7}, once(func(f field) []byte {
-			if f.num != 1 {
-				return nil
-			}
-			g := &graphWriter{}
-			g.node("bomb", op, operands, "bomb", nil)
-			var shape encoder // [60000, 60000]
-			shape.integers(1, 2)
-			shape.integer(2, typeInt64)
-			shape.integers(7, 60000, 60000)
-			shape.text(8, "shape")
-			var first encoder
-			first.bytes(1, f.data)
-			var constant encoder
-			constant.bytes(5, shape)
-			return append(append(append([]byte{}, g.nodes...), first...), constant...)
-		}))
+		return withNodes(t, []int64{2}, []int64{60000, 60000}, func(g *graphWriter) { g.node("bomb", op, operands, "bomb", nil) })
 	}
+	long := withNodes(t, []int64{1}, []int64{60000}, func(g *graphWriter) { // shapes of 60,000 zeros
+		g.node("zeros", "ConstantOfShape", []string{"shape"}, "zeros", nil)
+		for i := range 2000 {
+			name := fmt.Sprintf("bomb%d", i)
+			g.node(name, "Reshape", []string{"bn1.weight", "zeros"}, name, nil)
+		}
+	})
+	axes := withNodes(t, slices.Repeat([]int64{1}, 16), []int64{0}, func(g *graphWriter) { // twice as many from node to node
+		last := "shape"
+		for i := range 20 {
+			name := fmt.Sprintf("bomb%d", i)
+			g.node(name, "Gather", []string{last, last}, name, nil)
+			last = name
+		}
+	})
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	for _, data := range [][]byte{huge("ConstantOfShape", "shape"), huge("Expand", "bn1.weight", "shape")} {
+	for _, data := range [][]byte{huge("ConstantOfShape", "shape"), huge("Expand", "bn1.weight", "shape"), long, axes} {
 		m, err := read(t, data)
 		if err != nil {
 			t.Errorf("a node that nobody reads: %v", err)
 			continue
 		}
-		if len(m.Unmapped) != 1 || !strings.Contains(m.Unmapped[0], "bomb") {
-			t.Errorf("unmapped %q", m.Unmapped)
+		if len(m.Unmapped) == 0 || !strings.Contains(m.Unmapped[0], "bomb") {
+			t.Errorf("unmapped %.1000q", m.Unmapped)
 		}
 	}
 	runtime.ReadMemStats(&after)
 	if used := after.TotalAlloc - before.TotalAlloc; used > 64<<20 {
 		t.Errorf("%d bytes were allocated", used)
+	}
+}
+
+// An operator on a constant whose last operand, one too many, is computed.
+func TestComputedOperands(t *testing.T) {
+	for op, operands := range map[string][]string{
+		"Slice": {"bn1.weight", "shape", "shape", "shape", "shape", "input"}, "Transpose": {"bn1.weight", "input"},
+	} {
+		m, err := read(t, withNodes(t, []int64{1}, []int64{0}, func(g *graphWriter) { g.node("odd", op, operands, "odd", nil) }))
+		if err != nil || len(m.Unmapped) != 1 || !strings.Contains(m.Unmapped[0], "operand 1 is a constant") {
+			t.Errorf("%s: unmapped %q, %v", op, m.Unmapped, err)
+		}
 	}
 }
 

@@ -130,12 +130,7 @@ func (r *reader) shape(n *nodeProto) error {
 	if err != nil {
 		return err
 	}
-	dims := x.dims()
-	start, count := sliced(len(dims), n.integer("start", 0), n.integer("end", len(dims)), 1)
-	out := array{dims: []int{count}}
-	for _, d := range dims[start : start+count] {
-		out.values = append(out.values, float64(d))
-	}
+	out := n.shapeOf(x.dims())
 	return r.set(n, &value{array: &out})
 }
 
@@ -516,7 +511,7 @@ func (r *reader) reshape(n *nodeProto) error {
 }
 
 func (r *reader) transpose(n *nodeProto) error {
-	x, err := r.operand(n, 0)
+	x, err := r.computed(n, 0)
 	if err != nil {
 		return err
 	}
@@ -681,17 +676,16 @@ func (r *reader) pad(n *nodeProto) error {
 
 // slice of every n-th row or column; or of everything.
 func (r *reader) slice(n *nodeProto) error {
-	x, err := r.operand(n, 0)
+	x, err := r.computed(n, 0)
 	if err != nil {
 		return err
 	}
-	lists := make([][]int, 4) // starts, ends, axes, steps
-	for i, name := range []string{"starts", "ends", "axes", "steps"} {
-		if lists[i], err = r.ints(n, i+1); err != nil {
-			return err
-		}
+	var lists [4][]int
+	for i, name := range sliceLists {
 		if r.opset < 10 {
 			lists[i] = n.integers(name)
+		} else if lists[i], err = r.ints(n, i+1); err != nil {
+			return err
 		}
 	}
 	starts, ends, axes, steps := lists[0], lists[1], lists[2], lists[3]

@@ -27,7 +27,6 @@ type (
 	}
 	entryProto struct{ key, value string }
 	graphProto struct {
-		name        string
 		nodes       []nodeProto
 		tensors     []tensorProto // initializer
 		inputs      []valueProto
@@ -42,7 +41,6 @@ type (
 	}
 	attributeProto struct {
 		name    string
-		kind    int64
 		float   float32
 		integer int64
 		text    []byte
@@ -66,10 +64,9 @@ type (
 		segment  bool
 	}
 	valueProto struct {
-		name  string
-		kind  int64
-		dims  []dimProto // nil: not said
-		typed bool
+		name string
+		kind int64
+		dims []dimProto // nil: not said
 	}
 	// dimProto is an axis: its size, or a name where size is 0.
 	dimProto struct {
@@ -96,8 +93,6 @@ const (
 	attrFloat  = 1
 	attrInt    = 2
 	attrString = 3
-	attrTensor = 4
-	attrFloats = 6
 	attrInts   = 7
 )
 
@@ -319,8 +314,6 @@ func (d *decoder) graph(b []byte) (*graphProto, error) {
 			n, err := d.node(f)
 			g.nodes = append(g.nodes, n)
 			return err
-		case 2:
-			return f.text(&g.name)
 		case 5:
 			if err := count(&d.nodes, maxNodes, "nodes and tensors"); err != nil {
 				return err
@@ -419,8 +412,6 @@ func (d *decoder) attribute(f field) (attributeProto, error) {
 				return fmt.Errorf("more than %d numbers in attributes", maxList)
 			}
 			return err
-		case 20:
-			return f.integer(&a.kind)
 		case 6, 9, 10, 11, 14, 15, 21, 22, 23:
 			a.other = true
 		}
@@ -434,7 +425,6 @@ func (d *decoder) attribute(f field) (attributeProto, error) {
 
 func (d *decoder) tensor(f field) (tensorProto, error) {
 	var t tensorProto
-	var doubles, floats []byte
 	err := f.message(func(f field) error {
 		switch f.num {
 		case 1:
@@ -444,7 +434,7 @@ func (d *decoder) tensor(f field) (tensorProto, error) {
 		case 3:
 			t.segment = true
 		case 4:
-			return f.fixed(&floats, 4)
+			return f.fixed(&t.floats, 4)
 		case 5:
 			return d.list(f, &t.int32s)
 		case 7:
@@ -455,7 +445,7 @@ func (d *decoder) tensor(f field) (tensorProto, error) {
 			t.raw, t.hasRaw = f.data, true
 			return f.want(protowire.BytesType)
 		case 10:
-			return f.fixed(&doubles, 8)
+			return f.fixed(&t.doubles, 8)
 		case 13:
 			return d.entry(f, &t.external)
 		case 14:
@@ -463,7 +453,6 @@ func (d *decoder) tensor(f field) (tensorProto, error) {
 		}
 		return nil
 	})
-	t.floats, t.doubles = floats, doubles
 	if err != nil {
 		return t, fmt.Errorf("tensor %q: %w", t.name, err)
 	}
@@ -510,7 +499,6 @@ func (d *decoder) value(f field, dst *[]valueProto) error {
 				if f.num != 1 { // a sequence, a map, …
 					return nil
 				}
-				v.typed = true
 				return f.message(func(f field) error {
 					switch f.num {
 					case 1:
@@ -550,14 +538,6 @@ func (e *encoder) text(num protowire.Number, s string) {
 
 func (e *encoder) bytes(num protowire.Number, b []byte) {
 	*e = protowire.AppendBytes(protowire.AppendTag(*e, num, protowire.BytesType), b)
-}
-
-func (e *encoder) integers(num protowire.Number, values ...int64) {
-	var packed []byte
-	for _, v := range values {
-		packed = protowire.AppendVarint(packed, uint64(v))
-	}
-	e.bytes(num, packed)
 }
 
 func (e *encoder) float(num protowire.Number, v float32) {

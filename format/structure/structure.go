@@ -281,10 +281,13 @@ func (l *Layer) infer() (tensor.Shape, error) {
 		}
 		return tensor.Shape{(in[0] + l.Stride - 1) / l.Stride, (in[1] + l.Stride - 1) / l.Stride, channels}, nil
 	case PadChannels:
+		if err := spatial(); err != nil {
+			return nil, err
+		}
 		if l.Before < 0 || l.After < 0 || l.Before > maxWidth || l.After > maxWidth || channels+l.Before+l.After > maxWidth {
 			return nil, fmt.Errorf("%d and %d channels of zeros", l.Before, l.After)
 		}
-		return tensor.Shape{in[0], in[1], channels + l.Before + l.After}, spatial()
+		return tensor.Shape{in[0], in[1], channels + l.Before + l.After}, nil
 	case Rescale:
 		for _, v := range [][]float64{l.Gain, l.Offset} {
 			if len(v) != 1 && len(v) != channels {

@@ -386,6 +386,16 @@ func TestAdd(t *testing.T) {
 	if _, err := (&Network{}).Add(Layer{Kind: Input, Shape: tensor.Shape{1 << 30, 1 << 30, 3}}); err == nil {
 		t.Error("a picture of 2^60 pixels is accepted")
 	}
+	vector := &Layer{Kind: GlobalAvgPool, Shape: tensor.Shape{3}}
+	for _, l := range []Layer{
+		{Kind: MaxPool, Size: 1, Stride: 1}, {Kind: AvgPool, Size: 1, Stride: 1}, {Kind: GlobalAvgPool}, {Kind: Pad},
+		{Kind: Subsample, Stride: 1}, {Kind: PadChannels, After: 1}, {Kind: Multiply, Inputs: []*Layer{vector}},
+	} {
+		l.Inputs = append(l.Inputs, vector)
+		if _, err := (&Network{}).Add(l); err == nil {
+			t.Errorf("%v of a vector is accepted", l.Kind)
+		}
+	}
 }
 
 func TestPreprocess(t *testing.T) {

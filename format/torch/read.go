@@ -238,7 +238,7 @@ func readStream(r io.ReaderAt, size int64) (any, error) {
 		return nil, err
 	}
 	if version != any(streamVersion) {
-		return nil, fmt.Errorf("version %v of the stream, want %d", version, streamVersion)
+		return nil, fmt.Errorf("version %s of the stream, want %d", plain(version), streamVersion)
 	}
 	system, err := u.load()
 	if err != nil {
@@ -266,7 +266,7 @@ func readStream(r io.ReaderAt, size int64) (any, error) {
 		key, _ := k.(string)
 		s := known[key]
 		if s == nil || s.open != nil {
-			return nil, fmt.Errorf("storage %.100v is listed, but no tensor or an earlier storage has that name", k)
+			return nil, fmt.Errorf("storage %s is listed, but no tensor or an earlier storage has that name", plain(k))
 		}
 		var count [8]byte
 		if _, err := r.ReadAt(count[:], at); err != nil {

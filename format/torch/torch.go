@@ -70,11 +70,17 @@ func stateDict(saved any) (d *dict, key string, others []string, err error) {
 	if !ok {
 		return nil, "", nil, fmt.Errorf("the file holds %s, want a dictionary of tensors or one that has it", kind(saved))
 	}
+	holds := map[*dict]bool{} // one dictionary may be in a file a million times
+	holdsTensors := func(d *dict) bool {
+		if _, known := holds[d]; !known {
+			holds[d] = d.holdsTensors()
+		}
+		return holds[d]
+	}
 	if holdsTensors(top) {
 		return top, "", nonTensors(top), nil
 	}
 	inside := func(d *dict, prefix string) (found *dict, at string) {
-		var any []string
 		for _, key := range keys {
 			if v, ok := d.get(key); ok {
 				if nested, ok := v.(*dict); ok && holdsTensors(nested) {
@@ -82,17 +88,18 @@ func stateDict(saved any) (d *dict, key string, others []string, err error) {
 				}
 			}
 		}
+		candidates := 0
 		for _, e := range d.entries {
 			name, isText := e.key.(string)
 			if nested, ok := e.value.(*dict); ok && isText && holdsTensors(nested) {
-				any = append(any, name)
-				found = nested
+				found, at = nested, prefix+name
+				candidates++
 			}
 		}
-		if len(any) == 1 { // one and no other: that is it, whatever its name
-			return found, prefix + any[0]
+		if candidates != 1 { // one and no other: that is it, whatever its name
+			return nil, ""
 		}
-		return nil, ""
+		return found, at
 	}
 	if d, key = inside(top, ""); d == nil {
 		for _, k := range keys { // {"model": {"state_dict": …}}
@@ -114,7 +121,7 @@ func stateDict(saved any) (d *dict, key string, others []string, err error) {
 }
 
 // holdsTensors reports whether the values of d are tensors, with a few exceptions.
-func holdsTensors(d *dict) bool {
+func (d *dict) holdsTensors() bool {
 	n := 0
 	for _, e := range d.entries {
 		if _, ok := e.value.(*lazy); ok {
@@ -124,12 +131,16 @@ func holdsTensors(d *dict) bool {
 	return n > 0 && 2*n > len(d.entries)
 }
 
+// mostListed bounds how many keys of a dictionary are listed: a pickle that remembers
+// one long key can have it a million times.
+const mostListed = 1000
+
 // nonTensors lists the keys of d whose values are no tensors.
 func nonTensors(d *dict) []string {
 	var names []string
 	for _, e := range d.entries {
-		if _, ok := e.value.(*lazy); !ok {
-			names = append(names, fmt.Sprintf("%v (%s)", e.key, kind(e.value)))
+		if _, ok := e.value.(*lazy); !ok && len(names) < mostListed {
+			names = append(names, fmt.Sprintf("%s (%s)", plain(e.key), kind(e.value)))
 		}
 	}
 	return names
@@ -138,16 +149,16 @@ func nonTensors(d *dict) []string {
 // contents lists the keys of d but for the one that was taken.
 func contents(d *dict, but string) []string {
 	var names []string
-	for _, e := range d.entries {
+	for _, e := range d.entries[:min(mostListed, len(d.entries))] {
 		if name, ok := e.key.(string); ok && (name == but || strings.HasPrefix(but, name+".")) {
 			continue
 		}
-		text := fmt.Sprintf("%v (%s)", e.key, kind(e.value))
+		text := fmt.Sprintf("%s (%s)", plain(e.key), kind(e.value))
 		switch v := e.value.(type) {
 		case int64, float64, bool:
-			text = fmt.Sprintf("%v %v", e.key, v)
+			text = fmt.Sprintf("%s %v", plain(e.key), v)
 		case string:
-			text = fmt.Sprintf("%v %.40q", e.key, v)
+			text = fmt.Sprintf("%s %.40q", plain(e.key), v)
 		}
 		names = append(names, text)
 	}
@@ -189,6 +200,18 @@ func load(d *dict, fileSize int64) ([]safetensors.Named, error) {
 		out = append(out, safetensors.Named{Name: name, Tensor: value})
 	}
 	return out, nil
+}
+
+// plain writes a number, a bool, the beginning of a text or a tuple of such; of other
+// values only what they are.
+func plain(v any) string {
+	switch v := v.(type) {
+	case int64, float64, bool, tuple:
+		return fmt.Sprint(v)
+	case string:
+		return fmt.Sprintf("%.100s", v)
+	}
+	return kind(v)
 }
 
 // kind names what a value is, for people.

@@ -215,6 +215,7 @@ func TestHostile(t *testing.T) {
 		t.Fatal(err)
 	}
 	four := strings.Repeat("\x00", 16)
+	bomb := ")" + strings.Repeat("2\x86", 16) // a tuple of twice the one before, and so on
 	if _, err := read(stored("a/data.pkl", pickled(4, 0, "K\x04", "K\x01"), "a/data/0", four)); err != nil {
 		t.Fatalf("the file that others are made from: %v", err)
 	}
@@ -261,11 +262,15 @@ func TestHostile(t *testing.T) {
 		"list as a key":      {stored("a/data.pkl", "\x80\x02}]K\x01s."), "a key is a list"},
 		"endless":            {stored("a/data.pkl", "\x80\x02"+strings.Repeat("N0", maxInstructions/2)+"."), "instructions"},
 		"endless name":       {stored("a/data.pkl", "\x80\x02c"+strings.Repeat("x", 2000)), "a name of more"},
+		"tuples as a shape":  {stored("a/data.pkl", pickled(4, 0, bomb, "K\x01"), "a/data/0", four), "strides"},
+		"tuples as a key":    {stored("a/data.pkl", "\x80\x02}"+bomb+"K\x01s."), "no state_dict"},
+		"tuples as version":  {[]byte(strings.Replace(string(legacy), "\x80\x02M\xe9\x03.", "\x80\x02"+bomb+".", 1)), "version [a tuple of 2"},
+		"tuples as a name":   {[]byte(strings.Replace(string(legacy), "\x80\x02]q\x00(", "\x80\x02]q\x00("+bomb, 1)), "a tuple of 2] is listed"},
 		"name twice":         {stored("a/data.pkl", strings.TrimSuffix(pickled(4, 0, "K\x04", "K\x01"), ".")+strings.TrimPrefix(pickled(4, 0, "K\x04", "K\x01"), "\x80\x02}"), "a/data/0", four), "duplicate name"},
 	} {
 		_, err := read(c.file)
-		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%s: %.200v, want one line with %q", about, err, c.want)
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || len(err.Error()) > 4000 {
+			t.Errorf("%s: %.200v, want one short line with %q", about, err, c.want)
 		}
 	}
 }

@@ -34,6 +34,23 @@ type (
 
 func (f function) String() string { return f.module + "." + f.name }
 
+// String goes no deeper than one level: a few tuples of tuples can be exponentially
+// long.
+func (t tuple) String() string {
+	if len(t) > 16 {
+		return kind(t)
+	}
+	parts := make([]string, len(t))
+	for i, v := range t {
+		if _, nested := v.(tuple); nested {
+			parts[i] = kind(v)
+		} else {
+			parts[i] = plain(v)
+		}
+	}
+	return "[" + strings.Join(parts, " ") + "]"
+}
+
 func (d *dict) get(key string) (any, bool) {
 	for i := len(d.entries) - 1; i >= 0; i-- { // a later assignment wins
 		if d.entries[i].key == any(key) {
