@@ -216,7 +216,7 @@ func openPath(ctx context.Context, name string, o Options) (*Data, error) {
 			if o.ClassMap != "" {
 				return nil, fmt.Errorf("%s holds %s, which has its own classes: a class map is only for folders and CSV manifests", name, s.name)
 			}
-			return openFound(s, name, o)
+			return openFound(s, name)
 		}
 		return openFolder(ctx, name, o)
 	case strings.EqualFold(filepath.Ext(name), ".csv"):

@@ -58,7 +58,7 @@ func openNamed(ctx context.Context, s *source, o Options) (*Data, error) {
 				}
 				continue
 			}
-			data, err := openFound(s, d, o)
+			data, err := openFound(s, d)
 			if err == nil && data.Name != s.name {
 				if folder == "" { // the other set's files, at the top of the data directory
 					other = fmt.Sprintf(" (the files in %s are those of %s)", d, data.Name)
@@ -87,7 +87,7 @@ func openNamed(ctx context.Context, s *source, o Options) (*Data, error) {
 		}
 		return nil, hint.Wrap(fmt.Errorf("%s: %w", s.name, err), "without a network, "+s.manual(home))
 	}
-	return openFound(s, home, o)
+	return openFound(s, home)
 }
 
 // manual says how to get s by hand.
@@ -145,7 +145,7 @@ var errMissing = errors.New("files are missing")
 
 // openFound opens s from dir: from its files when all are there, otherwise from
 // its archive.
-func openFound(s *source, dir string, o Options) (*Data, error) {
+func openFound(s *source, dir string) (*Data, error) {
 	var paths, missing []string
 	for _, f := range s.files {
 		if p := f.find(dir); p != "" {

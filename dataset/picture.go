@@ -57,11 +57,7 @@ func readLimited(r io.Reader, limit int64) ([]byte, error) {
 // It returns an error and leaves dst undefined when the format is none of
 // these, the picture has more than MaxPixels, or the data are broken.
 func DecodeImage(data []byte, dst *Image) (err error) {
-	defer func() {
-		if p := recover(); p != nil { // a mistake of a decoder must not end a run
-			err = fmt.Errorf("the decoder failed: %v", p)
-		}
-	}()
+	defer decoderFailed(&err)
 	head, err := decodeHeader(data)
 	if err != nil {
 		return err
@@ -95,6 +91,14 @@ func DecodeImage(data []byte, dst *Image) (err error) {
 	return nil
 }
 
+// decoderFailed, deferred, makes an error of a panic: a mistake of a decoder must not end
+// a run.
+func decoderFailed(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("the decoder failed: %v", p)
+	}
+}
+
 // header is what a picture's file says before its pixels are decoded.
 type header struct {
 	format      string
@@ -110,7 +114,8 @@ func (h header) size() (height, width int) {
 	return h.stored.Y, h.stored.X
 }
 
-func decodeHeader(data []byte) (header, error) {
+func decodeHeader(data []byte) (h header, err error) {
+	defer decoderFailed(&err)
 	config, format, err := image.DecodeConfig(bytes.NewReader(data))
 	switch {
 	case errors.Is(err, image.ErrFormat):

@@ -10,6 +10,7 @@ import (
 	"image/draw"
 	"image/gif"
 	"image/jpeg"
+	"io"
 	"math"
 	"os"
 	"os/exec"
@@ -471,4 +472,23 @@ func FuzzDecodeImage(f *testing.F) {
 			t.Fatalf("decoded %d×%d, header says %d×%d", m.Height, m.Width, h, w)
 		}
 	})
+}
+
+// A decoder that panics, in the header or behind it, is a picture that cannot be read.
+func TestDecoderPanics(t *testing.T) {
+	fail := func(io.Reader) (image.Image, error) { panic("a mistake") }
+	image.RegisterFormat("mistaken", "MISTAKEN", fail, func(io.Reader) (image.Config, error) { panic("a mistake") })
+	image.RegisterFormat("sound header", "SOUNDHEADER", fail, func(io.Reader) (image.Config, error) { return image.Config{Width: 2, Height: 2}, nil })
+	for _, head := range []string{"MISTAKEN", "SOUNDHEADER"} {
+		dir := t.TempDir()
+		photos(t, dir, 2, "cat", "dog")
+		write(t, filepath.Join(dir, "cat", "odd.png"), []byte(head))
+		data, err := Open(t.Context(), dir, Options{OnBadImage: badImageSkip})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := data.Origin.Skipped; len(s) != 1 || !strings.Contains(s[0], "the decoder failed: a mistake") {
+			t.Errorf("%s: skipped %q", head, s)
+		}
+	}
 }

@@ -119,32 +119,8 @@ func (c *collection) open(ctx context.Context, o Options) (*Data, error) {
 		}
 		labels[class] = i
 	}
-
-	type seen struct {
-		height, width int
-		sum           [sha256.Size]byte
-		err           error
-	}
-	results := make([]seen, len(c.files))
-	each(len(c.files), func(i int) {
-		r := &results[i]
-		if r.err = ctx.Err(); r.err != nil {
-			return
-		}
-		data, err := readPicture(c.files[i].path)
-		if err != nil {
-			r.err = err
-			return
-		}
-		r.sum = sha256.Sum256(data)
-		head, err := decodeHeader(data)
-		if err == nil && o.OnBadImage == badImageSkip {
-			err = DecodeImage(data, &Image{})
-		}
-		r.err = err
-		r.height, r.width = head.size()
-	})
-	if err := ctx.Err(); err != nil {
+	results, err := c.examine(ctx, o.OnBadImage == badImageSkip)
+	if err != nil {
 		return nil, err
 	}
 
@@ -152,7 +128,7 @@ func (c *collection) open(ctx context.Context, o Options) (*Data, error) {
 		Origin: Origin{Source: c.source, Files: c.origin, Notes: c.notes, Counts: map[string]int{}}}
 	hash := newContentHash(c.classes)
 	splits := map[string]*pictures{}
-	counts := map[string][]int{}
+	counts := map[string][]int{} // by split and class
 	var bad []error
 	sameSize := true
 	for i, f := range c.files {
@@ -187,31 +163,11 @@ func (c *collection) open(ctx context.Context, o Options) (*Data, error) {
 		return nil, fmt.Errorf("%s: no picture can be read", c.source)
 	}
 	data.Origin.Hash = hash.sum()
-
-	for split, perClass := range counts {
-		if split == train {
-			continue
-		}
-		if _, ok := counts[train]; !ok {
-			continue // only to be evaluated
-		}
-		for class, n := range perClass {
-			if n > 0 && counts[train][class] == 0 {
-				return nil, fmt.Errorf("%s: class %q has pictures in %s and none in train", c.source, c.classes[class], split)
-			}
-		}
+	notes, err := c.compare(counts)
+	if err != nil {
+		return nil, err
 	}
-	for _, split := range splitOrder {
-		var empty []string
-		for class, n := range counts[split] {
-			if n == 0 {
-				empty = append(empty, c.classes[class])
-			}
-		}
-		if len(empty) > 0 {
-			data.Origin.Notes = append(data.Origin.Notes, fmt.Sprintf("%s has no picture of %s", split, few(empty)))
-		}
-	}
+	data.Origin.Notes = append(data.Origin.Notes, notes...)
 
 	// A nil *pictures must not become a Dataset that is not nil.
 	if p := splits[train]; p != nil {
@@ -237,6 +193,56 @@ func (c *collection) open(ctx context.Context, o Options) (*Data, error) {
 		}
 	}
 	return data, nil
+}
+
+// examined is what was seen of a picture's file.
+type examined struct {
+	height, width int
+	sum           [sha256.Size]byte
+	err           error
+}
+
+// examine reads each file once, its header and, if decode is set, its pixels.
+func (c *collection) examine(ctx context.Context, decode bool) ([]examined, error) {
+	results := make([]examined, len(c.files))
+	each(len(c.files), func(i int) {
+		r := &results[i]
+		if r.err = ctx.Err(); r.err != nil {
+			return
+		}
+		data, err := readPicture(c.files[i].path)
+		if err != nil {
+			r.err = err
+			return
+		}
+		r.sum = sha256.Sum256(data)
+		head, err := decodeHeader(data)
+		if err == nil && decode {
+			err = DecodeImage(data, &Image{})
+		}
+		r.err = err
+		r.height, r.width = head.size()
+	})
+	return results, ctx.Err()
+}
+
+// compare returns notes of classes that a split lacks, from the number of pictures by
+// split and class. A class that others have and training lacks is an error.
+func (c *collection) compare(counts map[string][]int) (notes []string, err error) {
+	for _, split := range splitOrder {
+		var empty []string
+		for class, n := range counts[split] {
+			if n == 0 {
+				empty = append(empty, c.classes[class])
+			} else if counts[train] != nil && counts[train][class] == 0 { // without training it is only to be evaluated
+				return nil, fmt.Errorf("%s: class %q has pictures in %s and none in train", c.source, c.classes[class], split)
+			}
+		}
+		if len(empty) > 0 {
+			notes = append(notes, fmt.Sprintf("%s has no picture of %s", split, few(empty)))
+		}
+	}
+	return notes, nil
 }
 
 // firstFew joins the first of many errors.
