@@ -1,6 +1,7 @@
 package metric
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 )
@@ -122,7 +123,7 @@ func FitTemperature[L Label](logits []float32, classes int, labels []L) (float64
 		}
 	})
 	if err != nil || bad != nil {
-		return 0, joinFirst(err, bad)
+		return 0, cmp.Or(err, bad)
 	}
 	slope := func(beta float64) (first, second float64) {
 		_ = eachRow(logits, classes, labels, func(row []float32, label int) { // checked above
@@ -167,13 +168,4 @@ func FitTemperature[L Label](logits []float32, classes int, labels []L) (float64
 		beta = next
 	}
 	return 1 / beta, nil
-}
-
-func joinFirst(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

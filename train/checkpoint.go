@@ -118,7 +118,7 @@ func (t *Trainer) saveAfter(cause error) error {
 		if err != nil {
 			return errors.Join(cause, err)
 		}
-		if look(v, value).NaN+look(v, value).Inf > 0 {
+		if seen := look(v, value); seen.NaN+seen.Inf > 0 {
 			return cause
 		}
 	}
@@ -248,8 +248,11 @@ func (t *Trainer) restore() error {
 		return fail(fmt.Errorf("position %+v does not fit %d steps in an epoch", at, t.fit.Steps()))
 	}
 	var saved []savedEpoch
-	if err := json.Unmarshal([]byte(c.Metadata[historyKey]), &saved); err != nil || len(saved) != at.Epoch {
-		return fail(fmt.Errorf("its history has %d epochs, its position %d: %v", len(saved), at.Epoch, err))
+	if err := json.Unmarshal([]byte(c.Metadata[historyKey]), &saved); err != nil {
+		return fail(fmt.Errorf("its history: %w", err))
+	}
+	if len(saved) != at.Epoch {
+		return fail(fmt.Errorf("its history has %d epochs, its position %d", len(saved), at.Epoch))
 	}
 	i := slices.IndexFunc(c.State, func(n safetensors.Named) bool { return n.Name == clockTensor })
 	if i < 0 || c.State[i].Tensor.DType() != tensor.Float64 || c.State[i].Tensor.Len() != 3+2*len(saved) {
@@ -292,7 +295,7 @@ func saveHistory(h rundir.History) []savedEpoch {
 	for i, e := range h {
 		saved[i] = savedEpoch{e.Epoch, rundir.Float(e.Loss), rundir.Float(e.Accuracy), rundir.Float(e.ValLoss), rundir.Float(e.ValAccuracy), e.LearningRate, nil}
 		if e.EMA != nil {
-			saved[i].EMA = &emaRecord{rundir.Float(e.EMA.ValLoss), rundir.Float(e.EMA.ValAccuracy)}
+			saved[i].EMA = newEMARecord(e.EMA.ValLoss, e.EMA.ValAccuracy)
 		}
 	}
 	return saved

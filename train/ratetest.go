@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
-
-	"github.com/residual-ml/residual/engine"
-	"github.com/residual-ml/residual/graph"
-	"github.com/residual-ml/residual/tensor"
+	"slices"
 )
 
 // RateTest is a learning rate range test (Smith 2015,
@@ -22,6 +19,8 @@ type RateTest struct {
 	Suggested    float64 `json:"suggested"`
 	NoSuggestion string  `json:"no_suggestion,omitempty"` // why there is none
 	Stopped      string  `json:"stopped,omitempty"`       // why the test ended before its last rate
+
+	mean float64 // exponential mean of Losses, which is not corrected for having begun with 0
 }
 
 // The defaults of fastai's lr_find.
@@ -49,7 +48,7 @@ func (t *Trainer) FindRate(ctx context.Context, from, to float64, steps int) (te
 	if from < leastRate || to > mostRate {
 		return test, fmt.Errorf("learning rates from %v to %v: want rates between %v and %v, which float32 has", from, to, leastRate, mostRate)
 	}
-	before, err := snapshot(t.vars, t.graph)
+	before, err := values(t.vars, t.graph.Variables)
 	if err != nil {
 		return test, err
 	}
@@ -63,7 +62,6 @@ func (t *Trainer) FindRate(ctx context.Context, from, to float64, steps int) (te
 	}()
 	t.clock.start()
 
-	smoothed, best := 0.0, math.Inf(1)
 	for epoch := 0; ; epoch++ {
 		var u *update
 		batch := 0
@@ -75,34 +73,34 @@ func (t *Trainer) FindRate(ctx context.Context, from, to float64, steps int) (te
 				u = t.newUpdate(batch)
 				t.fixedRate = from * math.Pow(to/from, float64(len(test.Rates))/float64(steps-1))
 			}
-			stepErr := t.step(u, b, batch)
+			err := t.step(u, b, batch)
 			var bad *nonFinite
-			if errors.As(stepErr, &bad) {
+			switch {
+			case errors.As(err, &bad):
 				test.Stopped = "the loss or a gradient is not finite"
-				test.suggest()
-				return test, nil
+			case err != nil:
+				return test, err
 			}
-			if stepErr != nil {
-				return test, stepErr
+			if batch++; batch == u.end && test.Stopped == "" {
+				test.add(t.fixedRate, u.loss.Value())
+				u = nil
 			}
-			if batch++; batch < u.end {
-				continue
-			}
-			loss := u.loss.Value()
-			u = nil
-			n := len(test.Rates) + 1
-			smoothed = rateTestSmooth*smoothed + (1-rateTestSmooth)*loss
-			mean := smoothed / (1 - math.Pow(rateTestSmooth, float64(n)))
-			test.Rates, test.Losses, test.Smoothed = append(test.Rates, t.fixedRate), append(test.Losses, loss), append(test.Smoothed, mean)
-			best = min(best, mean)
-			if mean > rateTestDiverged*best {
-				test.Stopped = fmt.Sprintf("the smoothed loss is more than %d times its best value", rateTestDiverged)
-			}
-			if test.Stopped != "" || n == steps {
+			if test.Stopped != "" || len(test.Rates) == steps {
 				test.suggest()
 				return test, nil
 			}
 		}
+	}
+}
+
+// add enters the loss of an update, and that the test has to stop where it diverges.
+func (test *RateTest) add(rate, loss float64) {
+	test.mean = rateTestSmooth*test.mean + (1-rateTestSmooth)*loss
+	test.Rates, test.Losses = append(test.Rates, rate), append(test.Losses, loss)
+	smoothed := test.mean / (1 - math.Pow(rateTestSmooth, float64(len(test.Rates))))
+	test.Smoothed = append(test.Smoothed, smoothed)
+	if smoothed > rateTestDiverged*slices.Min(test.Smoothed) {
+		test.Stopped = fmt.Sprintf("the smoothed loss is more than %d times its best value", rateTestDiverged)
 	}
 }
 
@@ -148,17 +146,4 @@ func valley(rates, losses []float64) float64 {
 	start := max(0, end-length[end])
 	third := float64(end-start) / 3
 	return rates[start+int(third)+int(third/2)]
-}
-
-// snapshot copies every variable of a graph.
-func snapshot(vars engine.Variables, g *graph.Graph) (map[string]tensor.Tensor, error) {
-	all := map[string]tensor.Tensor{}
-	for _, v := range g.Variables {
-		value, err := vars.Get(v.Name)
-		if err != nil {
-			return nil, err
-		}
-		all[v.Name] = value
-	}
-	return all, nil
 }

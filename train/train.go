@@ -114,7 +114,10 @@ func New(c Config, e engine.Engine, fit, val *loader.Loader, run *rundir.Dir, ob
 	if _, err := t.programs[stepKind{c.modeOf(0), true}].Get(min(c.BatchSize, fit.Len())); err != nil {
 		return nil, err
 	}
-	return t, t.initialize()
+	if err := t.initialize(); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
 }
 
 // initialize sets every variable to its value before the first step.
@@ -274,6 +277,30 @@ func (t *Trainer) epoch(ctx context.Context) error {
 	if err := t.thaw(); err != nil {
 		return err
 	}
+	if err := t.steps(ctx); err != nil {
+		return err
+	}
+	row, err := t.judgeEpoch(ctx)
+	if err != nil {
+		return err
+	}
+	t.history = append(t.history, row)
+	best := t.at.Watch.see(t.config, row, t.val != nil)
+	t.at = position{Epoch: t.at.Epoch + 1, GlobalStep: t.at.GlobalStep,
+		Skipped: t.at.Skipped, Watch: t.at.Watch, Planned: t.at.Planned, Thawed: t.at.Thawed, Slow: t.at.Slow, Elapsed: t.at.Elapsed}
+	if err := t.recordEpoch(row); err != nil {
+		return err
+	}
+	t.observe(EpochEnded{Epochs: t.config.Epochs, Row: row, Best: best, Stopping: t.at.Watch.Reason})
+	saved, err := t.save()
+	if err != nil || !saved {
+		return err
+	}
+	return t.nameCheckpoints(best)
+}
+
+// steps does the steps that are left of the epoch.
+func (t *Trainer) steps(ctx context.Context) error {
 	var u *update // nil between two updates
 	batch := t.at.Step
 	for b, err := range t.fit.Batches(context.WithoutCancel(ctx), t.at.Epoch, t.at.Step) {
@@ -300,9 +327,13 @@ func (t *Trainer) epoch(ctx context.Context) error {
 			u = nil
 		}
 	}
+	return nil
+}
 
+// judgeEpoch validates and returns the epoch's row of the history.
+func (t *Trainer) judgeEpoch(ctx context.Context) (rundir.Epoch, error) {
 	if t.at.Accuracy.Weight == 0 {
-		return fmt.Errorf("epoch %d: no step could be applied, %d batches were left out", t.at.Epoch+1, len(t.at.Skipped))
+		return rundir.Epoch{}, fmt.Errorf("epoch %d: no step could be applied, %d batches were left out", t.at.Epoch+1, len(t.at.Skipped))
 	}
 	row := rundir.Epoch{
 		Epoch: t.at.Epoch + 1, Loss: t.at.Loss.Value(), Accuracy: t.at.Accuracy.Value(),
@@ -312,7 +343,7 @@ func (t *Trainer) epoch(ctx context.Context) error {
 	if t.val != nil {
 		score, average, err := t.validate(ctx)
 		if err != nil {
-			return err
+			return row, err
 		}
 		row.ValLoss, row.ValAccuracy = score.Loss, score.Accuracy
 		if average != nil {
@@ -321,30 +352,24 @@ func (t *Trainer) epoch(ctx context.Context) error {
 	}
 	t.spend()
 	row.Seconds = t.at.Seconds
-	t.history = append(t.history, row)
-	best := t.at.Watch.see(t.config, row, t.val != nil)
-	t.at = position{Epoch: t.at.Epoch + 1, GlobalStep: t.at.GlobalStep,
-		Skipped: t.at.Skipped, Watch: t.at.Watch, Planned: t.at.Planned, Thawed: t.at.Thawed, Slow: t.at.Slow, Elapsed: t.at.Elapsed}
-	if t.run != nil {
-		if err := t.keepGoing(t.appendEpoch(row)); err != nil {
-			return err
-		}
-		r := epochRecord{Event: "epoch", Step: t.at.GlobalStep, Epoch: row.Epoch, Loss: rundir.Float(row.Loss), Accuracy: rundir.Float(row.Accuracy),
-			ValLoss: rundir.Float(row.ValLoss), ValAccuracy: rundir.Float(row.ValAccuracy), Seconds: row.Seconds, ImagesPerSecond: rundir.Float(row.ImagesPerSecond)}
-		if row.EMA != nil {
-			r.EMA = &emaRecord{rundir.Float(row.EMA.ValLoss), rundir.Float(row.EMA.ValAccuracy)}
-			r.BestWeights = t.at.Watch.Weights
-		}
-		if err := t.record(r); err != nil {
-			return err
-		}
+	return row, nil
+}
+
+// recordEpoch enters an epoch in history.csv and metrics.jsonl.
+func (t *Trainer) recordEpoch(row rundir.Epoch) error {
+	if t.run == nil {
+		return nil
 	}
-	t.observe(EpochEnded{Epochs: t.config.Epochs, Row: row, Best: best, Stopping: t.at.Watch.Reason})
-	saved, err := t.save()
-	if err != nil || !saved {
+	if err := t.keepGoing(t.appendEpoch(row)); err != nil {
 		return err
 	}
-	return t.nameCheckpoints(best)
+	r := epochRecord{Event: "epoch", Step: t.at.GlobalStep, Epoch: row.Epoch, Loss: rundir.Float(row.Loss), Accuracy: rundir.Float(row.Accuracy),
+		ValLoss: rundir.Float(row.ValLoss), ValAccuracy: rundir.Float(row.ValAccuracy), Seconds: row.Seconds, ImagesPerSecond: rundir.Float(row.ImagesPerSecond)}
+	if row.EMA != nil {
+		r.EMA = newEMARecord(row.EMA.ValLoss, row.EMA.ValAccuracy)
+		r.BestWeights = t.at.Watch.Weights
+	}
+	return t.record(r)
 }
 
 // appendEpoch adds an epoch to history.csv, and before it those that could not be
@@ -437,7 +462,7 @@ func (t *Trainer) step(u *update, b loader.Batch, batch int) error {
 		return err
 	}
 	if !last && u.images == 0 {
-		if u.previous, err = t.statistics(); err != nil {
+		if u.previous, err = values(t.vars, t.statistics()); err != nil {
 			return err
 		}
 	}
@@ -464,17 +489,22 @@ func (t *Trainer) step(u *update, b loader.Batch, batch int) error {
 	if !last {
 		return nil
 	}
-	images := float64(u.images)
-	loss = u.loss.Value()
+	t.at.Slow = slow
+	return t.updated(u, rate, math.Sqrt(gradientSquares))
+}
+
+// updated counts an update that was made, and tells of it.
+func (t *Trainer) updated(u *update, rate, gradientNorm float64) error {
+	images, loss := float64(u.images), u.loss.Value()
 	t.at.Loss.Add(loss, images)
 	t.at.Accuracy.Add(u.correct/images, images)
-	t.at.Step, t.at.Slow = u.end, slow
+	t.at.Step = u.end
 	t.at.GlobalStep++
 	t.at.Rate = rate
 	seconds := t.clock.stepped(u.images)
 	t.at.Training += seconds
 	if err := t.record(stepRecord{Event: "step", Step: t.at.GlobalStep, Epoch: t.at.Epoch + 1, Loss: rundir.Float(loss),
-		Accuracy: u.correct / images, LearningRate: rate, GradientNorm: math.Sqrt(gradientSquares), StepSeconds: seconds}); err != nil {
+		Accuracy: u.correct / images, LearningRate: rate, GradientNorm: gradientNorm, StepSeconds: seconds}); err != nil {
 		return err
 	}
 
@@ -540,14 +570,16 @@ func (t *Trainer) stepInputs(u *update, b loader.Batch, rate float64, last bool)
 	return inputs, slow
 }
 
-// statistics are copies of the moving statistics.
-func (t *Trainer) statistics() (map[string]tensor.Tensor, error) {
+// statistics are the variables that batch normalisation moves.
+func (t *Trainer) statistics() []*graph.Node {
+	return slices.DeleteFunc(slices.Clone(t.graph.Variables), func(v *graph.Node) bool { return v.Variable.Role != graph.Statistic })
+}
+
+// values are copies of variables, by name.
+func values(vars engine.Variables, of []*graph.Node) (map[string]tensor.Tensor, error) {
 	all := map[string]tensor.Tensor{}
-	for _, v := range t.graph.Variables {
-		if v.Variable.Role != graph.Statistic {
-			continue
-		}
-		value, err := t.vars.Get(v.Name)
+	for _, v := range of {
+		value, err := vars.Get(v.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -595,7 +627,7 @@ func (t *Trainer) validateBetween(ctx context.Context) error {
 	r := epochRecord{Event: "validation", Step: t.at.GlobalStep, Epoch: t.at.Epoch + 1, Loss: rundir.Float(math.NaN()), Accuracy: rundir.Float(math.NaN()),
 		ValLoss: rundir.Float(score.Loss), ValAccuracy: rundir.Float(score.Accuracy)}
 	if average != nil {
-		r.EMA = &emaRecord{rundir.Float(average.Loss), rundir.Float(average.Accuracy)}
+		r.EMA = newEMARecord(average.Loss, average.Accuracy)
 	}
 	return t.record(r)
 }
@@ -629,6 +661,10 @@ type epochRecord struct {
 type emaRecord struct {
 	ValLoss     rundir.Float `json:"val_loss"`
 	ValAccuracy rundir.Float `json:"val_accuracy"`
+}
+
+func newEMARecord(loss, accuracy float64) *emaRecord {
+	return &emaRecord{rundir.Float(loss), rundir.Float(accuracy)}
 }
 
 func (t *Trainer) record(v any) error {
