@@ -5,7 +5,6 @@ import (
 	"image/color"
 	"strconv"
 
-	xfont "golang.org/x/image/font"
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
@@ -137,20 +136,10 @@ func Threshold(p float64) string {
 // decide.
 const firstShown = 0.02
 
-// frame draws background, title and caption, and returns what is left.
+// frame is paper with a title.
 func frame(c draw.Canvas, title, caption string) draw.Canvas {
-	c.SetColor(color.White)
-	c.Fill(c.Rectangle.Path())
-	c = draw.Crop(c, margin, -margin, margin-6, -margin)
-	if caption != "" {
-		style := textStyle(9, softColor)
-		c.FillText(style, vg.Point{X: c.Min.X, Y: c.Min.Y}, fit(style, oneLine(caption), c.Max.X-c.Min.X))
-	}
-	c.Min.Y += footHeight
-	bold := textStyle(12.5, inkColor)
-	bold.Font.Weight = xfont.WeightBold
-	bold.YAlign = text.YTop
-	c.FillText(bold, vg.Point{X: c.Min.X, Y: c.Max.Y}, title)
+	c = paper(c, caption)
+	c.FillText(titleStyle(), vg.Point{X: c.Min.X, Y: c.Max.Y}, title)
 	c.Max.Y -= 22
 	return c
 }

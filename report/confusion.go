@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 
-	xfont "golang.org/x/image/font"
 	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
@@ -137,10 +136,7 @@ func (m *matrix) draw(c draw.Canvas) {
 	c.Fill(c.Rectangle.Path())
 	y := func(fromTop vg.Length) vg.Length { return c.Max.Y - fromTop }
 
-	title := textStyle(12.5, inkColor)
-	title.Font.Weight = xfont.WeightBold
-	title.YAlign = text.YTop
-	c.FillText(title, vg.Point{X: margin, Y: y(margin)}, "Confusion Matrix")
+	c.FillText(titleStyle(), vg.Point{X: margin, Y: y(margin)}, "Confusion Matrix")
 	soft := textStyle(10, softColor)
 	soft.YAlign = text.YTop
 	what := "Rows: true class. Columns: prediction."

@@ -83,7 +83,7 @@ func Curves(history rundir.History, caption string) (png, svg []byte, err error)
 	if len(history) == 0 {
 		return nil, nil, errors.New("no curves to draw: no epoch has ended")
 	}
-	return render(figureWidth, figureHeight, func(c draw.Canvas) { drawFigure(c, history, caption) })
+	return render(figureWidth, figureHeight, func(c draw.Canvas) { drawFigure(paper(c, caption), history) })
 }
 
 // render draws a figure twice: as a PNG with two pixels for each point, and as an SVG.
@@ -111,7 +111,9 @@ func withFonts(svg []byte) []byte {
 		[]byte("font-family:'Liberation Sans',Arial,Helvetica,sans-serif;"))
 }
 
-func drawFigure(c draw.Canvas, history rundir.History, caption string) {
+// paper paints a figure's background with the caption at its foot, and returns what
+// is left within the margins.
+func paper(c draw.Canvas, caption string) draw.Canvas {
 	c.SetColor(color.White)
 	c.Fill(c.Rectangle.Path())
 	c = draw.Crop(c, margin, -margin, margin-6, -margin)
@@ -120,7 +122,18 @@ func drawFigure(c draw.Canvas, history rundir.History, caption string) {
 		c.FillText(style, vg.Point{X: c.Min.X, Y: c.Min.Y}, fit(style, oneLine(caption), c.Max.X-c.Min.X))
 	}
 	c.Min.Y += footHeight
+	return c
+}
 
+// titleStyle is that of a figure's or a panel's title, whose top it is set by.
+func titleStyle() text.Style {
+	style := textStyle(12.5, inkColor)
+	style.Font.Weight = xfont.WeightBold
+	style.YAlign = text.YTop
+	return style
+}
+
+func drawFigure(c draw.Canvas, history rundir.History) {
 	half := (c.Max.X - c.Min.X - gutter) / 2
 	accuracy, loss := accuracyPanel(history), lossPanel(history)
 	rows := max(len(accuracy.legend(half)), len(loss.legend(half)))
@@ -209,10 +222,7 @@ func (p panel) shown() string {
 // drawPanel leaves room for so many rows of a legend.
 func drawPanel(c draw.Canvas, p panel, rows int) {
 	p.training.style, p.validation.style, p.average.style = trainingStyle, validationStyle, averageStyle
-	bold := textStyle(12.5, inkColor)
-	bold.Font.Weight = xfont.WeightBold
-	bold.YAlign = text.YTop
-	c.FillText(bold, vg.Point{X: c.Min.X, Y: c.Max.Y}, p.title)
+	c.FillText(titleStyle(), vg.Point{X: c.Min.X, Y: c.Max.Y}, p.title)
 	drawLegend(c, p.legend(c.Max.X-c.Min.X), c.Max.Y-headHeight+16)
 
 	figure := plot.New()
@@ -241,19 +251,10 @@ func drawPanel(c draw.Canvas, p panel, rows int) {
 	figure.Draw(c)
 }
 
-// styleAxes gives a plot the look of the curves: plain axes, a horizontal grid, no
+// styleAxes gives a plot the look of all figures: plain axes, a horizontal grid, no
 // background.
 func styleAxes(figure *plot.Plot) {
 	figure.BackgroundColor = nil
-	plainAxes(figure)
-	grid := plotter.NewGrid()
-	grid.Vertical.Width = 0
-	grid.Horizontal = draw.LineStyle{Color: gridColor, Width: 0.8}
-	figure.Add(grid)
-}
-
-// plainAxes gives both axes the look of all figures.
-func plainAxes(figure *plot.Plot) {
 	for _, axis := range []*plot.Axis{&figure.X, &figure.Y} {
 		axis.Padding = 0
 		axis.LineStyle = draw.LineStyle{Color: axisColor, Width: 0.8}
@@ -267,6 +268,10 @@ func plainAxes(figure *plot.Plot) {
 	}
 	figure.Y.LineStyle.Width = 0 // the grid carries the labels
 	figure.Y.Tick.LineStyle.Width = 0
+	grid := plotter.NewGrid()
+	grid.Vertical.Width = 0
+	grid.Horizontal = draw.LineStyle{Color: gridColor, Width: 0.8}
+	figure.Add(grid)
 }
 
 // entry is a line of a panel in its legend, or the ring.

@@ -1,19 +1,14 @@
 package report
 
 import (
-	"bytes"
 	"fmt"
-	"image/color"
 	"math"
 	"strconv"
 
 	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgimg"
-	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 // The figure of a rate test, in points.
@@ -22,47 +17,26 @@ const (
 	ratesHeight = vg.Length(344)
 )
 
-// Rates draws a learning rate range test, loss by rate on a logarithmic axis, as
-// "png" (two pixels to a point) or "svg": the losses, their smoothed line, and
-// the suggested rate where it is above 0. Losses beyond four times the least
-// smoothed one are cut off.
-func Rates(format string, rates, losses, smoothed []float64, suggested float64, caption string) ([]byte, error) {
+// Rates draws a learning rate range test, loss by rate on a logarithmic axis: the
+// losses, their smoothed line, and the suggested rate where it is above 0. Losses
+// beyond four times the least smoothed one are cut off.
+func Rates(rates, losses, smoothed []float64, suggested float64, caption string) (png, svg []byte, err error) {
 	if len(rates) < 2 || len(losses) != len(rates) || len(smoothed) != len(rates) {
-		return nil, fmt.Errorf("no rates to draw: %d rates, %d losses, %d smoothed", len(rates), len(losses), len(smoothed))
+		return nil, nil, fmt.Errorf("no rates to draw: %d rates, %d losses, %d smoothed", len(rates), len(losses), len(smoothed))
 	}
 	if low, high := rates[0], rates[len(rates)-1]; !(low > 0 && high > low) || math.IsInf(high, 0) {
-		return nil, fmt.Errorf("no rates to draw: they go from %v to %v, want positive numbers that grow", low, high)
+		return nil, nil, fmt.Errorf("no rates to draw: they go from %v to %v, want positive numbers that grow", low, high)
 	}
-	var b bytes.Buffer
-	switch format {
-	case "png":
-		bitmap := vgimg.NewWith(vgimg.UseWH(ratesWidth, ratesHeight), vgimg.UseDPI(pngDPI))
-		drawRates(draw.New(bitmap), rates, losses, smoothed, suggested, caption)
-		_, err := (vgimg.PngCanvas{Canvas: bitmap}).WriteTo(&b)
-		return b.Bytes(), err
-	case "svg":
-		vector := vgsvg.New(ratesWidth, ratesHeight)
-		drawRates(draw.New(vector), rates, losses, smoothed, suggested, caption)
-		_, err := vector.WriteTo(&b)
-		return withFonts(b.Bytes()), err
-	}
-	return nil, fmt.Errorf("format %q, want png or svg", format)
+	return render(ratesWidth, ratesHeight, func(c draw.Canvas) { drawRates(paper(c, caption), rates, losses, smoothed, suggested) })
 }
 
-func drawRates(c draw.Canvas, rates, losses, smoothed []float64, suggested float64, caption string) {
-	c.SetColor(color.White)
-	c.Fill(c.Rectangle.Path())
-	c = draw.Crop(c, margin, -margin, margin-6, -margin)
-	style := textStyle(9, softColor)
-	c.FillText(style, vg.Point{X: c.Min.X, Y: c.Min.Y}, fit(style, oneLine(caption), c.Max.X-c.Min.X))
-	c.Min.Y += footHeight
-
+func drawRates(c draw.Canvas, rates, losses, smoothed []float64, suggested float64) {
 	low, high := valueRange(series{y: smoothed})
 	lowest, highest := valueRange(series{y: losses})
 	low, high = min(low, lowest), max(high, min(highest, 4*low))
 	air := max(0.05*(high-low), 1e-6)
 	figure := plot.New()
-	figure.BackgroundColor = nil
+	styleAxes(figure)
 	figure.X.Min, figure.X.Max = rates[0], rates[len(rates)-1]
 	figure.X.Scale = plot.LogScale{}
 	figure.X.Tick.Marker = plot.ConstantTicks(decadeTicks(rates[0], rates[len(rates)-1]))
@@ -70,11 +44,7 @@ func drawRates(c draw.Canvas, rates, losses, smoothed []float64, suggested float
 	figure.Y.Label.Text = "Loss"
 	y := linearAxis(low-air, high+air, decimals)
 	figure.Y.Min, figure.Y.Max, figure.Y.Tick.Marker = y.min, y.max, plot.ConstantTicks(y.ticks)
-	plainAxes(figure)
-	grid := plotter.NewGrid()
-	grid.Vertical.Width = 0
-	grid.Horizontal = draw.LineStyle{Color: gridColor, Width: 0.8}
-	figure.Add(grid, dots{rates, losses}, curve{rates, smoothed}, mark{suggested})
+	figure.Add(dots{rates, losses}, curve{rates, smoothed}, mark{suggested})
 	figure.Draw(c)
 }
 

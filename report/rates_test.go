@@ -16,7 +16,7 @@ func TestRates(t *testing.T) {
 		smoothed = append(smoothed, losses[i])
 	}
 	losses[48], losses[49] = math.Inf(1), math.NaN()
-	svg, err := Rates("svg", rates, losses, smoothed, 1e-3, "a <network> on data")
+	bitmap, svg, err := Rates(rates, losses, smoothed, 1e-3, "a <network> on data")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,29 +25,25 @@ func TestRates(t *testing.T) {
 			t.Errorf("the picture has no %q", want)
 		}
 	}
-	bitmap, err := Rates("png", rates, losses, smoothed, 0, "")
-	if err != nil {
-		t.Fatal(err)
-	}
 	if m, err := png.Decode(bytes.NewReader(bitmap)); err != nil || m.Bounds().Dx() != 1120 {
 		t.Errorf("a picture of %v, %v", m.Bounds(), err)
+	}
+	if _, svg, err = Rates(rates, losses, smoothed, 0, ""); err != nil || strings.Contains(string(svg), "suggested") {
+		t.Errorf("no suggestion: %v", err)
 	}
 	// Nothing finite, or all alike.
 	for _, y := range []float64{math.NaN(), math.Inf(1), 1, 0} {
 		flat := []float64{y, y}
-		if _, err := Rates("svg", rates[:2], flat, flat, 1, ""); err != nil {
+		if _, _, err := Rates(rates[:2], flat, flat, 1, ""); err != nil {
 			t.Errorf("losses of %v: %v", y, err)
 		}
 	}
-	if _, err := Rates("svg", rates[:1], losses[:1], smoothed[:1], 0, ""); err == nil {
+	if _, _, err := Rates(rates[:1], losses[:1], smoothed[:1], 0, ""); err == nil {
 		t.Error("a single rate was drawn")
 	}
 	for _, bad := range [][]float64{{1e-7, math.Inf(1)}, {0, 1}, {1, 1}, {math.NaN(), 1}} { // powers of ten up to infinity are many
-		if _, err := Rates("svg", bad, losses[:2], smoothed[:2], 0, ""); err == nil || !strings.Contains(err.Error(), "want positive numbers that grow") {
+		if _, _, err := Rates(bad, losses[:2], smoothed[:2], 0, ""); err == nil || !strings.Contains(err.Error(), "want positive numbers that grow") {
 			t.Errorf("rates %v: error %v", bad, err)
 		}
-	}
-	if _, err := Rates("gif", rates, losses, smoothed, 0, ""); err == nil {
-		t.Error("a gif was drawn")
 	}
 }

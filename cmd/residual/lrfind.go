@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -74,8 +73,7 @@ in these, --freeze-learning-rate; with --freeze-epochs 0, for that of everything
 }
 
 func runLRFind(ctx context.Context, o lrFindOptions, stdout, stderr io.Writer) (err error) {
-	format := strings.TrimPrefix(filepath.Ext(o.picture), ".")
-	if o.picture != "" && format != "png" && format != "svg" {
+	if ext := filepath.Ext(o.picture); o.picture != "" && ext != ".png" && ext != ".svg" {
 		return hint.Wrap(usageError{fmt.Errorf("-o %s: want a name that ends in .png or .svg", o.picture)}, "for example: -o rates.svg")
 	}
 	show := newProgress(o.progress, stderr, io.Discard)
@@ -123,7 +121,7 @@ func runLRFind(ctx context.Context, o lrFindOptions, stdout, stderr io.Writer) (
 	path := ""
 	if len(test.Rates) > 1 {
 		caption := fmt.Sprintf("%s on %s, %s, batch %d", cfg.Model.Name, data.Name, cfg.Optimizer.Name, cfg.BatchSize*max(1, cfg.Accumulate))
-		if path, err = drawRates(o.picture, format, test, caption); err != nil {
+		if path, err = drawRates(o.picture, test, caption); err != nil {
 			return err
 		}
 	}
@@ -142,25 +140,25 @@ func runLRFind(ctx context.Context, o lrFindOptions, stdout, stderr io.Writer) (
 }
 
 // drawRates writes the picture and returns its path.
-func drawRates(path, format string, test train.RateTest, caption string) (string, error) {
+func drawRates(path string, test train.RateTest, caption string) (string, error) {
+	picture, svg, err := report.Rates(test.Rates, test.Losses, test.Smoothed, test.Suggested, caption)
+	if err != nil {
+		return "", err
+	}
 	if path == "" {
 		f, err := os.CreateTemp("", "residual-lr-find-*.png")
 		if err != nil {
 			return "", err
 		}
-		path, format = f.Name(), "png"
+		path = f.Name()
 		if err := f.Close(); err != nil {
 			return "", err
 		}
 	}
-	picture, err := report.Rates(format, test.Rates, test.Losses, test.Smoothed, test.Suggested, caption)
-	if err != nil {
-		return "", err
+	if filepath.Ext(path) == ".svg" {
+		picture = svg
 	}
-	return path, atomicfile.Write(path, func(w io.Writer) error {
-		_, err := w.Write(picture)
-		return err
-	})
+	return path, atomicfile.WriteFile(path, picture)
 }
 
 func writeRateTest(w io.Writer, test train.RateTest, option, path string) error {
