@@ -401,6 +401,56 @@ func TestCollector(t *testing.T) {
 	}
 }
 
+// A summary that speaks of classes it does not have is passed over, one of an
+// evaluation is not.
+func TestStored(t *testing.T) {
+	run, err := rundir.Create(filepath.Join(t.TempDir(), "run"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run.Close()
+	stored := func(change func(s *evaluate.Summary)) int {
+		t.Helper()
+		c := evaluate.NewCollector([]string{"a", "b"}, evaluate.CollectOptions{})
+		for i, logits := range [][]float32{{1, 0}, {1, 0}, {float32(math.NaN()), 0}} {
+			p := make([]float64, 2)
+			metric.Softmax(p, logits, 1)
+			if err := c.Add(evaluate.NewRecord(stripes(9), i, i%2, logits, p)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := c.Summary()
+		change(&s)
+		if err := run.WriteEvaluation("one", s); err != nil {
+			t.Fatal(err)
+		}
+		names, all, err := evaluate.Stored(run)
+		if err != nil || len(names) != len(all) {
+			t.Fatalf("%d names of %d summaries, %v", len(names), len(all), err)
+		}
+		return len(all)
+	}
+	if n := stored(func(*evaluate.Summary) {}); n != 1 {
+		t.Errorf("%d summaries, want the one that was written", n)
+	}
+	for name, change := range map[string]func(s *evaluate.Summary){
+		"a class more":    func(s *evaluate.Summary) { s.Classes = append(s.Classes, "c") },
+		"a class less":    func(s *evaluate.Summary) { s.PerClass = s.PerClass[:1] },
+		"a row less":      func(s *evaluate.Summary) { s.Confusion = s.Confusion[:1] },
+		"a short row":     func(s *evaluate.Summary) { s.Confusion[1] = s.Confusion[1][:1] },
+		"no prediction":   func(s *evaluate.Summary) { s.NoPrediction = s.NoPrediction[:1] },
+		"most confused":   func(s *evaluate.Summary) { s.MostConfused[0].Predicted = 2 },
+		"a label":         func(s *evaluate.Summary) { s.WorstMistakes[0].Label = -1 },
+		"a prediction":    func(s *evaluate.Summary) { s.LeastCertain[0].Predicted = 2 },
+		"a likely class":  func(s *evaluate.Summary) { s.LeastCertain[2].Top[0].Class = 2 },
+		"another mistake": func(s *evaluate.Summary) { s.WorstMistakes[1].Predicted = -2 },
+	} {
+		if n := stored(change); n != 0 {
+			t.Errorf("%s: the summary is taken", name)
+		}
+	}
+}
+
 // The pictures kept are those that sorting all of them would give.
 func TestKeptPictures(t *testing.T) {
 	c := evaluate.NewCollector([]string{"a", "b"}, evaluate.CollectOptions{Pictures: 7})
