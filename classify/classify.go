@@ -106,8 +106,8 @@ func (c *Classifier) SetTemperature(t float64) error {
 	return nil
 }
 
-// Logits runs the network on a batch of preprocessed pictures [N,H,W,C]. The
-// logits [N,K], before softmax and temperature, are valid until the next call.
+// Logits runs the network on a batch of preprocessed pictures [N,H,W,C] (see Prepare).
+// The logits [N,K], before softmax and temperature, are valid until the next call.
 func (c *Classifier) Logits(ctx context.Context, images tensor.Tensor) ([]float32, error) {
 	p, err := c.programs.Get(images.Shape()[0])
 	if err != nil {
@@ -124,19 +124,25 @@ func (c *Classifier) Logits(ctx context.Context, images tensor.Tensor) ([]float3
 	return logits.Float32s(), nil
 }
 
-// Predict returns, for each picture, all classes with their probabilities, the
-// most probable first. Pictures of any size are resized as in training.
-func (c *Classifier) Predict(ctx context.Context, pictures []dataset.Image) ([][]Prediction, error) {
-	if len(pictures) == 0 {
-		return nil, nil
-	}
+// Prepare makes of pictures of any size what Logits takes, float32 [N,H,W,C]: resized
+// and scaled as in training.
+func (c *Classifier) Prepare(pictures []dataset.Image) tensor.Tensor {
 	pre := c.config.Preprocess
 	images := tensor.New(tensor.Float32, len(pictures), pre.Height, pre.Width, pre.Channels)
 	size := pre.Height * pre.Width * pre.Channels
 	for i, picture := range pictures {
 		pre.Apply(picture, images.Float32s()[i*size:(i+1)*size])
 	}
-	logits, err := c.Logits(ctx, images)
+	return images
+}
+
+// Predict returns, for each picture, all classes with their probabilities, the
+// most probable first. Pictures of any size are resized as in training.
+func (c *Classifier) Predict(ctx context.Context, pictures []dataset.Image) ([][]Prediction, error) {
+	if len(pictures) == 0 {
+		return nil, nil
+	}
+	logits, err := c.Logits(ctx, c.Prepare(pictures))
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ package explain
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"image"
 	"math"
@@ -105,14 +106,12 @@ func New(c *classify.Classifier) *Explainer { return &Explainer{c, map[string]en
 
 // Close frees the programs.
 func (x *Explainer) Close() error {
-	var first error
+	var errs []error
 	for _, p := range x.programs {
-		if err := p.Close(); err != nil && first == nil {
-			first = err
-		}
+		errs = append(errs, p.Close())
 	}
 	clear(x.programs)
-	return first
+	return errors.Join(errs...)
 }
 
 const stem = "stem"
@@ -164,7 +163,7 @@ func (x *Explainer) Explain(ctx context.Context, pictures []dataset.Image, o Opt
 	if err != nil {
 		return nil, err
 	}
-	images := x.prepare(pictures)
+	images := x.Prepare(pictures)
 	features, logits, err := x.forward(ctx, images)
 	if err != nil {
 		return nil, err
@@ -204,17 +203,6 @@ func (x *Explainer) Explain(ctx context.Context, pictures []dataset.Image, o Opt
 		found[i].Map = m
 	}
 	return found, nil
-}
-
-// prepare makes the network's input [n,H,W,C] of pictures.
-func (x *Explainer) prepare(pictures []dataset.Image) tensor.Tensor {
-	pre := x.Config().Preprocess
-	images := tensor.New(tensor.Float32, len(pictures), pre.Height, pre.Width, pre.Channels)
-	size := pre.Height * pre.Width * pre.Channels
-	for i, picture := range pictures {
-		pre.Apply(picture, images.Float32s()[i*size:(i+1)*size])
-	}
-	return images
 }
 
 // forward returns features [n,C] and logits [n,K], valid until the next call.

@@ -222,7 +222,7 @@ func TestGradCAMSumsToTheLogit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := p.Run(t.Context(), x.prepare(pictures), tensor.Of([]int32{1, 2}, 2))
+		out, err := p.Run(t.Context(), x.Prepare(pictures), tensor.Of([]int32{1, 2}, 2))
 		if err != nil {
 			t.Fatal(err)
 		}
