@@ -3,7 +3,6 @@ package rundir
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math"
 	"path/filepath"
@@ -195,10 +194,7 @@ func (d *Dir) truncateHistory(epoch int) error {
 	if damage == nil && len(keep) == len(all) {
 		return nil
 	}
-	return d.WriteFile(historyFile, func(w io.Writer) error {
-		_, err := io.WriteString(w, keep.text())
-		return err
-	})
+	return d.writeBytes(historyFile, []byte(keep.text()))
 }
 
 // RepairHistory makes history.csv say what h says, which a checkpoint keeps as
@@ -209,10 +205,7 @@ func (d *Dir) RepairHistory(h History) error {
 	if b, err := readSmall(filepath.Join(d.path, historyFile)); err == nil && string(b) == h.text() || len(h) == 0 && errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return d.WriteFile(historyFile, func(w io.Writer) error {
-		_, err := io.WriteString(w, h.text())
-		return err
-	})
+	return d.writeBytes(historyFile, []byte(h.text()))
 }
 
 // text is history.csv.

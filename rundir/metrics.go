@@ -227,10 +227,7 @@ func (d *Dir) truncateMetrics(epoch, step int) error {
 	if !changed {
 		return nil
 	}
-	return d.WriteFile(metricsFile, func(w io.Writer) error {
-		_, err := w.Write(kept.Bytes())
-		return err
-	})
+	return d.writeBytes(metricsFile, kept.Bytes())
 }
 
 // staysAfter reports whether a line of metrics.jsonl is of the time up to step,

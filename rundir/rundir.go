@@ -294,8 +294,13 @@ func (d *Dir) writeJSON(name string, v any) error {
 	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(d.path, name), err)
 	}
+	return d.writeBytes(name, b.Bytes())
+}
+
+// writeBytes is WriteFile for content that is in memory.
+func (d *Dir) writeBytes(name string, content []byte) error {
 	return d.WriteFile(name, func(w io.Writer) error {
-		_, err := w.Write(b.Bytes())
+		_, err := w.Write(content)
 		return err
 	})
 }

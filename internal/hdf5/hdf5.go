@@ -42,7 +42,6 @@ func IsFile(prefix []byte) bool { return strings.HasPrefix(string(prefix), signa
 // File is an open file. Its tree is read; its data are not yet.
 type File struct {
 	Root *Object
-	src  *source
 }
 
 // Object is a group or a data set.

@@ -17,7 +17,7 @@ func Read(r io.ReaderAt, size int64) (*File, error) {
 	if err == nil {
 		var o *Object
 		if o, err = s.object(root, "/", 0); err == nil {
-			return &File{Root: o, src: s}, nil
+			return &File{Root: o}, nil
 		}
 	}
 	return nil, fmt.Errorf("hdf5: %w", err)
