@@ -14,7 +14,6 @@ import (
 	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/engine/cpu"
 	"github.com/residual-ml/residual/graph"
-	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/model"
 	"github.com/residual-ml/residual/tensor"
 	"github.com/residual-ml/residual/train"
@@ -236,14 +235,11 @@ func benchPrecision(ctx context.Context, eng *cpu.Engine, m model.Config, o benc
 
 // benchStep is the tutorial's training step.
 func benchStep(m model.Config, o benchOptions) (*graph.Graph, error) {
-	recipe, err := train.RecipeNamed("tutorial")
+	c, err := tutorialOf(m)
 	if err != nil {
 		return nil, err
 	}
-	return train.StepGraph(train.Config{
-		Model: m, Classes: make([]string, m.Classes), Optimizer: recipe.Optimizer, L2: recipe.L2, Epochs: 1, BatchSize: o.batch,
-		Preprocess: loader.Preprocess{Height: m.Height, Width: m.Width, Channels: m.Channels, Resize: loader.Squash, Scale: 1},
-	}, o.batch)
+	return train.StepGraph(c, o.batch)
 }
 
 // benchTrace writes the timeline of some training steps, or of inference where that

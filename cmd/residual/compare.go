@@ -175,8 +175,8 @@ func writeVersus(w io.Writer, v evaluate.Versus, engine string, looks [2]int) er
 	row("cross-entropy", func(s evaluate.Side) string {
 		return fmt.Sprintf("%.4f  (%.4f to %.4f)", s.CrossEntropy.Value, s.CrossEntropy.Low, s.CrossEntropy.High)
 	})
-	row("parameters", func(s evaluate.Side) string { return thousands(s.Parameters) })
-	row("multiply-accumulates", func(s evaluate.Side) string { return thousands(s.MACs) + " per image" })
+	row("parameters", func(s evaluate.Side) string { return groupDigits(s.Parameters) })
+	row("multiply-accumulates", func(s evaluate.Side) string { return groupDigits(s.MACs) + " per image" })
 	row("images/s", func(s evaluate.Side) string { return fmt.Sprintf("%.0f", s.ImagesPerSecond) })
 	row("training", func(s evaluate.Side) string {
 		if math.IsNaN(float64(s.TrainingSeconds)) {
@@ -233,13 +233,4 @@ func writeVersus(w io.Writer, v evaluate.Versus, engine string, looks [2]int) er
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// thousands groups digits by three.
-func thousands(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
 }

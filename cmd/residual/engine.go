@@ -12,6 +12,27 @@ import (
 	"github.com/residual-ml/residual/internal/hint"
 )
 
+// engineOptions choose the engine of a command that uses a trained network.
+type engineOptions struct {
+	engine, precision string
+	threads           int
+}
+
+func (o *engineOptions) addFlags(f *pflag.FlagSet) {
+	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
+	precisionFlag(f, &o.precision, "float32", "bfloat16", "auto")
+	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
+}
+
+// openEngine opens the engine, and says in which precision.
+func (o *engineOptions) openEngine() (eng engine.Engine, precision string, err error) {
+	if precision, err = resolvePrecision(o.engine, o.precision); err != nil {
+		return nil, "", err
+	}
+	eng, err = openPrecise(o.engine, precision, o.threads)
+	return eng, precision, err
+}
+
 // openEngine is openPrecise for float32, or float64 of the reference engine.
 func openEngine(name string, threads int) (engine.Engine, error) {
 	return openPrecise(name, precisionOf(name), threads)

@@ -18,7 +18,6 @@ import (
 
 	"github.com/residual-ml/residual/classify"
 	"github.com/residual-ml/residual/dataset"
-	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/evaluate"
 	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/report"
@@ -29,8 +28,9 @@ import (
 // judgeOptions say which pictures a network is judged by, and how they are run.
 type judgeOptions struct {
 	dataOptions
-	split, tta, engine, precision string
-	batchSize, threads, limit     int
+	engineOptions
+	split, tta       string
+	batchSize, limit int
 }
 
 func (o *judgeOptions) addFlags(f *pflag.FlagSet) {
@@ -38,9 +38,7 @@ func (o *judgeOptions) addFlags(f *pflag.FlagSet) {
 	ttaFlag(f, &o.tta)
 	f.IntVar(&o.batchSize, "batch-size", evaluate.DefaultBatchSize, "images at a time")
 	f.IntVar(&o.limit, "limit", 0, "use only `N` images, stratified")
-	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
-	precisionFlag(f, &o.precision, "float32", "bfloat16", "auto")
-	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
+	o.engineOptions.addFlags(f)
 	o.dataOptions.addFlags(f)
 }
 
@@ -60,15 +58,6 @@ func checkpointWith(checkpoint, weights string) string {
 		return checkpoint
 	}
 	return checkpoint + ":" + weights
-}
-
-// openEngine opens the engine that the options name.
-func (o *judgeOptions) openEngine() (eng engine.Engine, precision string, err error) {
-	if precision, err = resolvePrecision(o.engine, o.precision); err != nil {
-		return nil, "", err
-	}
-	eng, err = openPrecise(o.engine, precision, o.threads)
-	return eng, precision, err
 }
 
 type evalOptions struct {

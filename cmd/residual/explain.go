@@ -123,25 +123,10 @@ func runExplain(ctx context.Context, o explainOptions, path string, files []stri
 	}
 	defer closeExplainer(x)
 	cfg := x.Config()
-	e := explaining{options: o, x: x, calibrated: calibrated, classes: cfg.Classes, names: map[string]bool{}}
-
-	// Data are opened where a picture or the neighbours come from them.
-	fromData := slices.ContainsFunc(files, func(name string) bool { _, _, ok := splitAndIndex(name); return ok })
-	var own splitsOfRun
-	asked := fromData || o.given("neighbours") || o.data != ""
-	o.noDownload = o.noDownload || !asked
-	if fromData || o.neighbours > 0 && (o.data != "" || cfg.Data.Source != "") {
-		own, err = o.openSplits(ctx, x.Run(), cfg, stderr)
-		if err != nil && !asked {
-			fmt.Fprintf(stderr, "note: no neighbours: the training images cannot be opened: %v\n", err)
-			own, err, o.neighbours = splitsOfRun{}, nil, 0
-		}
-		if err != nil {
-			return err
-		}
-	} else if o.neighbours > 0 {
-		fmt.Fprintf(stderr, "note: no neighbours: %s does not say what its network was trained on; --neighbours-in DATA names some\n", path)
-		o.neighbours = 0
+	e := explaining{x: x, calibrated: calibrated, classes: cfg.Classes, names: map[string]bool{}}
+	own, err := o.openSplits(ctx, x.Run(), cfg, files, stderr)
+	if err != nil {
+		return err
 	}
 	if len(own.classes) == len(cfg.Classes) && namesAreNumbers(cfg.Classes) && !namesAreNumbers(own.classes) {
 		fmt.Fprintf(stderr, "note: the network's classes have no names: its outputs are taken for %s's classes in their order\n", own.name)
@@ -163,43 +148,8 @@ func runExplain(ctx context.Context, o explainOptions, path string, files []stri
 		}
 	}
 	e.options = o
-
-	failed := 0
-	all := []explanation{}
-	var names []string
-	var pictures []dataset.Image
-	pixels := 0 // of these, so that photographs of many megapixels do not fill the memory
-	flush := func() error {
-		found, err := e.explain(ctx, names, pictures)
-		if err != nil {
-			return err
-		}
-		for _, f := range found {
-			if o.format == "text" {
-				if err := f.write(stdout); err != nil {
-					return err
-				}
-			}
-		}
-		all = append(all, found...)
-		names, pictures, pixels = names[:0], nil, 0
-		return nil
-	}
-	for _, name := range files {
-		picture, err := own.read(name)
-		if err != nil {
-			complain(stderr, err, hint.Of(err))
-			failed++
-			continue
-		}
-		names, pictures, pixels = append(names, name), append(pictures, picture), pixels+len(picture.Pix)
-		if len(names) == o.batchSize || pixels > 1<<28 {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-	}
-	if err := flush(); err != nil {
+	all, failed, err := e.explainAll(ctx, own, files, stdout, stderr)
+	if err != nil {
 		return err
 	}
 	if o.format == "json" {
@@ -263,16 +213,35 @@ type splitsOfRun struct {
 	sets       map[string]dataset.Dataset // train, validation, test
 }
 
-// openSplits opens --neighbours-in, or the data of the run.
-func (o *explainOptions) openSplits(ctx context.Context, run *rundir.Dir, cfg train.Config, stderr io.Writer) (splitsOfRun, error) {
-	if o.data == "" && cfg.Data.Source == "" {
+// openSplits opens --neighbours-in, or the data of the run, where one of the pictures or
+// the neighbours come from them. It leaves neighbours out that nobody has asked for and
+// that are not there.
+func (o *explainOptions) openSplits(ctx context.Context, run *rundir.Dir, cfg train.Config, files []string, stderr io.Writer) (splitsOfRun, error) {
+	named := o.data != "" || cfg.Data.Source != ""
+	pictures := slices.ContainsFunc(files, func(name string) bool { _, _, ok := splitAndIndex(name); return ok })
+	switch {
+	case pictures && !named:
 		return splitsOfRun{}, hint.Wrap(errors.New("the run does not say what its network was trained on"), "name the data: --neighbours-in DATA")
+	case o.neighbours > 0 && !named:
+		fmt.Fprintf(stderr, "note: no neighbours: %s does not say what its network was trained on; --neighbours-in DATA names some\n", run.Path())
+		o.neighbours = 0
+		return splitsOfRun{}, nil
+	case !pictures && o.neighbours == 0:
+		return splitsOfRun{}, nil
 	}
+	asked := pictures || o.given("neighbours") || o.data != ""
+	o.noDownload = o.noDownload || !asked
 	data, own, err := o.openOf(ctx, run, cfg, stderr)
-	if err != nil {
-		return splitsOfRun{}, err
+	var s splitsOfRun
+	if err == nil {
+		s, err = splitsOf(data, cfg, own)
 	}
-	return splitsOf(data, cfg, own)
+	if err != nil && !asked {
+		fmt.Fprintf(stderr, "note: no neighbours: the training images cannot be opened: %v\n", err)
+		o.neighbours = 0
+		return splitsOfRun{}, nil
+	}
+	return s, err
 }
 
 func splitsOf(data *dataset.Data, cfg train.Config, own bool) (splitsOfRun, error) {
@@ -304,7 +273,7 @@ func (s splitsOfRun) index(ctx context.Context, x *explain.Explainer, batch int,
 			told = true
 		}
 		if show.mode == "bar" {
-			show.bar("features of the training images", done, of)
+			show.count("features of the training images", done, of)
 		}
 	})
 	show.done()
@@ -340,6 +309,22 @@ func (s splitsOfRun) read(name string) (picture dataset.Image, err error) {
 	return picture, set.Image(index, &picture)
 }
 
+// readPicture reads a picture file.
+func readPicture(name string) (picture dataset.Image, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return picture, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return picture, hint.Wrap(fmt.Errorf("%s: a folder, want a picture", name), "name the pictures in it, such as "+filepath.Join(name, "*.jpg"))
+	}
+	if err := dataset.LoadImage(f, 0, &picture); err != nil {
+		return picture, fmt.Errorf("%s: %w", name, err)
+	}
+	return picture, nil
+}
+
 // has reports whether there is a picture to read under that name, broken or not.
 func (s splitsOfRun) has(name string) bool {
 	if split, index, ok := splitAndIndex(name); ok {
@@ -362,6 +347,47 @@ type explaining struct {
 	trainingClasses []string
 
 	names map[string]bool // of files written so far
+}
+
+// explainAll explains pictures in batches, and writes what it finds to stdout as text
+// unless JSON is asked for. failed of them could not be read.
+func (e *explaining) explainAll(ctx context.Context, own splitsOfRun, files []string, stdout, stderr io.Writer) (all []explanation, failed int, err error) {
+	all = []explanation{}
+	var names []string
+	var pictures []dataset.Image
+	pixels := 0 // of these, so that photographs of many megapixels do not fill the memory
+	flush := func() error {
+		found, err := e.explain(ctx, names, pictures)
+		if err != nil {
+			return err
+		}
+		for _, f := range found {
+			if e.options.format == "text" {
+				if err := f.write(stdout); err != nil {
+					return err
+				}
+			}
+		}
+		all = append(all, found...)
+		names, pictures, pixels = names[:0], nil, 0
+		return nil
+	}
+	for _, name := range files {
+		picture, err := own.read(name)
+		if err != nil {
+			complain(stderr, err, hint.Of(err))
+			failed++
+			continue
+		}
+		names, pictures, pixels = append(names, name), append(pictures, picture), pixels+len(picture.Pix)
+		if len(names) == e.options.batchSize || pixels > 1<<28 {
+			if err := flush(); err != nil {
+				return all, failed, err
+			}
+		}
+	}
+	err = flush()
+	return all, failed, err
 }
 
 // explain explains a batch and writes its files.

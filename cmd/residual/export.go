@@ -16,7 +16,6 @@ import (
 	"github.com/residual-ml/residual/format/artifact"
 	"github.com/residual-ml/residual/format/torch"
 	"github.com/residual-ml/residual/internal/hint"
-	"github.com/residual-ml/residual/rundir"
 )
 
 type exportOptions struct {
@@ -68,9 +67,6 @@ a Python module that builds it, beside PyTorch's weights.`,
 					o.out += "-" + f.Name
 				}
 			}
-			if _, err := rundir.Open(args[0]); err != nil {
-				return err
-			}
 			m, err := format.ReadRun(args[0], checkpointWith(o.checkpoint, o.weights))
 			if err != nil {
 				return err
@@ -109,7 +105,7 @@ export in one, and tells what it recognised and assumed.`,
 					return hint.Wrap(usageError{fmt.Errorf("%s: A and B are the same file", args[1])}, "name another for B")
 				}
 			}
-			m, err := readModel(args[0], "")
+			m, err := readModel(args[0])
 			if err != nil {
 				return err
 			}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/residual-ml/residual/format"
 	"github.com/residual-ml/residual/format/artifact"
-	"github.com/residual-ml/residual/rundir"
 )
 
 func newInspect() *cobra.Command {
@@ -44,21 +43,19 @@ reads. Nothing needs to be recognised: it works for networks of other kinds too.
 
 // inspect lists a file or folder of any format, or the network of a run.
 func inspect(path string) (artifact.Listing, error) {
-	if _, err := rundir.Open(path); err == nil {
-		if _, err := format.Of(path); err != nil { // no Hugging Face folder, which has a config.json too
-			m, err := format.ReadRun(path, "")
-			if err != nil {
-				return artifact.Listing{}, err
-			}
-			l := artifact.Listing{Format: "run directory", Tensors: artifact.List(m.Tensors)}
-			for _, t := range l.Tensors {
-				l.Bytes += t.Bytes
-			}
-			l.Metadata, err = m.WriteMetadata()
-			return l, err
-		}
+	if !isRun(path) {
+		return format.Inspect(path)
 	}
-	return format.Inspect(path)
+	m, err := format.ReadRun(path, "")
+	if err != nil {
+		return artifact.Listing{}, err
+	}
+	l := artifact.Listing{Format: "run directory", Tensors: artifact.List(m.Tensors)}
+	for _, t := range l.Tensors {
+		l.Bytes += t.Bytes
+	}
+	l.Metadata, err = m.WriteMetadata()
+	return l, err
 }
 
 func writeListing(w io.Writer, path string, l artifact.Listing) error {

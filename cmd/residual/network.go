@@ -160,9 +160,16 @@ func (o *namedNetwork) open(name string) (c train.Config, isRun bool, err error)
 	if err != nil {
 		return c, false, err
 	}
+	c, err = tutorialOf(m)
+	return c, false, err
+}
+
+// tutorialOf is how the recipe tutorial trains a network, as far as a step's graph
+// depends on it.
+func tutorialOf(m model.Config) (train.Config, error) {
 	recipe, err := train.RecipeNamed("tutorial")
 	return train.Config{
-		Model: m, Classes: make([]string, m.Classes), Optimizer: recipe.Optimizer, L2: recipe.L2, Epochs: 1, BatchSize: 32, Engine: "cpu",
+		Model: m, Classes: make([]string, m.Classes), Optimizer: recipe.Optimizer, L2: recipe.L2, Epochs: 1, BatchSize: recipe.BatchSize, Engine: "cpu",
 		Preprocess: loader.Preprocess{Height: m.Height, Width: m.Width, Channels: m.Channels, Resize: loader.Squash, Scale: 1},
-	}, false, err
+	}, err
 }

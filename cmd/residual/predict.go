@@ -25,9 +25,10 @@ import (
 )
 
 type predictOptions struct {
-	format, engine, precision, checkpoint, temperature, filesFrom, weights, tta string
-	topk, batchSize, threads                                                    int
-	threshold                                                                   float64
+	engineOptions
+	format, checkpoint, temperature, filesFrom, weights, tta string
+	topk, batchSize                                          int
+	threshold                                                float64
 }
 
 func newPredict() *cobra.Command {
@@ -68,9 +69,7 @@ fitted a temperature for these weights and views (--tta).`,
 	ttaFlag(f, &o.tta)
 	checkpointFlags(f, &o.checkpoint, &o.weights)
 	f.IntVar(&o.batchSize, "batch-size", 32, "pictures at a time")
-	choiceFlag(f, &o.engine, "engine", "cpu, or ref: float64 in plain loops, slow", "cpu", "ref")
-	precisionFlag(f, &o.precision, "float32", "bfloat16", "auto")
-	f.IntVar(&o.threads, "threads", 0, "worker threads (default: all processors)")
+	o.engineOptions.addFlags(f)
 	return c
 }
 
@@ -78,11 +77,7 @@ func runPredict(ctx context.Context, o predictOptions, run string, paths []strin
 	if o.topk < 1 || o.batchSize < 1 || !(o.threshold >= 0 && o.threshold <= 1) {
 		return usageError{fmt.Errorf("--topk %d, --batch-size %d, --threshold %v: want numbers from 1, from 1, and from 0 to 1", o.topk, o.batchSize, o.threshold)}
 	}
-	precision, err := resolvePrecision(o.engine, o.precision)
-	if err != nil {
-		return err
-	}
-	eng, err := openPrecise(o.engine, precision, o.threads)
+	eng, _, err := o.openEngine()
 	if err != nil {
 		return err
 	}
@@ -426,19 +421,4 @@ func (p *predictionWriter) end() error {
 		return p.csv.Error()
 	}
 	return nil
-}
-
-func readPicture(name string) (picture dataset.Image, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return picture, err
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return picture, hint.Wrap(fmt.Errorf("%s: a folder, want a picture", name), "name the pictures in it, such as "+filepath.Join(name, "*.jpg"))
-	}
-	if err := dataset.LoadImage(f, 0, &picture); err != nil {
-		return picture, fmt.Errorf("%s: %w", name, err)
-	}
-	return picture, nil
 }

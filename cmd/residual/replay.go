@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -42,40 +43,11 @@ blame.`,
 			if err != nil {
 				return capsuleHint(err, args[0])
 			}
+			r := replayed{capsule, now, first, layers}
 			if format == "json" {
-				return writeJSON(c.OutOrStdout(), struct {
-					Capsule train.Capsule       `json:"capsule"`
-					Engine  string              `json:"engine_now"`
-					First   *train.LayerValues  `json:"first_not_finite_now"`
-					Layers  []train.LayerValues `json:"layers_now"`
-				}{capsule, now, first, layers})
+				return writeJSON(c.OutOrStdout(), r)
 			}
-			w := c.OutOrStdout()
-			fmt.Fprintf(w, "step %d, epoch %d, batch %d: loss %s, sum of squared gradients %s, learning rate %g, on %s\n",
-				capsule.Step, capsule.Epoch, capsule.Batch, capsule.Loss, capsule.GradientSquares, capsule.LearningRate, then)
-			if now == then {
-				fmt.Fprintf(w, "computed again on %s, as the run did\n", now)
-			} else {
-				fmt.Fprintf(w, "computed again on %s, where the run used %s\n", now, then)
-			}
-			fmt.Fprintf(w, "images %v\n\n", capsule.Indices)
-			fmt.Fprintf(w, "%-34s %-26s %12s %12s %12s %8s %8s\n", "layer", "value", "min", "max", "mean |x|", "NaN", "Inf")
-			for _, l := range layers {
-				if l.NaN+l.Inf == 0 && (first == nil || l.MeanAbs < 1e4) && l.Op != "input" {
-					continue // what is finite and not large explains nothing
-				}
-				fmt.Fprintf(w, "%-34s %-26s %12.4g %12.4g %12.4g %8d %8d\n", l.Layer, l.Op, l.Min, l.Max, l.MeanAbs, l.NaN, l.Inf)
-			}
-			recorded := "nothing"
-			if capsule.First != nil {
-				recorded = capsule.First.String()
-			}
-			again := "nothing"
-			if first != nil {
-				again = first.String()
-			}
-			_, err = fmt.Fprintf(w, "\nfirst not finite: %s; when it happened: %s\n", again, recorded)
-			return err
+			return r.write(c.OutOrStdout(), then)
 		},
 	}
 	f := c.Flags()
@@ -84,6 +56,41 @@ blame.`,
 	choiceFlag(f, &precision, "precision", "that of the run, or another one to compare", "run", "float32", "bfloat16")
 	choiceFlag(f, &format, "format", "of the output", "text", "json")
 	return c
+}
+
+// replayed is what "residual replay" tells.
+type replayed struct {
+	Capsule train.Capsule       `json:"capsule"`
+	Engine  string              `json:"engine_now"`
+	First   *train.LayerValues  `json:"first_not_finite_now"`
+	Layers  []train.LayerValues `json:"layers_now"`
+}
+
+// write tells it to a person; then is the engine of the run.
+func (r replayed) write(w io.Writer, then string) error {
+	fmt.Fprintf(w, "step %d, epoch %d, batch %d: loss %s, sum of squared gradients %s, learning rate %g, on %s\n",
+		r.Capsule.Step, r.Capsule.Epoch, r.Capsule.Batch, r.Capsule.Loss, r.Capsule.GradientSquares, r.Capsule.LearningRate, then)
+	if r.Engine == then {
+		fmt.Fprintf(w, "computed again on %s, as the run did\n", r.Engine)
+	} else {
+		fmt.Fprintf(w, "computed again on %s, where the run used %s\n", r.Engine, then)
+	}
+	fmt.Fprintf(w, "images %v\n\n", r.Capsule.Indices)
+	fmt.Fprintf(w, "%-34s %-26s %12s %12s %12s %8s %8s\n", "layer", "value", "min", "max", "mean |x|", "NaN", "Inf")
+	for _, l := range r.Layers {
+		if l.NaN+l.Inf == 0 && (r.First == nil || l.MeanAbs < 1e4) && l.Op != "input" {
+			continue // what is finite and not large explains nothing
+		}
+		fmt.Fprintf(w, "%-34s %-26s %12.4g %12.4g %12.4g %8d %8d\n", l.Layer, l.Op, l.Min, l.Max, l.MeanAbs, l.NaN, l.Inf)
+	}
+	name := func(v *train.LayerValues) string {
+		if v == nil {
+			return "nothing"
+		}
+		return v.String()
+	}
+	_, err := fmt.Fprintf(w, "\nfirst not finite: %s; when it happened: %s\n", name(r.First), name(r.Capsule.First))
+	return err
 }
 
 // capsuleHint says where capsules are.

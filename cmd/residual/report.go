@@ -196,14 +196,11 @@ func (r *reporting) collect(ctx context.Context, stderr io.Writer) error {
 	if data := r.dataName(); data != "" {
 		p.Title += " on " + data
 	}
-	p.About = r.about(from.origin, originErr == nil, from.Imported)
+	p.About = r.about(from.origin, from.Imported)
 	p.Lead = r.lead(from.Imported)
 	p.Figures = r.figures()
 	p.Speed = r.speed()
-	if err := r.receipt(from.origin, originErr == nil, from.Imported); err != nil {
-		return err
-	}
-	return nil
+	return r.receipt(from.origin, originErr == nil, from.Imported)
 }
 
 func (r *reporting) dataName() string {
@@ -253,7 +250,7 @@ func (r *reporting) evaluation(ctx context.Context, stderr io.Writer) error {
 	if s.Looks > 1 {
 		p.Notes = append(p.Notes, fmt.Sprintf("this was look number %d at the test split with this run", s.Looks))
 	}
-	if weights != "" && s.Weights != weights {
+	if weights != "" && (s.Weights != weights || len(s.Classes) != len(r.config.Classes)) {
 		p.Notes = append(p.Notes, "the evaluation is of other weights than the run's result: evaluate again")
 		p.MissingPictures = "the evaluation is of other weights than those the run has now; to evaluate again: " + p.EvaluateCommand
 		return nil
@@ -443,7 +440,7 @@ func (r *reporting) gallery(ctx context.Context, s evaluate.Summary, set dataset
 		pictures := make([]dataset.Image, len(part))
 		predicted, truth := make([]int, len(part)), make([]int, len(part))
 		for i, c := range part {
-			if c.Index < 0 || c.Index >= set.Len() || set.Label(c.Index) != c.Label || c.Label >= len(s.Classes) || c.Predicted >= len(s.Classes) {
+			if c.Index < 0 || c.Index >= set.Len() || set.Label(c.Index) != c.Label {
 				return nil, fmt.Errorf("evaluation %s: picture %d of class %d is not in the data", r.page.EvaluationName, c.Index, c.Label)
 			}
 			if err := set.Image(c.Index, &pictures[i]); err != nil {
@@ -567,7 +564,7 @@ func stepsOf(run *rundir.Dir, history rundir.History) ([]report.Step, error) {
 }
 
 // about says what was trained on what.
-func (r *reporting) about(from origin, known bool, im *imported) []report.Fact {
+func (r *reporting) about(from origin, im *imported) []report.Fact {
 	cfg, p := r.config, &r.page
 	var facts []report.Fact
 	add := func(name, value, detail string) {

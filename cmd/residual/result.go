@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/residual-ml/residual/internal/hint"
+	"github.com/residual-ml/residual/metric"
 	"github.com/residual-ml/residual/rundir"
 	"github.com/residual-ml/residual/train"
 )
@@ -38,6 +39,21 @@ func (r result) accuracy(cfg train.Config) (accuracy float64, split string) {
 		return r.ofResult("sparse_categorical_accuracy"), "train"
 	}
 	return r.validated("val_sparse_categorical_accuracy"), cfg.Data.Validation
+}
+
+// judge compares the accuracy with what the recipe promised, and says so.
+func (r *result) judge(cfg train.Config, images loaders) string {
+	accuracy, _ := r.accuracy(cfg)
+	n := images.fit.Len()
+	if images.val != nil {
+		n = images.val.Len()
+	}
+	if r.Test != nil {
+		n = r.Test.Images
+	}
+	low, high := metric.Wilson(int(math.Round(accuracy*float64(n))), n)
+	r.Expected, r.Verdict = cfg.Expected, cfg.Expected.Judge(accuracy, low, high)
+	return fmt.Sprintf("expected %s: %.2f %% is %s", r.Expected, 100*accuracy, r.Verdict)
 }
 
 // validated is a column of the history, of the weights that are the result, in the

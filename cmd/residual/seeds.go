@@ -69,21 +69,18 @@ type seedResult struct {
 // after the other, each in a run directory of its own. Runs that have finished are
 // taken as they are and one that was interrupted is resumed.
 func trainSeeds(ctx context.Context, o trainOptions, flags *pflag.FlagSet, stdout, stderr io.Writer) error {
-	dir, plan, err := seedsToTrain(&o, flags, stderr)
+	dir, plan, err := seedsToTrain(ctx, &o, flags, stderr)
 	if err != nil {
 		return err
 	}
 	r := seedsResult{Path: dir}
 	for i, seed := range plan.Seeds {
 		path := filepath.Join(dir, fmt.Sprintf("seed-%d", seed))
-		one := o
-		one.seed, one.seeds, one.resume, one.out = seed, 0, "", path
-		run, err := rundir.Open(path)
-		switch {
-		case err == nil && run.Finished():
-		default:
-			if err == nil {
-				one = trainOptions{dataOptions: one.dataOptions, set: never, typed: never, resume: path, threads: o.threads, progress: o.progress, format: o.format}
+		if run, err := rundir.Open(path); err != nil || !run.Finished() {
+			one := o
+			one.seed, one.seeds, one.resume, one.out = seed, 0, "", path
+			if err == nil { // it was interrupted
+				one = trainOptions{dataOptions: o.dataOptions, set: never, typed: never, resume: path, threads: o.threads, progress: o.progress, format: o.format}
 			}
 			fmt.Fprintf(stderr, "seed %d, %d of %d: %s\n", seed, i+1, len(plan.Seeds), path)
 			err := runTrain(ctx, one, io.Discard, stderr, new(string))
@@ -111,7 +108,7 @@ func never(string) bool { return false }
 
 // seedsToTrain makes the directory with its plan, or reads the plan of the one to
 // continue.
-func seedsToTrain(o *trainOptions, flags *pflag.FlagSet, stderr io.Writer) (dir string, plan seedsPlan, err error) {
+func seedsToTrain(ctx context.Context, o *trainOptions, flags *pflag.FlagSet, stderr io.Writer) (dir string, plan seedsPlan, err error) {
 	if o.resume != "" {
 		b, err := os.ReadFile(filepath.Join(o.resume, seedsFile))
 		if err == nil {
@@ -162,7 +159,7 @@ func seedsToTrain(o *trainOptions, flags *pflag.FlagSet, stderr io.Writer) (dir 
 	// Nothing is written before the options are known to work.
 	check := *o
 	check.seeds, check.dryRun = 0, false
-	if err := checkOptions(check, stderr); err != nil {
+	if err := checkOptions(ctx, check, stderr); err != nil {
 		return "", plan, err
 	}
 	if err := atomicfile.MkdirAll(dir); err != nil {
@@ -172,8 +169,8 @@ func seedsToTrain(o *trainOptions, flags *pflag.FlagSet, stderr io.Writer) (dir 
 }
 
 // checkOptions resolves a configuration as runTrain does, and writes nothing.
-func checkOptions(o trainOptions, stderr io.Writer) error {
-	data, err := o.openData(context.Background(), stderr)
+func checkOptions(ctx context.Context, o trainOptions, stderr io.Writer) error {
+	data, err := o.openData(ctx, stderr)
 	if err != nil {
 		return err
 	}

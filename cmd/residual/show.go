@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"image"
-	"image/png"
 	"io"
 	"math"
 	"path/filepath"
@@ -13,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/residual-ml/residual/dataset"
-	"github.com/residual-ml/residual/internal/atomicfile"
 	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/internal/random"
 	"github.com/residual-ml/residual/loader"
@@ -135,7 +133,7 @@ func runShow(ctx context.Context, o *showOptions, stdout, stderr io.Writer) erro
 	if err != nil {
 		return err
 	}
-	if err := atomicfile.Write(o.out, func(w io.Writer) error { return png.Encode(w, img) }); err != nil {
+	if err := writePNG(o.out, img); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(stdout, "%s: %d pictures of %s in %d epochs, %d×%d pixels\n", o.out, len(chosen), data.Name, o.epochs, img.Bounds().Dx(), img.Bounds().Dy())

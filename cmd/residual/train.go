@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"strings"
 	"sync"
@@ -20,7 +17,6 @@ import (
 	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/loader"
-	"github.com/residual-ml/residual/metric"
 	"github.com/residual-ml/residual/report"
 	"github.com/residual-ml/residual/rundir"
 	"github.com/residual-ml/residual/train"
@@ -104,6 +100,7 @@ func recipesText() string {
 
 // runTrain is the whole of "residual train". Read it top to bottom to see how
 // the packages meet.
+//
 // With repeat, configuration and data are those of another run; the path of the
 // run it makes is stored in path.
 func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, path *string) (err error) {
@@ -179,30 +176,8 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 	}
 	show.notice(fmt.Sprintf("%s on %s (%s), %s; recipe %s, %s, run directory %s",
 		cfg.Model.Name, data.Name, countsOf(images), validationOf(cfg), cfg.Recipe, eng.Name()+" "+cfg.Precision, run.Path()))
-	if in := cfg.Init; in != nil {
-		head := "its dense layer too, the classes are the same"
-		if in.NewHead {
-			head = fmt.Sprintf("with a new dense layer for %d classes", len(cfg.Classes))
-			if _, source, err := train.Open(in.Run); err == nil && namesAreNumbers(source.Classes) && len(source.Classes) == len(cfg.Classes) {
-				head += " (its own have no names; if they are these, import it again with --class-map, which keeps the layer)"
-			}
-		}
-		if cfg.Freeze != nil {
-			head += fmt.Sprintf("; %d of %d epochs train that alone", cfg.Freeze.Epochs, cfg.Epochs)
-		}
-		show.notice(fmt.Sprintf("beginning with the weights of %s, %s", in.Run, head))
-	}
-	switch {
-	case cfg.Expected != nil:
-		show.notice("expected accuracy: " + cfg.Expected.String())
-	case o.resume == "" && o.repeat == "":
-		show.notice("expected accuracy: not measured for these options")
-	}
-	if cfg.Data.Validation == "test" {
-		show.notice("note: the validation data are the official test split, as in the tutorial: choose nothing by this score")
-	}
-	if n := images.fit.Steps(); cfg.Accumulate > n {
-		show.notice(fmt.Sprintf("note: --accumulate %d is more than the %d batches of an epoch, which make one update", cfg.Accumulate, n))
+	for _, note := range beforehand(cfg, images.fit.Steps(), given) {
+		show.notice(note)
 	}
 
 	trainer, err := train.New(cfg, eng, images.fit, images.val, run, func(e train.Event) {
@@ -255,23 +230,44 @@ func runTrain(ctx context.Context, o trainOptions, stdout, stderr io.Writer, pat
 		}
 		show.notice(result.Test.String())
 	}
-	if result.Expected = cfg.Expected; result.Expected != nil {
-		accuracy, _ := result.accuracy(cfg)
-		n := images.fit.Len()
-		if images.val != nil {
-			n = images.val.Len()
-		}
-		if result.Test != nil {
-			n = result.Test.Images
-		}
-		low, high := metric.Wilson(int(math.Round(accuracy*float64(n))), n)
-		result.Verdict = result.Expected.Judge(accuracy, low, high)
-		show.notice(fmt.Sprintf("expected %s: %.2f %% is %s", result.Expected, 100*accuracy, result.Verdict))
+	if cfg.Expected != nil {
+		show.notice(result.judge(cfg, images))
 	}
 	if err := run.WriteResult(result); err != nil {
 		return err
 	}
 	return result.write(stdout, o.format)
+}
+
+// beforehand is what there is to say before the first step. given says that the
+// configuration is another run's.
+func beforehand(cfg train.Config, steps int, given bool) (notes []string) {
+	if in := cfg.Init; in != nil {
+		head := "its dense layer too, the classes are the same"
+		if in.NewHead {
+			head = fmt.Sprintf("with a new dense layer for %d classes", len(cfg.Classes))
+			if _, source, err := train.Open(in.Run); err == nil && namesAreNumbers(source.Classes) && len(source.Classes) == len(cfg.Classes) {
+				head += " (its own have no names; if they are these, import it again with --class-map, which keeps the layer)"
+			}
+		}
+		if cfg.Freeze != nil {
+			head += fmt.Sprintf("; %d of %d epochs train that alone", cfg.Freeze.Epochs, cfg.Epochs)
+		}
+		notes = append(notes, fmt.Sprintf("beginning with the weights of %s, %s", in.Run, head))
+	}
+	switch {
+	case cfg.Expected != nil:
+		notes = append(notes, "expected accuracy: "+cfg.Expected.String())
+	case !given:
+		notes = append(notes, "expected accuracy: not measured for these options")
+	}
+	if cfg.Data.Validation == "test" {
+		notes = append(notes, "note: the validation data are the official test split, as in the tutorial: choose nothing by this score")
+	}
+	if cfg.Accumulate > steps {
+		notes = append(notes, fmt.Sprintf("note: --accumulate %d is more than the %d batches of an epoch, which make one update", cfg.Accumulate, steps))
+	}
+	return notes
 }
 
 // slowWithout says what to do where the network that nobody chose is far too much
@@ -357,16 +353,8 @@ var binaryHash = sync.OnceValue(func() string {
 	if err != nil {
 		return ""
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
-		return ""
-	}
-	return hex.EncodeToString(sum.Sum(nil))
+	sum, _ := fileSHA256(path)
+	return sum
 })
 
 // writeOrigin makes the directory a run: origin, and last the configuration,
@@ -446,10 +434,10 @@ func dryRun(ctx context.Context, cfg train.Config, eng engine.Engine, fit, val *
 			ImagesPerSecond  float64 `json:"images_per_second,omitempty"`
 		}{cfg.Model.Name, cfg.Epochs, fit.Steps(), eng.Name(), estimate.Remaining.Seconds(), estimate.ImagesPerSecond})
 	}
-	_, err = fmt.Fprintf(stdout, "%s, %d epochs of %d steps on %s: everything fits together", cfg.Model.Name, cfg.Epochs, fit.Steps(), eng.Name())
+	text := fmt.Sprintf("%s, %d epochs of %d steps on %s: everything fits together", cfg.Model.Name, cfg.Epochs, fit.Steps(), eng.Name())
 	if estimate.Remaining > 0 {
-		_, err = fmt.Fprintf(stdout, "; about %s at %.0f images/s", roundly(estimate.Remaining), estimate.ImagesPerSecond)
+		text += fmt.Sprintf("; about %s at %.0f images/s", roundly(estimate.Remaining), estimate.ImagesPerSecond)
 	}
-	fmt.Fprintln(stdout)
+	_, err = fmt.Fprintln(stdout, text)
 	return err
 }

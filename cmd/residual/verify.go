@@ -31,7 +31,7 @@ answer differs by more than 1e-4 of the largest logit, or a weight at all.`,
   residual verify resnet18.safetensors --engine ref`,
 		Args: argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			m, err := readModel(args[0], "")
+			m, err := readModel(args[0])
 			if err != nil {
 				return err
 			}
@@ -56,18 +56,20 @@ answer differs by more than 1e-4 of the largest logit, or a weight at all.`,
 	return c
 }
 
-// readModel reads the network of a run directory (that checkpoint of it) or of a
-// file or folder of any format.
-func readModel(path, checkpoint string) (*artifact.Model, error) {
-	if _, err := rundir.Open(path); err == nil {
-		if _, err := format.Of(path); err != nil { // no Hugging Face folder, which has a config.json too
-			return format.ReadRun(path, checkpoint)
-		}
-	}
-	if checkpoint != "" {
-		return nil, fmt.Errorf("%s: no run directory, so that there is no checkpoint %q", path, checkpoint)
+// readModel reads the result of a run directory, or a file or folder of any format.
+func readModel(path string) (*artifact.Model, error) {
+	if isRun(path) {
+		return format.ReadRun(path, "")
 	}
 	return format.Read(path)
+}
+
+// isRun reports whether a path is a run directory, and no Hugging Face folder, which
+// has a config.json too.
+func isRun(path string) bool {
+	_, noRun := rundir.Open(path)
+	_, noFormat := format.Of(path)
+	return noRun == nil && noFormat != nil
 }
 
 // verification is the outcome of running golden vectors.
