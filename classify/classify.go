@@ -1,5 +1,6 @@
 // Package classify uses a trained network in a Go program:
 //
+//	eng, err := cpu.New(cpu.Options{}) // of package engine/cpu
 //	c, err := classify.Open("runs/2026-11-23-resnet18-cifar10", eng)
 //	predictions, err := c.Predict(ctx, images)
 package classify
@@ -57,7 +58,8 @@ func Open(runPath string, e engine.Engine) (*Classifier, error) {
 }
 
 // OpenCheckpoint is Open for a checkpoint by name: last, best, or "" for the run's
-// result. The warning says which one was taken instead of a damaged one.
+// result, with :ema or :raw behind to choose between the moving average and the
+// weights of the steps. The warning says which one was taken instead of a damaged one.
 func OpenCheckpoint(runPath, checkpoint string, e engine.Engine) (c *Classifier, warning string, err error) {
 	run, config, err := train.Open(runPath)
 	if err != nil {

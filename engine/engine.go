@@ -1,5 +1,7 @@
-// Package engine is the line between what is computed, a graph.Graph, and how:
-// an Engine compiles graphs for one kind of hardware.
+// Package engine is the line between what is computed, a graph.Graph, and how: an
+// Engine compiles graphs for one kind of hardware. Package engine/cpu is the default
+// one, engine/ref the slow one that judges it, and engine/enginetest what each must
+// pass.
 package engine
 
 import (
@@ -53,7 +55,7 @@ type Program interface {
 	Run(ctx context.Context, inputs ...tensor.Tensor) (outputs []tensor.Tensor, err error)
 
 	// Kernels says for each kind of operation which implementation runs it,
-	// such as "conv": "igemm 6x16 avx2", for the record.
+	// such as "conv": "float32 igemm 6×16 avx2", for the record.
 	Kernels() map[string]string
 
 	// Close frees the program's memory.

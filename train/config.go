@@ -1,6 +1,6 @@
 // Package train is the loop: steps, validations, checkpoints, history; and the
 // recipes that fill in a Config. It knows networks only as graphs and hardware only
-// as an engine.
+// as an engine. runTrain in cmd/residual/train.go shows how a program trains with it.
 package train
 
 import (
@@ -16,8 +16,8 @@ import (
 )
 
 // Config is everything that decides what a run computes, after all defaults; a
-// run directory keeps it as config.json, and together with the data and a
-// feature level of the processor it fixes every bit of the result.
+// run directory keeps it as config.json, and together with the data and an
+// instruction set of the processor it fixes every bit of the result.
 type Config struct {
 	Recipe     string            `json:"recipe"`
 	Data       DataConfig        `json:"data"`
@@ -103,7 +103,7 @@ const (
 type DataConfig struct {
 	Source     string `json:"source"` // a name or a path, as given
 	Dir        string `json:"dir,omitempty"`
-	Validation string `json:"validation"` // test: the official test split; validation: a split of its own or held out
+	Validation string `json:"validation"` // test: the official test split; validation: a split of the data's own; held-out: of the training images; none
 	ValImages  int    `json:"val_images,omitempty"`
 	LimitTrain int    `json:"limit_train,omitempty"`
 	LimitVal   int    `json:"limit_val,omitempty"`
