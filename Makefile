@@ -19,7 +19,7 @@ interop: ## exported files in MODELS, run by PyTorch, onnxruntime and Keras on t
 peers: ## the tables of docs/performance.md: ./residual (PROGRAM) beside PyTorch, TensorFlow, oneDNN; goes on where it was
 	$(PYTHON) bench/peers.py $(PROGRAM) $(ARGS) && $(PYTHON) bench/layers_onednn.py $(PROGRAM) $(ARGS)
 	$(PYTHON) bench/memory.py $(PROGRAM) $(ARGS) && $(PYTHON) bench/pipeline.py $(PROGRAM) $(ARGS)
-demo: ## the main job on the embedded data
+demo: ## the main job on generated pictures
 	go run ./cmd/residual train
 ci: ## all that CI does
 	.ci/run
