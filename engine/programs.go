@@ -3,6 +3,8 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // Programs keeps one compiled program for each batch size it is asked for: the
@@ -31,12 +33,13 @@ func (p *Programs) Get(batch int) (Program, error) {
 	return program, nil
 }
 
-// Kernels says which implementation runs each operation, nil before the first Get.
+// Kernels says which implementation runs each operation of the largest batch, nil
+// before the first Get.
 func (p *Programs) Kernels() map[string]string {
-	for _, program := range p.bySize {
-		return program.Kernels()
+	if len(p.bySize) == 0 {
+		return nil
 	}
-	return nil
+	return p.bySize[slices.Max(slices.Collect(maps.Keys(p.bySize)))].Kernels()
 }
 
 // Close frees the programs; Get compiles them anew.

@@ -64,6 +64,28 @@ func (p Preprocess) Check() error {
 	return nil
 }
 
+// Linear writes (x·Scale - Mean)/Std as x·gain + offset, for each channel.
+func (p Preprocess) Linear() (gain, offset []float64) {
+	gain, offset = make([]float64, p.Channels), make([]float64, p.Channels)
+	for c := range p.Channels {
+		mean, std := p.normalization(c)
+		gain[c], offset[c] = p.Scale/std, 0-mean/std // 0-: no negative zero
+	}
+	return gain, offset
+}
+
+// normalization is the mean and deviation of a channel.
+func (p Preprocess) normalization(c int) (mean, std float64) {
+	std = 1
+	if len(p.Mean) > 0 {
+		mean = p.Mean[c]
+	}
+	if len(p.Std) > 0 {
+		std = p.Std[c]
+	}
+	return mean, std
+}
+
 // preparer applies a Preprocess with memory of its own; one goroutine uses it.
 type preparer struct {
 	Preprocess
@@ -77,13 +99,7 @@ type preparer struct {
 func newPreparer(p Preprocess) *preparer {
 	t := &preparer{Preprocess: p, table: make([][256]float32, p.Channels)}
 	for c := range t.table {
-		mean, std := 0.0, 1.0
-		if len(p.Mean) > 0 {
-			mean = p.Mean[c]
-		}
-		if len(p.Std) > 0 {
-			std = p.Std[c]
-		}
+		mean, std := p.normalization(c)
 		for x := range t.table[c] {
 			t.table[c][x] = float32((float64(x)*p.Scale - mean) / std)
 		}

@@ -1,7 +1,11 @@
 package tensor
 
 import (
+	"bytes"
+	"encoding/hex"
+	"io"
 	"math"
+	"strings"
 	"testing"
 )
 
@@ -70,3 +74,38 @@ func TestBFloat16(t *testing.T) {
 		t.Error("NaN became a number")
 	}
 }
+
+func TestWrite(t *testing.T) {
+	for want, x := range map[string]Tensor{
+		"000000000000f03f":                Of([]float64{1}, 1),
+		"0000803f000000c0":                Of([]float32{1, -2}, 2),
+		"803f00c0":                        OfBits(BFloat16, []uint16{0x3f80, 0xc000}, 2),
+		"feffffffffffffff":                Of([]int64{-2}),
+		"04030201":                        Of([]int32{0x01020304}, 1),
+		"0201feff":                        Of([]int16{0x0102, -2}, 1, 2),
+		"01fe":                            Of([]int8{1, -2}, 2),
+		"0100":                            Of([]uint8{1, 0}, 2),
+		strings.Repeat("0000803f", 40000): filled(40000, 1), // more than one buffer
+	} {
+		var b bytes.Buffer
+		if err := Write(&b, x); err != nil || hex.EncodeToString(b.Bytes()) != want {
+			t.Errorf("%v %v: % .20x (%v), want %.40s", x.DType(), x.Shape(), b.Bytes(), err, want)
+		}
+	}
+	if err := Write(full{}, filled(40000, 1)); err != io.ErrShortWrite {
+		t.Errorf("writing to what is full: %v", err)
+	}
+}
+
+func filled(n int, v float32) Tensor {
+	x := New(Float32, n)
+	for i := range x.Float32s() {
+		x.Float32s()[i] = v
+	}
+	return x
+}
+
+// full takes nothing.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, io.ErrShortWrite }

@@ -66,8 +66,7 @@ type contents struct {
 
 // ReadFile reads the network in the file at path.
 func ReadFile(path string) (*artifact.Model, error) {
-	m, err := withFile(path, Read)
-	return m, err
+	return withFile(path, Read)
 }
 
 // InspectFile lists the tensors in the file at path.
@@ -362,10 +361,10 @@ func preprocess(m *artifact.Model, gain, offset []float64) error {
 	// The deviation of bytes is 5 at the least, that of numbers in [0,1] at most 0.5.
 	if slices.Max(gain) > 0.5 {
 		m.Recognised = append(m.Recognised, "the network normalises its pictures, but not from 0…255: they are taken to be x/255 before")
+		gain = slices.Clone(gain)
 		for i := range gain {
 			gain[i] /= 255
 		}
-		gain = slices.Clone(gain)
 	}
 	alike := !slices.ContainsFunc(gain, func(x float64) bool { return x != gain[0] }) &&
 		!slices.ContainsFunc(offset, func(x float64) bool { return x != 0 })

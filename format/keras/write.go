@@ -142,7 +142,10 @@ func layersOf(net *structure.Network, m *artifact.Model, o artifact.WriteOptions
 				if p == nil {
 					return nil, errors.New("the preprocessing is not known, so that the network cannot include it")
 				}
-				gain, offset := rescaling(p.Scale, p.Mean, p.Std)
+				gain, offset := p.Linear()
+				if len(p.Mean) == 0 && len(p.Std) == 0 { // one number is that of all channels
+					gain, offset = gain[:1], offset[:1]
+				}
 				now[l] = add("rescaling", "Rescaling", l.Shape, map[string]any{"scale": gain, "offset": offset}, now[l])
 			}
 		case structure.Conv:
@@ -206,21 +209,6 @@ func layersOf(net *structure.Network, m *artifact.Model, o artifact.WriteOptions
 		out = add("softmax", "Activation", out.shape, map[string]any{"activation": "softmax"}, out)
 	}
 	return kerasOrder(layers, out), nil
-}
-
-// rescaling writes (x·scale - mean)/std as x·gain + offset.
-func rescaling(scale float64, mean, std []float64) (gain, offset []float64) {
-	for c := range max(len(mean), len(std), 1) {
-		s, m := 1.0, 0.0
-		if c < len(std) {
-			s = std[c]
-		}
-		if c < len(mean) {
-			m = mean[c]
-		}
-		gain, offset = append(gain, scale/s), append(offset, -m/s+0) // + 0: no negative zero
-	}
-	return gain, offset
 }
 
 // kernelAndBias are in Keras's order of axes, [KH,KW,C,OC] and [C,K].

@@ -497,30 +497,7 @@ func (f *recognised) preprocess(a *artifact.Model) error {
 
 // agree reports whether a preprocessing is x·gain + offset but for float32.
 func agree(p loader.Preprocess, gain, offset []float64) bool {
-	g, o := linear(p)
-	near := func(a, b []float64) bool {
-		for c := range a {
-			if d := math.Abs(a[c] - b[c]); d > 1e-6*max(math.Abs(a[c]), math.Abs(b[c])) {
-				return false
-			}
-		}
-		return len(a) == len(b)
-	}
-	return near(g, gain) && near(o, offset)
-}
-
-// linear writes (x·Scale - Mean)/Std as x·gain + offset, per channel.
-func linear(p loader.Preprocess) (gain, offset []float64) {
-	for c := range p.Channels {
-		mean, std := 0.0, 1.0
-		if len(p.Mean) > 0 {
-			mean = p.Mean[c]
-		}
-		if len(p.Std) > 0 {
-			std = p.Std[c]
-		}
-		gain = append(gain, p.Scale/std)
-		offset = append(offset, 0-mean/std) // 0-: no negative zero
-	}
-	return gain, offset
+	near := func(a, b float64) bool { return !(math.Abs(a-b) > 1e-6*max(math.Abs(a), math.Abs(b))) }
+	g, o := p.Linear()
+	return slices.EqualFunc(g, gain, near) && slices.EqualFunc(o, offset, near)
 }

@@ -105,7 +105,7 @@ func TestRead(t *testing.T) {
 		// The pictures go through the file's own preprocessing as bytes would.
 		x := golden.Images(0, 1, e.Size, e.Size, 3)
 		if m.Preprocess != nil {
-			gain, offset := linear(*m.Preprocess)
+			gain, offset := m.Preprocess.Linear()
 			for i := range x {
 				x[i] = 255*x[i]*gain[i%3] + offset[i%3]
 			}

@@ -2,7 +2,6 @@ package onnx
 
 import (
 	"bufio"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"maps"
@@ -44,10 +43,7 @@ func Write(w io.Writer, m *artifact.Model, o artifact.WriteOptions) error {
 		if m.Preprocess == nil {
 			return fmt.Errorf("preprocessing is to be part of the network, but is not known")
 		}
-		gain, offset := linear(*m.Preprocess)
-		if err := g.preprocess(gain, offset); err != nil {
-			return err
-		}
+		g.preprocess(m.Preprocess.Linear())
 	}
 	for _, l := range net.Layers {
 		if err := g.layer(l, l == net.Output && !o.Softmax); err != nil {
@@ -67,11 +63,11 @@ func Write(w io.Writer, m *artifact.Model, o artifact.WriteOptions) error {
 		text["Image.ColorSpaceGamma"] = "SRGB"
 		text["Image.NominalPixelRange"] = "NominalRange_0_255"
 	}
-	input := valueInfo("input", typeFloat, "batch", c.Channels, c.Height, c.Width)
+	input := valueInfo("input", typeFloat, c.Channels, c.Height, c.Width)
 	if bytesIn {
-		input = valueInfo("input", typeUint8, "batch", c.Height, c.Width, c.Channels)
+		input = valueInfo("input", typeUint8, c.Height, c.Width, c.Channels)
 	}
-	return g.write(w, c.Name, input, valueInfo("output", typeFloat, "batch", c.Classes), text)
+	return g.write(w, c.Name, input, valueInfo("output", typeFloat, c.Classes), text)
 }
 
 // graphWriter collects nodes and tensors.
@@ -120,7 +116,7 @@ func (g *graphWriter) fresh(name, op string) string {
 
 // preprocess turns bytes [batch,H,W,C] into numbers [batch,C,H,W] and rescales
 // them.
-func (g *graphWriter) preprocess(gain, offset []float64) error {
+func (g *graphWriter) preprocess(gain, offset []float64) {
 	channels := func(v []float64) tensor.Tensor {
 		out := make([]float32, len(v))
 		for i, x := range v {
@@ -135,7 +131,6 @@ func (g *graphWriter) preprocess(gain, offset []float64) error {
 	g.node("preprocess.scale", "Mul", []string{"preprocess.transpose", g.constant("preprocess.gain", channels(gain))}, "preprocess.scale", nil)
 	g.node("preprocess.shift", "Add", []string{"preprocess.scale", g.constant("preprocess.offset", channels(offset))}, "preprocess.shift", nil)
 	g.picture = "preprocess.shift"
-	return nil
 }
 
 // layer appends the nodes of one layer; last names its output "output".
@@ -237,10 +232,10 @@ func (g *graphWriter) layer(l *structure.Layer, last bool) error {
 	return nil
 }
 
-// valueInfo describes an input or output; sizes follow the batch's name.
-func valueInfo(name string, kind int64, batch string, sizes ...int) encoder {
+// valueInfo describes an input or output of these sizes for each picture of a batch.
+func valueInfo(name string, kind int64, sizes ...int) encoder {
 	var shape, dim encoder
-	dim.text(2, batch)
+	dim.text(2, "batch")
 	shape.bytes(1, dim)
 	for _, n := range sizes {
 		dim = nil
@@ -312,31 +307,11 @@ func (g *graphWriter) write(w io.Writer, name string, input, output encoder, tex
 	out.Write(before)
 	for i, t := range g.tensors {
 		out.Write(heads[i])
-		if err := writeElements(out, t.tensor); err != nil {
+		if err := tensor.Write(out, t.tensor); err != nil {
 			return err
 		}
 	}
 	out.Write(after)
 	out.Write(end)
 	return out.Flush()
-}
-
-func writeElements(w *bufio.Writer, t tensor.Tensor) error {
-	var b [8]byte
-	if t.DType() == tensor.Int64 {
-		for _, v := range tensor.Data[int64](t) {
-			binary.LittleEndian.PutUint64(b[:], uint64(v))
-			if _, err := w.Write(b[:]); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	for _, v := range t.Float32s() {
-		binary.LittleEndian.PutUint32(b[:], math.Float32bits(v))
-		if _, err := w.Write(b[:4]); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -54,7 +54,7 @@ func encode(t testing.TB, tensors []Named, metadata map[string]string) []byte {
 func elements(t testing.TB, x tensor.Tensor) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := writeElements(&b, x); err != nil {
+	if err := tensor.Write(&b, x); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()

@@ -10,6 +10,8 @@ import (
 	"io"
 	"slices"
 	"unicode/utf8"
+
+	"github.com/residual-ml/residual/tensor"
 )
 
 // Write writes tensors and metadata. The same arguments give the same bytes.
@@ -29,7 +31,7 @@ func Write(w io.Writer, tensors []Named, metadata map[string]string) error {
 	for _, n := range stored {
 		t, err := n.value()
 		if err == nil {
-			err = writeElements(w, t)
+			err = tensor.Write(w, t)
 		}
 		if err != nil {
 			return fmt.Errorf("safetensors: writing tensor %q: %w", n.Name, err)

@@ -315,11 +315,16 @@ func (m *matching) match(p, l *Layer) bool {
 	if m.matchInputs(p, l) {
 		return true
 	}
+	m.undo(mark)
+	return false
+}
+
+// undo unbinds what was bound after the first patterns of the trail.
+func (m *matching) undo(mark int) {
 	for _, undone := range m.trail[mark:] {
 		delete(m.bound, undone)
 	}
 	m.trail = m.trail[:mark]
-	return false
 }
 
 func (m *matching) matchInputs(p, l *Layer) bool {
@@ -338,10 +343,7 @@ func (m *matching) matchInputs(p, l *Layer) bool {
 		if m.match(p.Inputs[0], l.Inputs[first]) && m.match(p.Inputs[1], l.Inputs[1-first]) {
 			return true
 		}
-		for _, undone := range m.trail[mark:] {
-			delete(m.bound, undone)
-		}
-		m.trail = m.trail[:mark]
+		m.undo(mark)
 	}
 	return false
 }

@@ -96,7 +96,7 @@ func Module(c model.Config) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, moduleHead, c.Name, c.Channels, c.Height, c.Width, config)
 	b.WriteString(w.layers.String())
-	fmt.Fprintf(&b, "\n    def forward(self, %s):\n        layer = self.get_submodule\n", "x")
+	b.WriteString("\n    def forward(self, x):\n        layer = self.get_submodule\n")
 	b.WriteString(w.forward.String())
 	fmt.Fprintf(&b, "        return %s\n", w.register[logits])
 	b.WriteString(moduleTail)
@@ -132,9 +132,6 @@ func (w *moduleWriter) count(g *graph.Graph, last *graph.Node) {
 		}
 	}
 }
-
-// read is the Python variable of an operand.
-func (w *moduleWriter) read(n *graph.Node) string { return w.register[n] }
 
 // assign writes a line that computes n. Operands that nobody reads afterwards
 // leave their variable to it.
@@ -179,7 +176,7 @@ func padded(x string, p graph.Padding, value string) (padded, symmetric string) 
 func (w *moduleWriter) node(n *graph.Node) error {
 	x := ""
 	if len(n.Inputs) > 0 {
-		x = w.read(n.Inputs[0])
+		x = w.register[n.Inputs[0]]
 	}
 	switch n.Op {
 	case graph.OpVariable, graph.OpConstant:
@@ -228,25 +225,22 @@ func (w *moduleWriter) node(n *graph.Node) error {
 	case graph.OpPadChannels:
 		w.assign(n, "F.pad(%s, (0, 0, 0, 0, %d, %d))", x, n.Channels.Before, n.Channels.After)
 	case graph.OpAdd:
-		w.assign(n, "%s + %s", x, w.read(n.Inputs[1]))
+		w.assign(n, "%s + %s", x, w.register[n.Inputs[1]])
 	case graph.OpMul:
 		y := n.Inputs[1]
 		if y.Op != graph.OpConstant {
 			return errors.New("a product of two values")
 		}
 		w.assign(n, "%s * %v", x, y.Value)
-	default:
-		switch n.Op.String() {
-		case "sigmoid":
-			w.assign(n, "torch.sigmoid(%s)", x)
-		case "scale_channels": // x [N,C,H,W], a factor for each image and channel [N,C]
-			if !n.Inputs[1].Shape.Equal(tensor.Shape{n.Shape[0], n.Shape[len(n.Shape)-1]}) {
-				return fmt.Errorf("factors of shape %v", n.Inputs[1].Shape)
-			}
-			w.assign(n, "%s * %s[:, :, None, None]", x, w.read(n.Inputs[1]))
-		default:
-			return fmt.Errorf("there is no PyTorch for %v", n.Op)
+	case graph.OpSigmoid:
+		w.assign(n, "torch.sigmoid(%s)", x)
+	case graph.OpScaleChannels: // x [N,C,H,W], a factor for each image and channel [N,C]
+		if !n.Inputs[1].Shape.Equal(tensor.Shape{n.Shape[0], n.Shape[3]}) {
+			return fmt.Errorf("factors of shape %v", n.Inputs[1].Shape)
 		}
+		w.assign(n, "%s * %s[:, :, None, None]", x, w.register[n.Inputs[1]])
+	default:
+		return fmt.Errorf("there is no PyTorch for %v", n.Op)
 	}
 	return nil
 }

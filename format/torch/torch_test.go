@@ -135,6 +135,16 @@ func written(t testing.TB, tensors []safetensors.Named, extra map[string]string)
 	return b.Bytes()
 }
 
+// elements returns the bytes of x; so NaNs compare.
+func elements(t testing.TB, x tensor.Tensor) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := tensor.Write(&b, x); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
 func read(b []byte) (*File, error) { return Read(bytes.NewReader(b), int64(len(b))) }
 
 // What is written is read as it was, the same bytes each time, with the storages
@@ -155,7 +165,7 @@ func TestWrite(t *testing.T) {
 	for i, want := range some() {
 		got := f.Tensors[i]
 		if got.Name != want.Name || got.Tensor.DType() != want.Tensor.DType() || !got.Tensor.Shape().Equal(want.Tensor.Shape()) ||
-			!bytes.Equal(elements(got.Tensor), elements(want.Tensor)) {
+			!bytes.Equal(elements(t, got.Tensor), elements(t, want.Tensor)) {
 			t.Errorf("%s is %v %v", want.Name, got.Tensor.DType(), got.Tensor.Shape())
 		}
 	}
@@ -377,7 +387,7 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("written and read again: %v", err)
 		}
 		for i, n := range again.Tensors {
-			if !bytes.Equal(elements(n.Tensor), elements(file.Tensors[i].Tensor)) {
+			if !bytes.Equal(elements(t, n.Tensor), elements(t, file.Tensors[i].Tensor)) {
 				t.Errorf("tensor %s differs", n.Name)
 			}
 		}

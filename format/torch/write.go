@@ -37,7 +37,12 @@ func Write(w io.Writer, tensors []safetensors.Named, extra map[string]string) er
 	z.add("data.pkl", p)
 	z.add("byteorder", []byte("little"))
 	for i, n := range tensors {
-		z.add("data/"+strconv.Itoa(i), elements(n.Tensor))
+		var b bytes.Buffer
+		b.Grow(n.Tensor.Len() * n.Tensor.DType().Size())
+		if err := tensor.Write(&b, n.Tensor); err != nil {
+			return fmt.Errorf("torch: %w", err)
+		}
+		z.add("data/"+strconv.Itoa(i), b.Bytes())
 	}
 	if extra != nil {
 		text, err := json.Marshal(extra) // sorts the keys
@@ -171,43 +176,4 @@ func pickleOf(tensors []safetensors.Named) ([]byte, error) {
 	}
 	b.WriteString("u.")
 	return b.Bytes(), nil
-}
-
-// elements are t's, little-endian and row-major.
-func elements(t tensor.Tensor) []byte {
-	b := make([]byte, 0, t.Len()*t.DType().Size())
-	le := binary.LittleEndian
-	switch t.DType() {
-	case tensor.Float64:
-		for _, v := range tensor.Data[float64](t) {
-			b = le.AppendUint64(b, math.Float64bits(v))
-		}
-	case tensor.Float32:
-		for _, v := range tensor.Data[float32](t) {
-			b = le.AppendUint32(b, math.Float32bits(v))
-		}
-	case tensor.Float16, tensor.BFloat16:
-		for _, v := range tensor.Data[uint16](t) {
-			b = le.AppendUint16(b, v)
-		}
-	case tensor.Int64:
-		for _, v := range tensor.Data[int64](t) {
-			b = le.AppendUint64(b, uint64(v))
-		}
-	case tensor.Int32:
-		for _, v := range tensor.Data[int32](t) {
-			b = le.AppendUint32(b, uint32(v))
-		}
-	case tensor.Int16:
-		for _, v := range tensor.Data[int16](t) {
-			b = le.AppendUint16(b, uint16(v))
-		}
-	case tensor.Int8:
-		for _, v := range tensor.Data[int8](t) {
-			b = append(b, byte(v))
-		}
-	default:
-		b = append(b, tensor.Data[uint8](t)...)
-	}
-	return b
 }

@@ -99,19 +99,19 @@ func Write(w io.Writer, g *Group) error {
 	out := &counter{w: bufio.NewWriterSize(w, 1<<16)}
 	super := append([]byte(signature), 2, 8, 8, 0)
 	super = le64(super, 0, math.MaxUint64, at, root.address)
-	out.write(le32(super, lookup3(super)))
+	out.Write(le32(super, lookup3(super)))
 	for _, m := range all {
 		h, err := m.header()
 		if err != nil {
 			return fmt.Errorf("hdf5: %q: %w", m.name, err)
 		}
 		out.pad(m.address)
-		out.write(h)
+		out.Write(h)
 	}
 	for _, m := range all {
 		if m.group == nil && m.tensor.Len() > 0 {
 			out.pad(m.data)
-			out.elements(m.tensor)
+			_ = tensor.Write(out, m.tensor) // out keeps the error
 		}
 	}
 	out.pad(at)
@@ -239,51 +239,18 @@ type counter struct {
 	err error
 }
 
-func (c *counter) write(b []byte) {
+func (c *counter) Write(b []byte) (int, error) {
 	if c.err == nil {
 		_, c.err = c.w.Write(b)
 	}
 	c.at += uint64(len(b))
+	return len(b), c.err
 }
 
 // pad writes zeros up to byte `to`.
 func (c *counter) pad(to uint64) {
 	if to > c.at {
-		c.write(make([]byte, to-c.at))
-	}
-}
-
-func (c *counter) elements(t tensor.Tensor) {
-	var b [8]byte
-	le := binary.LittleEndian
-	switch t.DType() {
-	case tensor.Float64:
-		for _, v := range t.Float64s() {
-			le.PutUint64(b[:], math.Float64bits(v))
-			c.write(b[:8])
-		}
-	case tensor.Float32:
-		for _, v := range t.Float32s() {
-			le.PutUint32(b[:], math.Float32bits(v))
-			c.write(b[:4])
-		}
-	case tensor.Float16:
-		for _, v := range tensor.Data[uint16](t) {
-			le.PutUint16(b[:], v)
-			c.write(b[:2])
-		}
-	case tensor.Int64:
-		for _, v := range tensor.Data[int64](t) {
-			le.PutUint64(b[:], uint64(v))
-			c.write(b[:8])
-		}
-	case tensor.Int32:
-		for _, v := range t.Int32s() {
-			le.PutUint32(b[:], uint32(v))
-			c.write(b[:4])
-		}
-	case tensor.Uint8:
-		c.write(tensor.Data[uint8](t))
+		c.Write(make([]byte, to-c.at))
 	}
 }
 
