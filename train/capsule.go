@@ -78,16 +78,16 @@ const (
 // capture writes the capsule of a step that was not applied and returns the
 // error that says so.
 func (t *Trainer) capture(b loader.Batch, batch int, loss, gradientSquares, rate float64) error {
-	layers, first, err := probe(t.config, t.engine, t.vars, b, t.config.modeOf(t.at.Epoch))
-	if err != nil {
-		return err
-	}
 	what := "the loss is " + fmt.Sprint(loss)
 	if finite(loss) {
 		what = "a gradient is not finite"
 	}
 	bad := &nonFinite{batch: batchID{t.at.Epoch, batch}, step: t.at.GlobalStep + 1}
 	bad.message = fmt.Sprintf("step %d (epoch %d): %s; the step was not applied", bad.step, t.at.Epoch+1, what)
+	layers, first, err := probe(t.config, t.engine, t.vars, b, t.config.modeOf(t.at.Epoch))
+	if err != nil {
+		return errors.Join(bad, fmt.Errorf("the first value that is not finite cannot be found: %w", err))
+	}
 	layer := "none when computed again"
 	if first != nil {
 		layer = first.String()

@@ -16,6 +16,7 @@ import (
 	"github.com/residual-ml/residual/dataset"
 	"github.com/residual-ml/residual/engine"
 	"github.com/residual-ml/residual/engine/cpu"
+	"github.com/residual-ml/residual/graph"
 	"github.com/residual-ml/residual/internal/random"
 	"github.com/residual-ml/residual/loader"
 	"github.com/residual-ml/residual/model"
@@ -809,6 +810,32 @@ func TestReplayPrecision(t *testing.T) {
 
 // A gradient can be infinite where the loss is not; that step is not applied
 // either.
+// exhausted is an engine that has no memory for another program.
+type exhausted struct{ engine.Engine }
+
+func (exhausted) Compile(*graph.Graph, engine.Variables) (engine.Program, error) {
+	return nil, errors.New("planted")
+}
+
+// Where the layer cannot be found, the error still says that the step was not finite.
+func TestNonFiniteWithoutProbe(t *testing.T) {
+	trainer := newTrainer(t, testConfig(), nil, nil)
+	trainer.engine = exhausted{trainer.engine}
+	bias, err := trainer.vars.Get("fc.bias")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bias.Float32s()[0] = float32(math.Inf(1))
+	if err := trainer.vars.Set("fc.bias", bias); err != nil {
+		t.Fatal(err)
+	}
+	err = trainer.Run(t.Context())
+	var bad *nonFinite
+	if !errors.As(err, &bad) || bad.step != 1 || !strings.Contains(err.Error(), "the loss is NaN") || !strings.Contains(err.Error(), "planted") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestNonFiniteGradient(t *testing.T) {
 	c := testConfig()
 	trainer := newTrainer(t, c, nil, nil)
