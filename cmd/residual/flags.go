@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -159,7 +160,7 @@ func choiceFlag(flags *pflag.FlagSet, value *string, name, usage string, allowed
 func numbersFlag(flags *pflag.FlagSet, value *[]float64, name, usage string) {
 	flags.Float64SliceVar(value, name, nil, usage)
 	f := flags.Lookup(name)
-	f.Value, f.DefValue = numbers{f.Value.(listValue)}, "" // a slice's
+	f.Value, f.DefValue = numbers{f.Value.(listValue), value}, "" // a slice's
 }
 
 type listValue interface {
@@ -167,10 +168,22 @@ type listValue interface {
 	pflag.SliceValue
 }
 
-// numbers is a list that --help does not call float64Slice.
-type numbers struct{ listValue }
+// numbers is a list that --help does not call float64Slice, and that is written with
+// all digits, so that another process reads the same: pflag's has six decimals.
+type numbers struct {
+	listValue
+	value *[]float64
+}
 
 func (numbers) Type() string { return "numbers" }
+
+func (n numbers) GetSlice() []string {
+	digits := make([]string, len(*n.value))
+	for i, v := range *n.value {
+		digits[i] = strconv.FormatFloat(v, 'g', -1, 64)
+	}
+	return digits
+}
 
 // wanted says in words what a flag of a type takes.
 var wanted = map[string]string{

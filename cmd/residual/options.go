@@ -370,33 +370,9 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 			ClassMap: o.classMap, OnBadImage: o.onBadImage, Undivided: o.undivided,
 		},
 	}
-	switch {
-	case o.valImages > 0:
-		c.Data.Validation = "held-out"
-	case data.Validation != nil:
-		c.Data.Validation = "validation"
-	case recipe.ValidateOnTest && data.Test != nil:
-		c.Data.Validation = "test"
-	case recipe.HoldOut > 0 && !o.set("val-images") && data.Train != nil && data.Train.Len() >= 10:
-		c.Data.Validation, c.Data.ValImages = "held-out", min(recipe.HoldOut, data.Train.Len()/10)
-	default:
-		c.Data.Validation = "none"
+	if err := o.resolveSplits(&c, recipe, data); err != nil {
+		return c, err
 	}
-	asked := o.scoreTest != "recipe" && o.scoreTest != "off"
-	switch {
-	case c.Data.Validation == "test" && asked:
-		return c, hint.Wrap(usageError{fmt.Errorf("--score-test %s: the test split are the validation data here", o.scoreTest)},
-			"hold some training images out: --val-images 5000")
-	case data.Test == nil && asked:
-		return c, usageError{fmt.Errorf("--score-test %s: data set %s has no test split", o.scoreTest, data.Name)}
-	case data.Test != nil && c.Data.Validation != "test":
-		c.ScoreTest = recipe.ScoreTest
-		if o.scoreTest != "recipe" {
-			c.ScoreTest = strings.TrimPrefix(o.scoreTest, "off")
-		}
-	}
-	c.KeepBest = c.Data.Validation == "validation" || c.Data.Validation == "held-out"
-
 	if err := o.resolveNetwork(&c, recipe, data); err != nil {
 		return c, err
 	}
@@ -451,6 +427,38 @@ func (o *trainOptions) resolve(data *dataset.Data) (train.Config, error) {
 		return c, usageError{err}
 	}
 	return c, nil
+}
+
+// resolveSplits decides which images validate, and how the test split is scored in the
+// end.
+func (o *trainOptions) resolveSplits(c *train.Config, recipe train.Recipe, data *dataset.Data) error {
+	switch {
+	case o.valImages > 0:
+		c.Data.Validation = "held-out"
+	case data.Validation != nil:
+		c.Data.Validation = "validation"
+	case recipe.ValidateOnTest && data.Test != nil:
+		c.Data.Validation = "test"
+	case recipe.HoldOut > 0 && !o.set("val-images") && data.Train != nil && data.Train.Len() >= 10:
+		c.Data.Validation, c.Data.ValImages = "held-out", min(recipe.HoldOut, data.Train.Len()/10)
+	default:
+		c.Data.Validation = "none"
+	}
+	asked := o.scoreTest != "recipe" && o.scoreTest != "off"
+	switch {
+	case c.Data.Validation == "test" && asked:
+		return hint.Wrap(usageError{fmt.Errorf("--score-test %s: the test split are the validation data here", o.scoreTest)},
+			"hold some training images out: --val-images 5000")
+	case data.Test == nil && asked:
+		return usageError{fmt.Errorf("--score-test %s: data set %s has no test split", o.scoreTest, data.Name)}
+	case data.Test != nil && c.Data.Validation != "test":
+		c.ScoreTest = recipe.ScoreTest
+		if o.scoreTest != "recipe" {
+			c.ScoreTest = strings.TrimPrefix(o.scoreTest, "off")
+		}
+	}
+	c.KeepBest = c.Data.Validation == "validation" || c.Data.Validation == "held-out"
+	return nil
 }
 
 // withoutEffect refuses options that change nothing because another one is missing.

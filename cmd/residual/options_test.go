@@ -53,6 +53,20 @@ func TestScheduleOfNetwork(t *testing.T) {
 	}
 }
 
+// Options reach the processes of --prove-resume, and the seeds that are continued, as
+// they were given.
+func TestOptionsAgain(t *testing.T) {
+	given := []string{"--mean=0.49139968,1e-09", "--learning-rate=0.012345678901", "--blocks=1,2", "--max-time=1h30m0s", "--nesterov=true", "--stem=small"}
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	new(trainOptions).addFlags(flags)
+	if err := flags.Parse(append(given, "--seeds=3")); err != nil {
+		t.Fatal(err)
+	}
+	if again := optionsOf(flags, "seeds"); !slices.Equal(again, given) {
+		t.Errorf("options %q, given were %q", again, given)
+	}
+}
+
 var shapes = sync.OnceValues(func() (*dataset.Data, error) {
 	return dataset.Open(context.Background(), "shapes", dataset.Options{})
 })
