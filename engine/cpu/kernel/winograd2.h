@@ -1,6 +1,6 @@
 // Macros of the transforms of winograd.go, for the files that define vectors
 // (vectors_avx2.h, vectors_avx512.h) and what an element of a feature map is:
-// ELEMENT its bytes, RATIO 4/ELEMENT, STORE8 and STORE9 put V8 and V9 to memory,
+// ELEMENT its bytes, SHIFT their logarithm, RATIO 4/ELEMENT, STORE8 and STORE9 put V8 and V9 to memory,
 // ADDEND adds memory to a vector.
 //
 // AX is the offset of the channels in bytes of elements, R9 the size of a plane,

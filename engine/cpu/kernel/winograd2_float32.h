@@ -1,7 +1,9 @@
 // Macros of the float32 transforms of winograd.go.
 
 #define ELEMENT 4
+#define SHIFT 2
 #define RATIO 1
+#define PIXEL(m, v) VMOVUPS m, v
 #define STORE8(m) VMOVUPS V8, m
 #define STORE9(m) VMOVUPS V9, m
 #define ADDEND(m, v) VADDPS m, v, v
