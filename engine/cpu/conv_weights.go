@@ -122,7 +122,7 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 		v.cutJoined(images, h, w, oh, ow, n.Conv)
 	} else {
 		v.unit = v.strips * v.rows
-		v.cut(forwardPixels(h, w, oh, ow, kh, kw, n.Conv), images, ow, v.rows, v.cols)
+		v.cut(forwardPixels(h, w, oh, ow, kh, kw, n.Conv), images, ow)
 	}
 
 	shardSize := v.panels * v.strips * v.taps * v.rows * v.cols
@@ -158,22 +158,22 @@ const blockPixels = 256
 func imagesPerBlock(pixels, images int) int { return min(max(2*blockPixels/pixels, 1), images) }
 
 // cut makes the blocks: some whole images, or some lines of one.
-func (v *weightsPass) cut(m pixelMap, images, ow, rows, cols int) {
+func (v *weightsPass) cut(m pixelMap, images, ow int) {
 	if m.dst >= 2*blockPixels { // lines
 		lines := max(blockPixels/ow, 1)
 		var blocks []weightsBlock
 		for d0 := 0; d0 < m.dst; d0 += lines * ow {
-			blocks = append(blocks, newWeightsBlock(m, 1, d0, min(lines*ow, m.dst-d0), rows, cols))
+			blocks = append(blocks, newWeightsBlock(m, 1, d0, min(lines*ow, m.dst-d0), v.rows, v.cols))
 		}
 		v.repeat(blocks, images, m.src, m.dst)
 		return
 	}
 	group := imagesPerBlock(m.dst, images)
-	whole := newWeightsBlock(m, group, 0, m.dst, rows, cols)
+	whole := newWeightsBlock(m, group, 0, m.dst, v.rows, v.cols)
 	for n := 0; n < images; n += group {
 		b := whole
 		if images-n < group {
-			b = newWeightsBlock(m, images-n, 0, m.dst, rows, cols)
+			b = newWeightsBlock(m, images-n, 0, m.dst, v.rows, v.cols)
 		}
 		b.x0 += n * m.src
 		b.dy0 += n * m.dst

@@ -343,7 +343,7 @@ func (c *compiler) lowerChannels(n *graph.Node) {
 	})
 }
 
-// logSumExp returns log Σ exp z, and the maximum it is computed from.
+// logSumExp returns log Σ exp z, with the maximum taken out so that nothing overflows.
 func logSumExp(z []float32) float64 {
 	top := math.Inf(-1)
 	for _, v := range z {

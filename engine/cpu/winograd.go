@@ -120,21 +120,10 @@ func (c *compiler) algorithm(kernelShape, x, y []int, a graph.ConvAttrs, pass gr
 	if kernelShape[0] != 3 || kernelShape[1] != 3 || a.Stride > 2 {
 		return direct
 	}
-	mode := c.p.engine.winograd
-	switch {
-	case mode == winogradOff:
-		return direct
-	case a.Stride == 2 && (c.p.engine.bf16 || mode == winogradOn || mode == winogradAuto2):
-		return direct
-	case a.Stride == 2 && (mode == winogradOn4 || mode == winogradOnPairs):
-		return byStride2
-	case mode == winogradOn:
-		return by2
-	case mode == winogradOnPairs && c.p.engine.bf16 && pass != graph.OpConvBackwardWeights:
-		return by4Pairs
-	case mode == winogradOn4 || mode == winogradOnPairs:
-		return by4
+	if only, ok := c.onlyAlgorithm(a.Stride, pass); ok {
+		return only
 	}
+	mode := c.p.engine.winograd
 	use, precision, usable := kernelsFixed, 0, c.k.Set >= kernel.AVX2
 	least2, least4, lanes := 16, 16, 8
 	switch {
@@ -214,6 +203,24 @@ func (c *compiler) algorithm(kernelShape, x, y []int, a graph.ConvAttrs, pass gr
 	}
 	consider(large, cost(convCosts[precision][use][large], products*rows, tiles(4), ch, columns)+more)
 	return best
+}
+
+// onlyAlgorithm returns the one that is possible with this stride, or asked for.
+func (c *compiler) onlyAlgorithm(stride int, pass graph.Op) (only algorithm, ok bool) {
+	mode, bf16 := c.p.engine.winograd, c.p.engine.bf16
+	switch {
+	case mode == winogradOff, stride == 2 && (bf16 || mode == winogradOn || mode == winogradAuto2):
+		return direct, true
+	case stride == 2 && (mode == winogradOn4 || mode == winogradOnPairs):
+		return byStride2, true
+	case mode == winogradOn:
+		return by2, true
+	case mode == winogradOnPairs && bf16 && pass != graph.OpConvBackwardWeights:
+		return by4Pairs, true
+	case mode == winogradOn4 || mode == winogradOnPairs:
+		return by4, true
+	}
+	return direct, false
 }
 
 // winogradKernel notes the implementation of an operation for the record: all

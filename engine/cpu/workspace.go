@@ -79,10 +79,11 @@ func (w *workspace) enter(p *Program) {
 	}
 	w.leave()
 	w.attach(p)
+	if !p.lasting {
+		return
+	}
 	for i := range p.preparations {
-		if p.lasting {
-			clear(p.preparations[i].seen)
-		}
+		clear(p.preparations[i].seen)
 	}
 }
 

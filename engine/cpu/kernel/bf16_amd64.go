@@ -56,8 +56,7 @@ func narrowAVX512(dst []uint16, src []float32)
 //go:noescape
 func widenAVX512(dst []float32, src []uint16)
 
-// The transforms in assembly work on whole vectors of 16 channels, generic Go on
-// the channels that remain.
+// The transforms in assembly work on whole vectors of 16 channels.
 
 //go:noescape
 func winogradInputBF16(dst, src, zero []uint16, patches []int32, c, stride, plane int)

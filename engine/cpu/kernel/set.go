@@ -3,8 +3,8 @@
 // the same up to the rounding of fused multiply-adds.
 //
 // Nothing is checked here: package cpu has checked lengths and offsets when it
-// compiled the graph. All memory is float32, all sums are float32 unless said
-// otherwise.
+// compiled the graph. Memory is float32, in mixed precision bfloat16 too; all sums are
+// float32.
 package kernel
 
 import (

@@ -2,8 +2,8 @@
 
 package kernel
 
-// The transforms in assembly work on whole vectors of channels; the functions
-// below leave the channels that remain to the next lower instruction set.
+// The transforms in assembly work on whole vectors of channels; Transforms.after says
+// what becomes of those that remain.
 
 //go:noescape
 func winogradInputAVX2(dst, src, zero []float32, patches []int32, c, stride, plane int)
