@@ -119,11 +119,7 @@ func (c *Classifier) Logits(ctx context.Context, images tensor.Tensor) ([]float3
 	if err != nil {
 		return nil, err
 	}
-	logits := out[1]
-	if logits.DType() != tensor.Float32 {
-		logits = logits.Convert(tensor.Float32)
-	}
-	return logits.Float32s(), nil
+	return out[1].AsFloat32s(), nil
 }
 
 // Prepare makes of pictures of any size what Logits takes, float32 [N,H,W,C]: resized

@@ -221,7 +221,7 @@ func (x *Explainer) forward(ctx context.Context, images tensor.Tensor) (features
 	if err != nil {
 		return nil, nil, err
 	}
-	return float32s(out[0]), float32s(out[1]), nil
+	return out[0].AsFloat32s(), out[1].AsFloat32s(), nil
 }
 
 // mapGraph is the forward pass and the gradient of each picture's logit of a
@@ -253,7 +253,7 @@ func maps(activation, gradient tensor.Tensor, method Method) []Map {
 	shape := activation.Shape()
 	h, w, c := shape[1], shape[2], shape[3]
 	found := make([]Map, shape[0])
-	all, gradients := float32s(activation), float32s(gradient)
+	all, gradients := activation.AsFloat32s(), gradient.AsFloat32s()
 	for i := range found {
 		a, g := all[i*h*w*c:(i+1)*h*w*c], gradients[i*h*w*c:(i+1)*h*w*c]
 		m := Map{Height: h, Width: w, Values: make([]float32, h*w)}
@@ -293,13 +293,6 @@ func (x *Explainer) program(key string, build func() (*graph.Graph, error)) (eng
 	}
 	x.programs[key] = p
 	return p, nil
-}
-
-func float32s(t tensor.Tensor) []float32 {
-	if t.DType() != tensor.Float32 {
-		t = t.Convert(tensor.Float32)
-	}
-	return t.Float32s()
 }
 
 // features runs the forward pass over all images of l, and hands each batch's

@@ -239,6 +239,15 @@ func (t Tensor) Convert(dtype DType) Tensor {
 	return out
 }
 
+// AsFloat32s returns the elements of a number tensor as float32: its own where it is
+// one of Float32, else those of Convert.
+func (t Tensor) AsFloat32s() []float32 {
+	if t.dtype != Float32 {
+		t = t.Convert(Float32)
+	}
+	return t.Float32s()
+}
+
 func convertTo[D float32 | float64 | int32](t Tensor, dst []D) {
 	switch src := t.data.(type) {
 	case []float32:

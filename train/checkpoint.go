@@ -2,7 +2,6 @@ package train
 
 import (
 	"cmp"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -379,7 +378,7 @@ func HashVariables(w io.Writer, c rundir.Checkpoint) error {
 		if _, err := fmt.Fprintf(w, "%s %v %v\n", n.Name, n.Tensor.DType(), n.Tensor.Shape()); err != nil {
 			return err
 		}
-		if err := binary.Write(w, binary.LittleEndian, n.Tensor.Convert(tensor.Float64).Float64s()); err != nil {
+		if err := tensor.Write(w, n.Tensor.Convert(tensor.Float64)); err != nil {
 			return err
 		}
 	}

@@ -60,7 +60,7 @@ func (ev *Evaluator) Run(ctx context.Context, l *loader.Loader, each func(b load
 		if err != nil {
 			return s, err
 		}
-		logits := float32s(out[1])
+		logits := out[1].AsFloat32s()
 		correct, err := metric.Correct(logits, ev.config.Model.Classes, b.Labels.Int32s())
 		if err != nil {
 			return s, err
@@ -78,17 +78,10 @@ func (ev *Evaluator) Run(ctx context.Context, l *loader.Loader, each func(b load
 	return s, nil
 }
 
-// scalar and float32s read an output of any engine's precision.
+// scalar reads an output of any engine's precision.
 func scalar(t tensor.Tensor) float64 {
 	if t.DType() == tensor.Float64 {
 		return t.Float64s()[0]
 	}
 	return float64(t.Float32s()[0])
-}
-
-func float32s(t tensor.Tensor) []float32 {
-	if t.DType() != tensor.Float32 {
-		t = t.Convert(tensor.Float32)
-	}
-	return t.Float32s()
 }

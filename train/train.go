@@ -479,7 +479,7 @@ func (t *Trainer) step(u *update, b loader.Batch, batch int) error {
 		}
 		return t.capture(b, batch, loss, gradientSquares, rate)
 	}
-	correct, err := correctOf(b, float32s(out[1]), t.config.Model.Classes)
+	correct, err := correctOf(b, out[1].AsFloat32s(), t.config.Model.Classes)
 	if err != nil {
 		return err
 	}

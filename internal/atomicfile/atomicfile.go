@@ -20,8 +20,9 @@ const tempInfix = ".tmp-"
 
 // Write replaces the file at path by what write produces. When it returns nil
 // the new content and its name are on the disk; when it returns an error the
-// old file is untouched and the temporary file is gone. An error of write is
-// returned wrapped.
+// old file is untouched and the temporary file is gone, unless only flushing the
+// folder failed: then the new one is there, and may be lost with the power. An error
+// of write is returned wrapped.
 //
 // New files get the permissions of the process's umask, replaced files keep
 // theirs. A symbolic link is followed, so the link stays. Anything else that is
