@@ -147,22 +147,28 @@ func (c *Classifier) Predict(ctx context.Context, pictures []dataset.Image) ([][
 	k := len(c.config.Classes)
 	predictions := make([][]Prediction, len(pictures))
 	for i := range predictions {
-		predictions[i] = c.Ranked(logits[i*k : (i+1)*k])
+		if predictions[i], err = c.Ranked(logits[i*k : (i+1)*k]); err != nil {
+			return nil, fmt.Errorf("picture %d: %w", i, err)
+		}
 	}
 	return predictions, nil
 }
 
 // Ranked returns all classes with the probabilities that a row of logits and the
-// temperature give them, the most probable first, equal ones in the network's order.
-func (c *Classifier) Ranked(logits []float32) []Prediction {
+// temperature give them, the most probable first, equal ones in the network's order. A row with NaN or +∞ is
+// an error: it has no probabilities.
+func (c *Classifier) Ranked(logits []float32) ([]Prediction, error) {
 	probabilities := make([]float64, len(logits))
 	metric.Softmax(probabilities, logits, c.temperature)
+	if slices.ContainsFunc(probabilities, math.IsNaN) {
+		return nil, fmt.Errorf("the network's outputs are no finite numbers: %v", logits)
+	}
 	row := make([]Prediction, len(logits))
 	for k, class := range c.config.Classes {
 		row[k] = Prediction{class, k, probabilities[k]}
 	}
 	slices.SortStableFunc(row, func(a, b Prediction) int { return cmp.Compare(b.Probability, a.Probability) })
-	return row
+	return row, nil
 }
 
 // WeightsHash is "sha256:…" over names, shapes and numbers of the network's

@@ -132,6 +132,15 @@ func TestPredict(t *testing.T) {
 			t.Errorf("picture %d: probability %v alone, %v among others", i, alone[0][0].Probability, p[0].Probability)
 		}
 	}
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	for _, row := range [][]float32{{nan, 0}, {0, inf}, {inf, -inf}, {-inf, -inf}} {
+		if ranked, err := c.Ranked(row); err == nil || ranked != nil {
+			t.Errorf("logits %v: %v, %v", row, ranked, err)
+		}
+	}
+	if ranked, err := c.Ranked([]float32{-inf, 3}); err != nil || ranked[0] != (classify.Prediction{Class: c.Classes()[1], Index: 1, Probability: 1}) {
+		t.Errorf("a logit of -∞: %v, %v", ranked, err)
+	}
 	if none, err := c.Predict(t.Context(), nil); err != nil || len(none) != 0 {
 		t.Errorf("no pictures: %v, %v", none, err)
 	}

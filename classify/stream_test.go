@@ -98,8 +98,8 @@ func TestStream(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := c.Ranked(alone[i]); got[0].Class != want[0][0].Class || math.Abs(got[0].Probability-want[0][0].Probability) > 1e-6 {
-			t.Fatalf("picture %d: %+v, Predict says %+v", i, got, want[0])
+		if got, err := c.Ranked(alone[i]); err != nil || got[0].Class != want[0][0].Class || math.Abs(got[0].Probability-want[0][0].Probability) > 1e-6 {
+			t.Fatalf("picture %d: %+v (%v), Predict says %+v", i, got, err, want[0])
 		}
 	}
 	for _, batch := range []int{1, 2, 7, 16, 100} {

@@ -22,7 +22,6 @@ import (
 	"github.com/residual-ml/residual/graph"
 	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/loader"
-	"github.com/residual-ml/residual/metric"
 	"github.com/residual-ml/residual/model"
 	"github.com/residual-ml/residual/tensor"
 )
@@ -173,10 +172,9 @@ func (x *Explainer) Explain(ctx context.Context, pictures []dataset.Image, o Opt
 	wanted := make([]int32, len(pictures))
 	for i := range found {
 		e, row := &found[i], logits[i*classes:(i+1)*classes]
-		if metric.Argmax(row) < 0 {
-			return nil, fmt.Errorf("explain: picture %d: the network's outputs are no numbers: %v", i, row)
+		if e.Predictions, err = x.Ranked(row); err != nil {
+			return nil, fmt.Errorf("explain: picture %d: %w", i, err)
 		}
-		e.Predictions = x.Ranked(row)
 		width := len(features) / len(pictures)
 		e.Features = slices.Clone(features[i*width : (i+1)*width])
 		e.Method, e.Layer, e.Class = o.Method, o.Layer, e.Predictions[0].Index

@@ -112,19 +112,25 @@ func runPredict(ctx context.Context, o predictOptions, run string, paths []strin
 			return err
 		}
 		seen++
+		var ranked []classify.Prediction
+		if outcome.Err == nil {
+			if ranked, err = c.Ranked(outcome.Logits); err != nil {
+				outcome.Err = fmt.Errorf("%s: %w", outcome.Name, err)
+			}
+		}
 		if outcome.Err != nil {
 			failed++
-			err = errors.Join(buffered.Flush(), out.unreadable(outcome))
+			err = errors.Join(buffered.Flush(), out.failed(outcome))
 			complain(stderr, outcome.Err, hint.Of(outcome.Err))
 		} else {
-			err = out.write(outcome.Name, c.Ranked(outcome.Logits))
+			err = out.write(outcome.Name, ranked)
 		}
 	}
 	if err := errors.Join(err, out.end(), buffered.Flush(), from.err); err != nil {
 		return err
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d of %d files could not be read", failed, seen)
+		return fmt.Errorf("%d of %d files could not be classified", failed, seen)
 	}
 	return nil
 }
@@ -379,8 +385,8 @@ func (p *predictionWriter) write(file string, predictions []classify.Prediction)
 	return errors.Join(err, p.out.Flush())
 }
 
-// unreadable enters a file that could not be read where the format has a place.
-func (p *predictionWriter) unreadable(o classify.Outcome) error {
+// failed enters a file that could not be classified where the format has a place.
+func (p *predictionWriter) failed(o classify.Outcome) error {
 	if p.format == "json" || p.format == "jsonl" {
 		return p.object(filePrediction{File: o.Name, Error: o.Err.Error()})
 	}
