@@ -155,8 +155,8 @@ func (c *Classifier) Predict(ctx context.Context, pictures []dataset.Image) ([][
 }
 
 // Ranked returns all classes with the probabilities that a row of logits and the
-// temperature give them, the most probable first, equal ones in the network's order. A row with NaN or +∞ is
-// an error: it has no probabilities.
+// temperature give them, the most probable first, equal ones in the network's order.
+// A row with NaN or +∞, which has no probabilities, is an error.
 func (c *Classifier) Ranked(logits []float32) ([]Prediction, error) {
 	probabilities := make([]float64, len(logits))
 	metric.Softmax(probabilities, logits, c.temperature)
@@ -189,15 +189,7 @@ func (c *Classifier) WeightsHash() (string, error) {
 			return "", err
 		}
 		fmt.Fprintln(sum, v.Name, value.Shape())
-		var block []byte
-		for part := range slices.Chunk(value.Convert(tensor.Float32).Float32s(), 1<<14) {
-			block = block[:0]
-			for _, x := range part {
-				bits := math.Float32bits(x)
-				block = append(block, byte(bits), byte(bits>>8), byte(bits>>16), byte(bits>>24))
-			}
-			sum.Write(block)
-		}
+		_ = tensor.Write(sum, value.Convert(tensor.Float32)) // a hash takes all
 	}
 	c.weights = "sha256:" + hex.EncodeToString(sum.Sum(nil))
 	return c.weights, nil

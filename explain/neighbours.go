@@ -21,6 +21,7 @@ import (
 	"github.com/residual-ml/residual/dataset"
 	"github.com/residual-ml/residual/internal/atomicfile"
 	"github.com/residual-ml/residual/loader"
+	"github.com/residual-ml/residual/tensor"
 )
 
 // Neighbour is a picture of a data set with the cosine of the angle between its
@@ -69,18 +70,12 @@ func (x *Explainer) Index(ctx context.Context, dir string, data dataset.Dataset,
 			return err
 		}
 		done := 0
-		var row []byte
 		return x.features(ctx, l, func(b loader.Batch, features []float32) error {
-			row = row[:0]
-			for _, v := range features {
-				row = binary.LittleEndian.AppendUint32(row, math.Float32bits(v))
-			}
 			done += len(b.Indices)
 			if progress != nil {
 				progress(done, ix.images)
 			}
-			_, err := w.Write(row)
-			return err
+			return tensor.Write(w, tensor.Of(features, len(features)))
 		})
 	})
 	if err != nil {

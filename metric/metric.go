@@ -1,6 +1,7 @@
 // Package metric measures classifiers: running means, accuracy, top-k, confusion
-// counts, calibration, abstaining, paired tests and intervals. All arithmetic is float64; logits come as rows of
-// float32, [N, classes] in row-major order, as engines return them.
+// counts, calibration, abstaining, paired tests and intervals. All arithmetic is
+// float64; logits come as rows of float32, [N, classes] in row-major order, as engines
+// return them.
 package metric
 
 import (

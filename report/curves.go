@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"image/color"
-	"io"
 	"math"
 	"slices"
 	"strconv"
@@ -65,11 +64,7 @@ func WriteCurves(d *rundir.Dir, caption string) error {
 		return fmt.Errorf("%s: %w", d.Path(), err)
 	}
 	for name, b := range map[string][]byte{"curves.png": png, "curves.svg": svg} {
-		err := d.WriteFile(name, func(w io.Writer) error {
-			_, err := w.Write(b)
-			return err
-		})
-		if err != nil {
+		if err := d.WriteBytes(name, b); err != nil {
 			return err
 		}
 	}

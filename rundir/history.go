@@ -194,7 +194,7 @@ func (d *Dir) truncateHistory(epoch int) error {
 	if damage == nil && len(keep) == len(all) {
 		return nil
 	}
-	return d.writeBytes(historyFile, []byte(keep.text()))
+	return d.WriteBytes(historyFile, []byte(keep.text()))
 }
 
 // RepairHistory makes history.csv say what h says, which a checkpoint keeps as
@@ -205,7 +205,7 @@ func (d *Dir) RepairHistory(h History) error {
 	if b, err := readSmall(filepath.Join(d.path, historyFile)); err == nil && string(b) == h.text() || len(h) == 0 && errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return d.writeBytes(historyFile, []byte(h.text()))
+	return d.WriteBytes(historyFile, []byte(h.text()))
 }
 
 // text is history.csv.

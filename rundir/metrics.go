@@ -227,7 +227,7 @@ func (d *Dir) truncateMetrics(epoch, step int) error {
 	if !changed {
 		return nil
 	}
-	return d.writeBytes(metricsFile, kept.Bytes())
+	return d.WriteBytes(metricsFile, kept.Bytes())
 }
 
 // staysAfter reports whether a line of metrics.jsonl is of the time up to step,

@@ -17,9 +17,9 @@
 // beside them.
 //
 // Training and import create it; everything else reads it and only adds under
-// evaluations/, and report.html. Whole files are replaced atomically and the others only grow by
-// lines, so a reader, or a process killed at any point, never finds half of one.
-// A Dir may be used by several goroutines.
+// evaluations/, and report.html. Whole files are replaced atomically and the others
+// only grow by lines, so a reader, or a process killed at any point, never finds half
+// of one. A Dir may be used by several goroutines.
 package rundir
 
 import (
@@ -294,11 +294,11 @@ func (d *Dir) writeJSON(name string, v any) error {
 	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(d.path, name), err)
 	}
-	return d.writeBytes(name, b.Bytes())
+	return d.WriteBytes(name, b.Bytes())
 }
 
-// writeBytes is WriteFile for content that is in memory.
-func (d *Dir) writeBytes(name string, content []byte) error {
+// WriteBytes is WriteFile for content that is in memory.
+func (d *Dir) WriteBytes(name string, content []byte) error {
 	return d.WriteFile(name, func(w io.Writer) error {
 		_, err := w.Write(content)
 		return err

@@ -558,6 +558,19 @@ func TestResumeWithoutCheckpoint(t *testing.T) {
 	}
 }
 
+// spoil sets the first bias of the dense layer to a value that is not finite.
+func spoil(t *testing.T, trainer *Trainer, value float64) {
+	t.Helper()
+	bias, err := trainer.vars.Get("fc.bias")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bias.Float32s()[0] = float32(value)
+	if err := trainer.vars.Set("fc.bias", bias); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A loss that is not finite ends training with the step's number, and leaves the
 // weights and the last checkpoint as they were.
 func TestNonFiniteLoss(t *testing.T) {
@@ -567,14 +580,7 @@ func TestNonFiniteLoss(t *testing.T) {
 	var before map[string][]uint32
 	trainer.observe = func(e Event) {
 		if s, ok := e.(Stepped); ok && s.Epoch == 2 && s.Step == 2 {
-			bias, err := trainer.vars.Get("fc.bias")
-			if err != nil {
-				t.Fatal(err)
-			}
-			bias.Float32s()[0] = float32(math.Inf(1))
-			if err := trainer.vars.Set("fc.bias", bias); err != nil {
-				t.Fatal(err)
-			}
+			spoil(t, trainer, math.Inf(1))
 			before = weights(t, trainer.vars)
 		}
 	}
@@ -704,14 +710,7 @@ func TestRollBack(t *testing.T) {
 		case Stepped:
 			if e.Epoch == 2 && e.Step == 2 && !spoiled {
 				spoiled = true
-				bias, err := trainer.vars.Get("fc.bias")
-				if err != nil {
-					t.Fatal(err)
-				}
-				bias.Float32s()[0] = float32(math.NaN())
-				if err := trainer.vars.Set("fc.bias", bias); err != nil {
-					t.Fatal(err)
-				}
+				spoil(t, trainer, math.NaN())
 			}
 		case Captured:
 			events = append(events, "captured "+e.Layer)
@@ -808,8 +807,6 @@ func TestReplayPrecision(t *testing.T) {
 	}
 }
 
-// A gradient can be infinite where the loss is not; that step is not applied
-// either.
 // exhausted is an engine that has no memory for another program.
 type exhausted struct{ engine.Engine }
 
@@ -821,21 +818,16 @@ func (exhausted) Compile(*graph.Graph, engine.Variables) (engine.Program, error)
 func TestNonFiniteWithoutProbe(t *testing.T) {
 	trainer := newTrainer(t, testConfig(), nil, nil)
 	trainer.engine = exhausted{trainer.engine}
-	bias, err := trainer.vars.Get("fc.bias")
-	if err != nil {
-		t.Fatal(err)
-	}
-	bias.Float32s()[0] = float32(math.Inf(1))
-	if err := trainer.vars.Set("fc.bias", bias); err != nil {
-		t.Fatal(err)
-	}
-	err = trainer.Run(t.Context())
+	spoil(t, trainer, math.Inf(1))
+	err := trainer.Run(t.Context())
 	var bad *nonFinite
 	if !errors.As(err, &bad) || bad.step != 1 || !strings.Contains(err.Error(), "the loss is NaN") || !strings.Contains(err.Error(), "planted") {
 		t.Errorf("error %v", err)
 	}
 }
 
+// A gradient can be infinite where the loss is not; that step is not applied
+// either.
 func TestNonFiniteGradient(t *testing.T) {
 	c := testConfig()
 	trainer := newTrainer(t, c, nil, nil)
