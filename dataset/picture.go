@@ -20,6 +20,9 @@ import (
 const (
 	// MaxPixels is the largest number of pixels DecodeImage accepts.
 	MaxPixels = 100_000_000
+	// MaxSide is the longest side DecodeImage accepts, which is JPEG's own limit. Without
+	// it one row or column of MaxPixels, a few kilobytes as PNG, takes gigabytes to resize.
+	MaxSide = 65_535
 	// MaxFileBytes is the largest picture file a folder or manifest may hold.
 	MaxFileBytes = 256 << 20
 )
@@ -55,7 +58,8 @@ func readLimited(r io.Reader, limit int64) ([]byte, error) {
 // grey format get one channel, all others three.
 //
 // It returns an error and leaves dst undefined when the format is none of
-// these, the picture has more than MaxPixels, or the data are broken.
+// these, the picture has more than MaxPixels or a side above MaxSide, or the data
+// are broken.
 func DecodeImage(data []byte, dst *Image) (err error) {
 	defer decoderFailed(&err)
 	head, err := decodeHeader(data)
@@ -124,6 +128,8 @@ func decodeHeader(data []byte) (h header, err error) {
 		return header{}, fmt.Errorf("broken picture header: %w", err)
 	case config.Width <= 0 || config.Height <= 0:
 		return header{}, fmt.Errorf("broken %s picture: it is %d×%d", format, config.Width, config.Height)
+	case max(config.Width, config.Height) > MaxSide:
+		return header{}, fmt.Errorf("%s picture is %d×%d, more than %d pixels on one side", format, config.Width, config.Height, MaxSide)
 	case config.Width > MaxPixels/config.Height:
 		return header{}, fmt.Errorf("%s picture is %d×%d, more than %d million pixels", format, config.Width, config.Height, MaxPixels/1_000_000)
 	}

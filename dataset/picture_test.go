@@ -420,6 +420,7 @@ func TestBadPictures(t *testing.T) {
 		"cut":       {whole[:len(whole)-30], "broken jpeg picture"},
 		"cut head":  {whole[:30], "broken picture header"},
 		"too large": {bigPNG(20_000, 5_001), "20000×5001, more than 100 million pixels"},
+		"too long":  {bigPNG(1, 65_536), "1×65536, more than 65535 pixels on one side"},
 		"overflow":  {bigPNG(1<<31-1, 1<<31-1), "pixels"},
 		"no pixels": {bigPNG(10_000, 10_000), "broken png picture"},
 		"zero":      {bigPNG(0, 10), "broken"},
