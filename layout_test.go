@@ -20,7 +20,7 @@ var mayImport = map[string][]string{
 	"metric":  {},
 
 	"graph": {"tensor"},
-	"model": {"graph", "internal/hint", "internal/random", "tensor"},
+	"model": {"graph", "internal/digits", "internal/hint", "internal/random", "tensor"},
 	"optim": {"graph", "internal/hint"},
 
 	"engine":            {"graph", "tensor"},
@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"evaluate": {"classify", "dataset", "loader", "metric", "rundir", "tensor", "train"},
 	"explain":  {"classify", "dataset", "engine", "graph", "internal/atomicfile", "internal/hint", "loader", "metric", "model", "tensor"},
 	"rundir":   {"format/safetensors", "internal/atomicfile", "internal/hint", "tensor"},
-	"report":   {"evaluate", "model", "rundir"},
+	"report":   {"evaluate", "internal/digits", "model", "rundir"},
 
 	// Formats make and take an artifact.Model; the table in format knows them all.
 	"format":             {"dataset", "engine", "format/artifact", "format/keras", "format/onnx", "format/safetensors", "format/torch", "internal/atomicfile", "internal/hint", "internal/random", "loader", "model", "optim", "rundir", "tensor", "train"},
@@ -51,6 +51,7 @@ var mayImport = map[string][]string{
 
 	"internal/amxemu":     {},
 	"internal/atomicfile": {},
+	"internal/digits":     {},
 	"internal/hdf5":       {"tensor"},
 	"internal/hint":       {},
 	"internal/parallel":   {},

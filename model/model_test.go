@@ -12,6 +12,7 @@ import (
 
 	"github.com/residual-ml/residual/golden"
 	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/internal/digits"
 	"github.com/residual-ml/residual/tensor"
 )
 
@@ -154,7 +155,7 @@ func TestSummaryAgainstKeras(t *testing.T) {
 // keras writes a layer as "32, 32, 64 36,864".
 func keras(l Layer) string {
 	shape := strings.Trim(strings.ReplaceAll(l.Output.String(), ",", ", "), "[]")
-	return shape + " " + commas(l.Parameters)
+	return shape + " " + digits.Group(l.Parameters)
 }
 
 func mermaid(t *testing.T, s Summary) string {

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/internal/digits"
 	"github.com/residual-ml/residual/tensor"
 )
 
@@ -103,7 +104,7 @@ func (s Summary) WriteText(w io.Writer, expand bool) error {
 		for _, d := range l.Output {
 			shape += ", " + strconv.Itoa(d)
 		}
-		rows = append(rows, []string{name + " (" + l.Type + ")", shape + ")", commas(l.Parameters), commas(l.MACs)})
+		rows = append(rows, []string{name + " (" + l.Type + ")", shape + ")", digits.Group(l.Parameters), digits.Group(l.MACs)})
 	}
 	for _, group := range s.groups() {
 		if group.name == "" {
@@ -148,10 +149,10 @@ func (s Summary) WriteText(w io.Writer, expand bool) error {
 		}
 	}
 	rule("└", "─", "┴", "┘")
-	fmt.Fprintf(&b, " Total params: %s (%s)\n", commas(s.Parameters), bytes(4*s.Parameters))
-	fmt.Fprintf(&b, " Trainable params: %s (%s)\n", commas(s.Trainable), bytes(4*s.Trainable))
-	fmt.Fprintf(&b, " Non-trainable params: %s (%s)\n", commas(s.NonTrainable), bytes(4*s.NonTrainable))
-	fmt.Fprintf(&b, " Multiply-accumulates: %s per image, forward\n", commas(s.MACs))
+	fmt.Fprintf(&b, " Total params: %s (%s)\n", digits.Group(s.Parameters), bytes(4*s.Parameters))
+	fmt.Fprintf(&b, " Trainable params: %s (%s)\n", digits.Group(s.Trainable), bytes(4*s.Trainable))
+	fmt.Fprintf(&b, " Non-trainable params: %s (%s)\n", digits.Group(s.NonTrainable), bytes(4*s.NonTrainable))
+	fmt.Fprintf(&b, " Multiply-accumulates: %s per image, forward\n", digits.Group(s.MACs))
 	fmt.Fprintf(&b, " Activations: %s per image in float32\n", bytes(s.ActivationBytes))
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -248,15 +249,6 @@ func blockOf(layer string) string {
 		return ""
 	}
 	return parts[0] + "." + parts[1]
-}
-
-// commas groups digits by three, as Keras prints counts.
-func commas(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
 }
 
 // bytes prints a size as Keras does: two decimals, units of 1024.

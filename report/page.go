@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/residual-ml/residual/evaluate"
+	"github.com/residual-ml/residual/internal/digits"
 	"github.com/residual-ml/residual/model"
 	"github.com/residual-ml/residual/rundir"
 )
@@ -201,7 +202,7 @@ func number(v float64) string {
 	case v == 0:
 		return "0"
 	case a >= 1000:
-		return thousands(int64(math.Round(v)))
+		return digits.Group(int64(math.Round(v)))
 	case a < 1e-3:
 		return strconv.FormatFloat(v, 'g', 3, 64)
 	default:
@@ -209,22 +210,13 @@ func number(v float64) string {
 	}
 }
 
-// thousands groups digits by three.
-func thousands[T int | int64](n T) string {
-	s := strconv.FormatInt(int64(n), 10)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
-// countText is thousands for a template.
+// countText is digits.Group for a template.
 func countText(n any) (string, error) {
 	switch n := n.(type) {
 	case int:
-		return thousands(n), nil
+		return digits.Group(n), nil
 	case int64:
-		return thousands(n), nil
+		return digits.Group(n), nil
 	}
 	return "", fmt.Errorf("count of a %T", n)
 }
@@ -246,7 +238,7 @@ func size(n int64) string {
 		f, unit = f/1024, u
 	}
 	if unit == "B" {
-		return thousands(n) + " B"
+		return digits.Group(n) + " B"
 	}
 	return fmt.Sprintf("%.2f %s", f, unit)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/residual-ml/residual/evaluate"
+	"github.com/residual-ml/residual/internal/digits"
 	"github.com/residual-ml/residual/model"
 	"github.com/residual-ml/residual/rundir"
 )
@@ -216,7 +217,7 @@ func reliabilityChart(s *evaluate.Summary) template.HTML {
 		x0, x1 := c.atX(b.Low), c.atX(b.High)
 		y := c.atY(float64(b.Accuracy))
 		fmt.Fprintf(&c.b, `<rect class="bar" x="%s" y="%s" width="%s" height="%s" style="fill-opacity:%.2f"><title>confidence %.0f to %.0f %%: %s images, %s right</title></rect>`,
-			px(x0+1), px(y), px(x1-x0-2), px(c.base-y), 0.3+0.7*float64(b.Count)/float64(largest), 100*b.Low, 100*b.High, thousands(b.Count), percentText(float64(b.Accuracy)))
+			px(x0+1), px(y), px(x1-x0-2), px(c.base-y), 0.3+0.7*float64(b.Count)/float64(largest), 100*b.Low, 100*b.High, digits.Group(b.Count), percentText(float64(b.Accuracy)))
 		middle := px((x0 + x1) / 2)
 		fmt.Fprintf(&c.b, `<line class="whisker" x1="%s" x2="%s" y1="%s" y2="%s"/>`, middle, middle, px(c.atY(b.AccuracyLow)), px(c.atY(b.AccuracyHigh)))
 	}
@@ -357,7 +358,7 @@ func networkChart(s model.Summary) template.HTML {
 	}
 	box("", 0, y, 140, pool)
 	arrow(140, 160, y+blockHeight/2)
-	box("", 160, y, 140, fmt.Sprintf("dense, %s classes", thousands(c.Classes)))
+	box("", 160, y, 140, fmt.Sprintf("dense, %s classes", digits.Group(c.Classes)))
 	b.WriteString("</svg>")
 	return template.HTML(b.String())
 }

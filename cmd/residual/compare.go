@@ -19,6 +19,7 @@ import (
 	"github.com/residual-ml/residual/classify"
 	"github.com/residual-ml/residual/evaluate"
 	"github.com/residual-ml/residual/internal/atomicfile"
+	"github.com/residual-ml/residual/internal/digits"
 	"github.com/residual-ml/residual/train"
 )
 
@@ -175,8 +176,8 @@ func writeVersus(w io.Writer, v evaluate.Versus, engine string, looks [2]int) er
 	row("cross-entropy", func(s evaluate.Side) string {
 		return fmt.Sprintf("%.4f  (%.4f to %.4f)", s.CrossEntropy.Value, s.CrossEntropy.Low, s.CrossEntropy.High)
 	})
-	row("parameters", func(s evaluate.Side) string { return groupDigits(s.Parameters) })
-	row("multiply-accumulates", func(s evaluate.Side) string { return groupDigits(s.MACs) + " per image" })
+	row("parameters", func(s evaluate.Side) string { return digits.Group(s.Parameters) })
+	row("multiply-accumulates", func(s evaluate.Side) string { return digits.Group(s.MACs) + " per image" })
 	row("images/s", func(s evaluate.Side) string { return fmt.Sprintf("%.0f", s.ImagesPerSecond) })
 	row("training", func(s evaluate.Side) string {
 		if math.IsNaN(float64(s.TrainingSeconds)) {

@@ -15,6 +15,7 @@ import (
 	"github.com/residual-ml/residual/dataset"
 	"github.com/residual-ml/residual/evaluate"
 	"github.com/residual-ml/residual/format"
+	"github.com/residual-ml/residual/internal/digits"
 	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/report"
 	"github.com/residual-ml/residual/rundir"
@@ -48,7 +49,7 @@ func (r *reporting) about(from origin, im *imported) []report.Fact {
 		var counts []string
 		for _, split := range []string{"train", "validation", "test"} {
 			if n := data.Counts[split]; n > 0 {
-				counts = append(counts, fmt.Sprintf("%s %s", groupDigits(n), split))
+				counts = append(counts, fmt.Sprintf("%s %s", digits.Group(n), split))
 			}
 		}
 		add("Images", strings.Join(counts, ", "), heldOut(cfg.Data))
@@ -58,7 +59,7 @@ func (r *reporting) about(from origin, im *imported) []report.Fact {
 			add("Left out", fmt.Sprintf("%d pictures that cannot be read", n), data.Skipped[0])
 		}
 	}
-	add("Classes", fmt.Sprintf("%s: %s", groupDigits(len(cfg.Classes)), fewWords(cfg.Classes, 40)), "")
+	add("Classes", fmt.Sprintf("%s: %s", digits.Group(len(cfg.Classes)), fewWords(cfg.Classes, 40)), "")
 	add("Preprocessing", format.Describe(cfg.Preprocess), "")
 	network := cfg.Model // without what is told elsewhere
 	network.Name, network.Height, network.Width, network.Channels, network.Classes = "", 0, 0, 0, 0
@@ -94,17 +95,17 @@ func heldOut(d train.DataConfig) string {
 	var parts []string
 	switch d.Validation {
 	case "held-out":
-		parts = append(parts, fmt.Sprintf("%s training images held out for validation", groupDigits(d.ValImages)))
+		parts = append(parts, fmt.Sprintf("%s training images held out for validation", digits.Group(d.ValImages)))
 	case "test":
 		parts = append(parts, "validated on the test split after each epoch")
 	case "none":
 		parts = append(parts, "not validated")
 	}
 	if d.LimitTrain > 0 {
-		parts = append(parts, fmt.Sprintf("only %s training images used", groupDigits(d.LimitTrain)))
+		parts = append(parts, fmt.Sprintf("only %s training images used", digits.Group(d.LimitTrain)))
 	}
 	if d.LimitVal > 0 {
-		parts = append(parts, fmt.Sprintf("only %s validation images used", groupDigits(d.LimitVal)))
+		parts = append(parts, fmt.Sprintf("only %s validation images used", digits.Group(d.LimitVal)))
 	}
 	return strings.Join(parts, ", ")
 }
@@ -156,24 +157,15 @@ func inWords(v any) string {
 
 func fewWords(words []string, most int) string {
 	if len(words) > most {
-		return strings.Join(words[:most], ", ") + fmt.Sprintf(" … and %s more", groupDigits(len(words)-most))
+		return strings.Join(words[:most], ", ") + fmt.Sprintf(" … and %s more", digits.Group(len(words)-most))
 	}
 	return strings.Join(words, ", ")
-}
-
-// groupDigits writes 45000 as 45,000.
-func groupDigits[T int | int64](n T) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
 }
 
 // lead is the page in a sentence or two.
 func (r *reporting) lead(im *imported) string {
 	p, cfg := &r.page, r.config
-	text := fmt.Sprintf("%s with %s trainable parameters", cfg.Model.Name, groupDigits(p.Network.Trainable))
+	text := fmt.Sprintf("%s with %s trainable parameters", cfg.Model.Name, digits.Group(p.Network.Trainable))
 	switch {
 	case p.Status == "imported":
 		text += ", trained elsewhere"
@@ -188,7 +180,7 @@ func (r *reporting) lead(im *imported) string {
 	text += "."
 	if s := p.Evaluation; s != nil {
 		text += fmt.Sprintf(" Of %s %s images of %s it classifies %.2f %% rightly (95 %% interval %.2f to %.2f).",
-			groupDigits(s.Images), s.Split, s.Data, 100*float64(s.Top1.Value), 100*s.Top1.Low, 100*s.Top1.High)
+			digits.Group(s.Images), s.Split, s.Data, 100*float64(s.Top1.Value), 100*s.Top1.Low, 100*s.Top1.High)
 	}
 	return text
 }
@@ -207,7 +199,7 @@ func (r *reporting) figures() []report.Fact {
 		facts = append(facts, report.Fact{Name: name, Value: value, Detail: detail})
 	}
 	if s := p.Evaluation; s != nil {
-		of := fmt.Sprintf("%s images of %s, %s", groupDigits(s.Images), s.Data, s.Split)
+		of := fmt.Sprintf("%s images of %s, %s", digits.Group(s.Images), s.Data, s.Split)
 		if s.TTA != evaluate.None {
 			of += ", views: " + string(s.TTA)
 		}
@@ -230,7 +222,7 @@ func (r *reporting) figures() []report.Fact {
 		}
 		add("Best validation", fmt.Sprintf("%.2f %%", 100*value), fmt.Sprintf("%s, epoch %d of %d", of, e.Epoch, r.config.Epochs))
 	}
-	add("Trainable parameters", groupDigits(p.Network.Trainable), fmt.Sprintf("%s multiply-accumulates per image", groupDigits(p.Network.MACs)))
+	add("Trainable parameters", digits.Group(p.Network.Trainable), fmt.Sprintf("%s multiply-accumulates per image", digits.Group(p.Network.MACs)))
 	if took := trainingSeconds(p.History); took > 0 {
 		add("Training time", roundly(time.Duration(took*float64(time.Second))), fmt.Sprintf("%d %s, validation included", len(p.History), nounOf(len(p.History), "epoch")))
 	}
@@ -326,7 +318,7 @@ func (r *reporting) receipt(from origin, known bool, im *imported) error {
 			return err
 		}
 		if ok {
-			add("Temperature", fmt.Sprintf("%.4g", cal.Temperature), fmt.Sprintf("fitted to %s %s images of %s", groupDigits(cal.Images), cal.Split, cal.Data))
+			add("Temperature", fmt.Sprintf("%.4g", cal.Temperature), fmt.Sprintf("fitted to %s %s images of %s", digits.Group(cal.Images), cal.Split, cal.Data))
 		}
 	}
 	if s := p.Evaluation; s != nil {
