@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/residual-ml/residual/engine/cpu"
@@ -18,6 +19,7 @@ import (
 	"github.com/residual-ml/residual/graph"
 	"github.com/residual-ml/residual/internal/hint"
 	"github.com/residual-ml/residual/model"
+	"github.com/residual-ml/residual/rundir"
 	"github.com/residual-ml/residual/tensor"
 )
 
@@ -125,6 +127,34 @@ func TestUnfinishedRun(t *testing.T) {
 	}
 	if err := WriteRun(there, m, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// Of many at once that write the same run directory one does, and the others leave it alone.
+func TestRunWrittenOnce(t *testing.T) {
+	m, path := complete(t, model.Torch), filepath.Join(t.TempDir(), "run")
+	errs := make([]error, 8)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() { errs[i] = WriteRun(path, m, nil) })
+	}
+	wg.Wait()
+	written := 0
+	for _, err := range errs {
+		switch {
+		case err == nil:
+			written++
+		case !errors.Is(err, rundir.ErrInUse) && !strings.Contains(err.Error(), "not empty"):
+			t.Errorf("error %v, want that it is in use or not empty", err)
+		}
+	}
+	if written != 1 {
+		t.Errorf("%d were written, want 1", written)
+	}
+	if back, err := ReadRun(path, ""); err != nil {
+		t.Error(err)
+	} else {
+		sameModel(t, back, m)
 	}
 }
 

@@ -55,6 +55,12 @@ func WriteRun(path string, m *artifact.Model, origin any) error {
 	if err != nil {
 		return err
 	}
+	if err = run.Lock(); err == nil {
+		_, err = rundir.Create(path) // another process may have written its run since, and ended
+	}
+	if err != nil { // what is there is not ours to remove
+		return errors.Join(err, run.Close())
+	}
 	checkpoint := rundir.Checkpoint{Step: m.Steps, Weights: m.Tensors, Metadata: map[string]string{}}
 	if checkpoint.Metadata, err = m.WithoutGolden().WriteMetadata(); err == nil {
 		err = run.SaveCheckpoint("last", checkpoint)
