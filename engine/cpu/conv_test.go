@@ -294,12 +294,12 @@ func TestConvPasses(t *testing.T) {
 			}
 			want := naiveConv(in[0], in[1], in[2], attrs)
 			for _, k := range kernel.Supported() {
-				for threads, winograd := range map[int]string{1: "off", 3: "off", 2: "on", 4: "on", 5: "on-4x4", 6: "off", 7: "on-4x4", 8: "on-4x4-bfloat16"} {
+				for threads, winograd := range map[int]string{1: "off", 3: "off", 2: "on", 4: "on", 5: "on-4x4", 6: "off", 7: "on-4x4", 8: "on-4x4-bfloat16", 9: "on"} {
 					g, precision := wide, "float32"
 					switch threads {
 					case 6:
 						precision = "bfloat16"
-					case 7, 8:
+					case 7, 8, 9:
 						g, precision = half, "bfloat16"
 					}
 					e := open(t, Options{Threads: threads, InstructionSet: k.Set.String(), Winograd: winograd, Precision: precision})
@@ -313,7 +313,7 @@ func TestConvPasses(t *testing.T) {
 								f.groups, f.chunks, f.panelsPerTask, f.panels, w.shards, len(w.blocks))
 						}
 					}
-					if c.winograd != nil && winograd == "on" {
+					if c.winograd != nil && winograd == "on" && precision == "float32" {
 						if f, w := p.(*Program).winograds[0], p.(*Program).winogradWeights[0]; !c.winograd(f, w) {
 							t.Fatalf("%v: the case does not reach what it is for: %d groups, %d chunks, %d of %d panels per task; %d shards, %d blocks", k.Set,
 								f.groups, f.chunks, f.panelsPerTask, f.panels, w.shards, w.blocks)
@@ -368,6 +368,63 @@ func TestConvPasses(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestWinogradPanels compares gradients of kernels in mixed precision whose tasks are panels
+// with direct convolution in float32. On small integers both are exact.
+func TestWinogradPanels(t *testing.T) {
+	for _, c := range []struct {
+		n, size, c, oc int
+		blocks, rounds int // of AVX512_BF16
+	}{
+		{1, 3, 10, 230, 1, 1},
+		{3, 17, 11, 257, 3, 1}, // the last block smaller, with an odd number of tiles
+		{1, 5, 400, 256, 1, 2},
+		{1, 23, 400, 256, 2, 2},
+	} {
+		b := graph.NewBuilder()
+		x := b.Input("x", graph.Real, c.n, c.size, c.size, c.c)
+		dy := b.Input("dy", graph.Real, c.n, c.size, c.size, c.oc)
+		w := &graph.Node{Shape: tensor.Shape{3, 3, c.c, c.oc}}
+		attrs := graph.ConvAttrs{Stride: 1, Pad: graph.SymmetricPadding(1)}
+		g, err := b.Build(b.ConvBackwardWeights(x, dy, w, attrs))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rng := random.New(5, uint64(c.c))
+		in := []tensor.Tensor{tensor.New(tensor.Float32, x.Shape...), tensor.New(tensor.Float32, dy.Shape...)}
+		for _, x := range in {
+			for i := range x.Float32s() {
+				x.Float32s()[i] = float32(rng.IntN(9) - 4)
+			}
+		}
+		run := func(o Options) (*Program, []float32) {
+			e := open(t, o)
+			p, err := e.Compile(g, e.NewVariables())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range append(p.(*Program).scratch, p.(*Program).arena) {
+				fill(s, float32(math.NaN()))
+			}
+			out, err := p.Run(context.Background(), in...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p.(*Program), out[0].Float32s()
+		}
+		_, want := run(Options{Threads: 1, Winograd: "off"})
+		for _, k := range kernel.Supported() {
+			p, got := run(Options{Threads: 3, InstructionSet: k.Set.String(), Winograd: "on", Precision: "bfloat16"})
+			v := p.winogradWeights[0]
+			if rounds := (v.strips + v.stripsAtOnce - 1) / v.stripsAtOnce; k.Set == kernel.AVX512BF16 && (v.blocks != c.blocks || rounds != c.rounds) {
+				t.Errorf("%+v: %d blocks, %d rounds of strips", c, v.blocks, rounds)
+			}
+			if i := slices.IndexFunc(got, func(v float32) bool { return v != v }); i >= 0 || !slices.Equal(got, want) {
+				t.Errorf("%+v, %v: gradients differ from direct convolution's; the first NaN is %d", c, k.Set, i)
+			}
+		}
 	}
 }
 

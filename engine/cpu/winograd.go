@@ -635,7 +635,9 @@ func (c *compiler) winogradPairColumns(n *graph.Node, weights *graph.Node, ch, o
 // winogradWeights computes dw as weightsPass does, block by block of tiles and in
 // shards, with sums of products of transformed values that are transformed back
 // at the end. In mixed precision transformed values are bfloat16 and products are
-// of pairs of tiles: x and dy are packed in pairs for each block.
+// of pairs of tiles: x and dy are packed in pairs for each block. Where panels make
+// tasks enough there, no sums go through memory: a task computes those of a panel,
+// for some strips at a time, over all blocks (runPanel).
 type winogradWeights struct {
 	winogradBlocks
 	p              *Program
@@ -650,6 +652,7 @@ type winogradWeights struct {
 	strips, panels int
 	panelsPerTask  int
 	shards         int
+	stripsAtOnce   int // of runPanel
 	in, grad       planes
 	stripStep      int     // from a strip of a transformed block of x to the next
 	offsets        []int32 // of tiles in a strip and a panel
@@ -688,8 +691,11 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	v.group(group, of, winogradAxis(2, oh, n.Conv.Pad.Top), winogradAxis(2, ow, n.Conv.Pad.Left))
 	v.divide(min(wantTiles, v.tables.tiles()))
 
-	shardSize := v.panels * v.strips * 16 * v.rows * v.cols
 	const shardFloats, maxShards, wantTasks = 2304 << 10, 16, 8
+	if v.pair != nil && v.panels >= wantTasks {
+		return c.lowerWinogradPanels(v, n)
+	}
+	shardSize := v.panels * v.strips * 16 * v.rows * v.cols
 	v.shards = min(max(shardFloats/shardSize, 1), maxShards, v.blocks)
 	chunks := min((wantTasks+v.shards-1)/v.shards, v.panels)
 	v.panelsPerTask = (v.panels + chunks - 1) / chunks
@@ -700,14 +706,8 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	c.p.winogradWeights = append(c.p.winogradWeights, v)
 	name := label(n)
 	if v.pair != nil {
-		v.pairTiles = (v.tilesPerBlock + 1) / 2
-		v.stripStep = v.pairTiles * v.rows
-		v.in = newPlanes(2*v.pairTiles, ch, 32)
-		v.grad = newPlanes(2*v.pairTiles, v.panelsPerTask*v.cols, 32)
-		c.needScratch(8*max(v.in.size, v.grad.size) + 16*(v.strips*v.stripStep+v.panelsPerTask*v.pairTiles*v.cols))
-		for t := range v.pairTiles {
-			v.offsets = append(v.offsets, int32(t*v.rows), int32(t*v.cols))
-		}
+		v.layOutPairs()
+		c.needScratch(v.halves() + 16*(v.strips*v.stripStep+v.panelsPerTask*v.pairTiles*v.cols))
 	} else {
 		v.in = newPlanes(v.tilesPerBlock, v.strips*v.rows, 16)
 		v.grad = newPlanes(v.tilesPerBlock, v.panelsPerTask*v.cols, 16)
@@ -731,6 +731,44 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	c.step("sum "+name, v.strips*v.panels, v.total, v.sums, v.dw)
 	return nil
 }
+
+// lowerWinogradPanels appends the steps of a gradient in mixed precision whose tasks are
+// panels.
+func (c *compiler) lowerWinogradPanels(v *winogradWeights, n *graph.Node) error {
+	const most = 192 << 10 // sums of a task, which stay in the second cache
+	v.panelsPerTask = 1
+	rounds := (16*v.strips*v.rows*v.cols + most - 1) / most
+	v.stripsAtOnce = (v.strips + rounds - 1) / rounds
+	v.layOutPairs()
+	grads := 16 * v.pairTiles * v.cols
+	if v.stripsAtOnce < v.strips { // then blocks are read again, and their gradients kept
+		grads *= v.blocks
+	}
+	c.needScratch(v.halves() + grads + 16*v.stripsAtOnce*v.rows*v.cols)
+	c.needChannels(max(v.c, v.oc))
+	c.winogradKernel(n, by2)
+	c.p.winogradWeights = append(c.p.winogradWeights, v)
+	name := "winograd 2×2 " + label(n)
+	v.packedX = c.temp(v.blocks * 16 * v.strips * v.stripStep)
+	c.step("pack "+name, v.blocks, v.packX, v.x, v.packedX)
+	v.dw = c.value(n)
+	c.step(name, v.panels, v.runPanel, v.packedX, v.dy, v.dw)
+	return nil
+}
+
+// layOutPairs lays out scratch and packed values in mixed precision.
+func (v *winogradWeights) layOutPairs() {
+	v.pairTiles = (v.tilesPerBlock + 1) / 2
+	v.stripStep = v.pairTiles * v.rows
+	v.in = newPlanes(2*v.pairTiles, v.c, 32)
+	v.grad = newPlanes(2*v.pairTiles, v.panelsPerTask*v.cols, 32)
+	for t := range v.pairTiles {
+		v.offsets = append(v.offsets, int32(t*v.rows), int32(t*v.cols))
+	}
+}
+
+// halves is how many words of scratch have planes of bfloat16 before they are packed.
+func (v *winogradWeights) halves() int { return 8 * max(v.in.size, v.grad.size) }
 
 // input transforms a block of x.
 func (v *winogradWeights) input(block int, dst []float32) {
@@ -836,29 +874,72 @@ func (v *winogradWeights) add(worker, block, panel0, panelEnd, columns int, sums
 
 // addPairs is add in mixed precision.
 func (v *winogradWeights) addPairs(worker, block, panel0, panelEnd, columns int, sums []float32) {
-	p, k, size := v.p, &v.p.engine.kernels.BF16, v.rows*v.cols
-	scratch := p.scratch[worker]
-	halves := scratch[:8*max(v.in.size, v.grad.size)]
+	scratch := v.p.scratch[worker]
+	halves, scratch := scratch[:v.halves()], scratch[v.halves():]
 	inStep, gradStep := v.strips*v.stripStep, v.pairTiles*v.cols
-	in := wordsOf(scratch[len(halves):][:16*inStep])
-	grad := wordsOf(scratch[len(halves)+16*inStep:][:16*v.panelsPerTask*gradStep])
+	in := wordsOf(scratch[:16*inStep])
+	grad := wordsOf(scratch[16*inStep:][:16*v.panelsPerTask*gradStep])
 	if v.packedX == noSlot {
 		v.inputPairs(block, in, halvesOf(halves))
 	} else {
-		in = wordsOf(p.mem[v.packedX][block*16*inStep:])
+		in = wordsOf(v.p.mem[v.packedX][block*16*inStep:])
 	}
-	image, _, at := v.of(block)
-	tiles, panels := len(at)/4, panelEnd-panel0
-	dy := halvesOf(p.mem[v.dy])[image*v.dyStep+panel0*v.cols:]
-	k.Winograd.Gradient(halvesOf(halves), dy, halvesOf(p.zero), at, columns, v.grad.stride, v.grad.size)
-	v.packPairs(grad, halvesOf(halves), tiles, panels, v.cols, gradStep, columns, v.grad)
+	tiles := v.gradientPairs(block, panel0, panelEnd-panel0, columns, grad, halvesOf(halves))
 	for plane := range 16 {
-		for panel := range panels {
-			dy := grad[(plane*panels+panel)*gradStep:]
-			for strip := range v.strips {
-				dst := sums[((plane*v.panels+panel0+panel)*v.strips+strip)*size:][:size]
-				v.pair.Run(dst, in[plane*inStep+strip*v.stripStep:], dy, v.offsets[:(tiles+1)/2*2])
+		for panel := range panelEnd - panel0 {
+			dy := grad[(plane*(panelEnd-panel0)+panel)*gradStep:]
+			at := (plane*v.panels + panel0 + panel) * v.strips
+			v.products(sums, at, in[plane*inStep:], dy, v.strips, tiles)
+		}
+	}
+}
+
+// gradientPairs transforms some panels of a block of dy and packs them in pairs of tiles,
+// [plane][panel][pair][cols]; planes is scratch. It returns the number of tiles.
+func (v *winogradWeights) gradientPairs(block, panel0, panels, columns int, dst []uint32, planes []uint16) (tiles int) {
+	p, k := v.p, &v.p.engine.kernels.BF16
+	image, _, at := v.of(block)
+	tiles = len(at) / 4
+	dy := halvesOf(p.mem[v.dy])[image*v.dyStep+panel0*v.cols:]
+	k.Winograd.Gradient(planes, dy, halvesOf(p.zero), at, columns, v.grad.stride, v.grad.size)
+	v.packPairs(dst, planes, tiles, panels, v.cols, v.pairTiles*v.cols, columns, v.grad)
+	return tiles
+}
+
+// products adds those of strips of x and a panel of dy to as many tiles of sums, from the
+// tile at on.
+func (v *winogradWeights) products(sums []float32, at int, x, dy []uint32, strips, tiles int) {
+	size := v.rows * v.cols
+	for strip := range strips {
+		v.pair.Run(sums[(at+strip)*size:][:size], x[strip*v.stripStep:], dy, v.offsets[:(tiles+1)/2*2])
+	}
+}
+
+// runPanel computes dw of one panel.
+func (v *winogradWeights) runPanel(worker, panel int) {
+	scratch, planeStep, gradSize := v.p.scratch[worker], v.strips*v.stripStep, 16*v.pairTiles*v.cols
+	halves, scratch := halvesOf(scratch[:v.halves()]), scratch[v.halves():]
+	sums, grads := scratch[:16*v.stripsAtOnce*v.rows*v.cols], wordsOf(scratch[16*v.stripsAtOnce*v.rows*v.cols:])
+	columns := min(v.cols, v.oc-panel*v.cols)
+	for first := 0; first < v.strips; first += v.stripsAtOnce {
+		strips := min(v.stripsAtOnce, v.strips-first)
+		clear(sums)
+		for block := range v.blocks {
+			grad := grads
+			if v.stripsAtOnce < v.strips {
+				grad = grads[block*gradSize:]
 			}
+			if first == 0 {
+				v.gradientPairs(block, panel, 1, columns, grad, halves)
+			}
+			_, _, at := v.of(block)
+			x := wordsOf(v.p.mem[v.packedX][block*16*planeStep+first*v.stripStep:])
+			for plane := range 16 {
+				v.products(sums, plane*v.stripsAtOnce, x[plane*planeStep:], grad[plane*v.pairTiles*v.cols:], strips, len(at)/4)
+			}
+		}
+		for strip := range strips {
+			v.back(sums[strip*v.rows*v.cols:], v.stripsAtOnce*v.rows*v.cols, first+strip, panel)
 		}
 	}
 }
@@ -869,15 +950,20 @@ func (v *winogradWeights) total(_, task int) {
 	panel, strip := task/v.strips, task%v.strips
 	size := v.rows * v.cols
 	planeSize := v.panels * v.strips * size
-	sums, dw := p.mem[v.sums][task*size:], p.mem[v.dw]
+	sums := p.mem[v.sums][task*size:]
 	for shard := 1; shard < v.shards; shard++ {
 		for plane := range 16 {
 			dst := sums[plane*planeSize:][:size]
 			kernels.Add(dst, dst, sums[(shard*16+plane)*planeSize:])
 		}
 	}
-	columns := min(v.cols, v.oc-panel*v.cols)
+	v.back(sums, planeSize, strip, panel)
+}
+
+// back transforms the sums of one strip and panel, planeSize apart, into dw.
+func (v *winogradWeights) back(sums []float32, planeSize, strip, panel int) {
+	columns, dw := min(v.cols, v.oc-panel*v.cols), v.p.mem[v.dw]
 	for r := range min(v.rows, v.c-strip*v.rows) {
-		kernels.Winograd.Sums(dw[(strip*v.rows+r)*v.oc+panel*v.cols:], sums[r*v.cols:], columns, v.c*v.oc, planeSize)
+		v.p.engine.kernels.Winograd.Sums(dw[(strip*v.rows+r)*v.oc+panel*v.cols:], sums[r*v.cols:], columns, v.c*v.oc, planeSize)
 	}
 }
