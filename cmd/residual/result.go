@@ -18,10 +18,12 @@ import (
 // result is result.json and what "residual train" prints last. Its history has
 // Keras's keys.
 type result struct {
-	Run     string                    `json:"run"`
-	Epochs  int                       `json:"epochs"`
-	Seconds float64                   `json:"seconds"` // of this process, without what came before a resume
-	History map[string][]rundir.Float `json:"history"`
+	Run     string  `json:"run"`
+	Epochs  int     `json:"epochs"`
+	Seconds float64 `json:"seconds"` // of this process, without what came before a resume
+	// EpochSeconds are those of all epochs, validation included.
+	EpochSeconds float64                   `json:"epoch_seconds"`
+	History      map[string][]rundir.Float `json:"history"`
 	train.Result
 	Test     *testScore         `json:"test,omitempty"`
 	Expected *train.Expectation `json:"expected,omitempty"`
@@ -98,8 +100,19 @@ var historyKeys = []struct {
 	{"val_sparse_categorical_accuracy", func(e rundir.Epoch) float64 { return e.ValAccuracy }},
 }
 
+// elapsed writes seconds as 2h24m.
+func elapsed(seconds float64) string { return roundly(time.Duration(seconds * float64(time.Second))) }
+
+// seconds is how long the epochs took.
+func seconds(history rundir.History) (sum float64) {
+	for _, e := range history {
+		sum += e.Seconds
+	}
+	return sum
+}
+
 func newResult(run *rundir.Dir, history rundir.History, which train.Result, took time.Duration) result {
-	r := result{Run: run.Path(), Epochs: len(history), Seconds: took.Seconds(), History: map[string][]rundir.Float{}, Result: which}
+	r := result{Run: run.Path(), Epochs: len(history), Seconds: took.Seconds(), EpochSeconds: seconds(history), History: map[string][]rundir.Float{}, Result: which}
 	add := func(key string, value func(rundir.Epoch) float64) {
 		values := make([]rundir.Float, len(history))
 		missing := 0
@@ -157,8 +170,11 @@ func (r result) write(w io.Writer, format string) error {
 			fmt.Fprintf(&b, ": val_loss %.4f  val_accuracy %.4f", loss, r.validated("val_sparse_categorical_accuracy"))
 		}
 	}
-	fmt.Fprintf(&b, "\n%s in %s; curves: %s/curves.png; judge it: residual eval %s\n",
-		r.Run, roundly(time.Duration(r.Seconds*float64(time.Second))), r.Run, hint.Quote(r.Run))
+	fmt.Fprintf(&b, "\n%s in %s", r.Run, elapsed(r.Seconds))
+	if r.EpochSeconds > r.Seconds {
+		fmt.Fprintf(&b, " since it was continued, all epochs in %s", elapsed(r.EpochSeconds))
+	}
+	fmt.Fprintf(&b, "; curves: %s/curves.png; judge it: residual eval %s\n", r.Run, hint.Quote(r.Run))
 	_, err := io.WriteString(w, b.String())
 	return err
 }

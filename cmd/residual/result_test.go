@@ -4,6 +4,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/residual-ml/residual/rundir"
 	"github.com/residual-ml/residual/train"
@@ -54,6 +55,18 @@ func TestAccuracyOfResult(t *testing.T) {
 		}
 		if line != c.says {
 			t.Errorf("%+v: it says %q, want %q", c.which, line, c.says)
+		}
+	}
+	for i := range plain {
+		plain[i].Seconds = 3600
+	}
+	for took, want := range map[time.Duration]string{
+		3*time.Hour + time.Minute: run.Path() + " in 3h01m; curves: ",
+		20 * time.Minute:          run.Path() + " in 20m00s since it was continued, all epochs in 3h00m; curves: ",
+	} {
+		var text strings.Builder
+		if err := newResult(run, plain, train.Result{Checkpoint: "last", Epoch: 3}, took).write(&text, "text"); err != nil || !strings.Contains(text.String(), want) {
+			t.Errorf("after %v: %v, it says %q, want %q", took, err, text.String(), want)
 		}
 	}
 	unseen := newResult(run, nil, train.Result{Checkpoint: "last", Epoch: 4}, 0)
