@@ -51,15 +51,9 @@ func WriteRun(path string, m *artifact.Model, origin any) error {
 		return err
 	}
 	_, missing := os.Stat(path)
-	run, err := rundir.Create(path)
-	if err != nil {
-		return err
-	}
-	if err = run.Lock(); err == nil {
-		_, err = rundir.Create(path) // another process may have written its run since, and ended
-	}
+	run, err := rundir.CreateLocked(path)
 	if err != nil { // what is there is not ours to remove
-		return errors.Join(err, run.Close())
+		return err
 	}
 	checkpoint := rundir.Checkpoint{Step: m.Steps, Weights: m.Tensors, Metadata: map[string]string{}}
 	if checkpoint.Metadata, err = m.WithoutGolden().WriteMetadata(); err == nil {

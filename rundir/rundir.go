@@ -143,6 +143,23 @@ func Create(path string) (*Dir, error) {
 	return &Dir{path: path}, nil
 }
 
+// CreateLocked is Create and Lock: of several processes that make the same directory at
+// once one gets it, even if it ends before the others have looked.
+func CreateLocked(path string) (*Dir, error) {
+	d, err := Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err = d.Lock(); err == nil {
+		_, err = Create(path) // still empty, or it was written between the two
+	}
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
 // Open opens a run directory to read it or to continue the run. It changes nothing.
 func Open(path string) (*Dir, error) {
 	if isRun(path) {

@@ -308,7 +308,7 @@ func openRun(o trainOptions, cfg train.Config) (*rundir.Dir, error) {
 	case o.resume != "":
 		run, err = rundir.Open(o.resume)
 	case o.out != "":
-		run, err = rundir.Create(o.out)
+		run, err = rundir.CreateLocked(o.out)
 	default:
 		run, err = rundir.New(o.runs, cfg.Model.Name, cfg.Data.Source, time.Now())
 	}
