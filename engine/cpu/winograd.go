@@ -653,6 +653,7 @@ type winogradWeights struct {
 	panelsPerTask  int
 	shards         int
 	stripsAtOnce   int // of runPanel
+	keptGrads      int // words from a block's gradients to the next block's there, which are kept, or 0
 	in, grad       planes
 	stripStep      int     // from a strip of a transformed block of x to the next
 	offsets        []int32 // of tiles in a strip and a panel
@@ -691,13 +692,14 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	v.group(group, of, winogradAxis(2, oh, n.Conv.Pad.Top), winogradAxis(2, ow, n.Conv.Pad.Left))
 	v.divide(min(wantTiles, v.tables.tiles()))
 
-	const shardFloats, maxShards, wantTasks = 2304 << 10, 16, 8
-	if v.pair != nil && v.panels >= wantTasks {
-		return c.lowerWinogradPanels(v, n)
-	}
 	shardSize := v.panels * v.strips * 16 * v.rows * v.cols
+	const shardFloats, maxShards, wantTasks = 2304 << 10, 16, 8
 	v.shards = min(max(shardFloats/shardSize, 1), maxShards, v.blocks)
 	chunks := min((wantTasks+v.shards-1)/v.shards, v.panels)
+	byPanel := v.pair != nil && v.panels >= wantTasks
+	if byPanel {
+		v.shards, chunks = 1, v.panels
+	}
 	v.panelsPerTask = (v.panels + chunks - 1) / chunks
 	chunks = (v.panels + v.panelsPerTask - 1) / v.panelsPerTask
 
@@ -706,8 +708,18 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	c.p.winogradWeights = append(c.p.winogradWeights, v)
 	name := label(n)
 	if v.pair != nil {
-		v.layOutPairs()
-		c.needScratch(v.halves() + 16*(v.strips*v.stripStep+v.panelsPerTask*v.pairTiles*v.cols))
+		v.pairTiles = (v.tilesPerBlock + 1) / 2
+		v.stripStep = v.pairTiles * v.rows
+		v.in = newPlanes(2*v.pairTiles, ch, 32)
+		v.grad = newPlanes(2*v.pairTiles, v.panelsPerTask*v.cols, 32)
+		for t := range v.pairTiles {
+			v.offsets = append(v.offsets, int32(t*v.rows), int32(t*v.cols))
+		}
+		if byPanel {
+			c.needScratch(v.halves() + v.layOutPanel())
+		} else {
+			c.needScratch(v.halves() + 16*(v.strips*v.stripStep+v.panelsPerTask*v.pairTiles*v.cols))
+		}
 	} else {
 		v.in = newPlanes(v.tilesPerBlock, v.strips*v.rows, 16)
 		v.grad = newPlanes(v.tilesPerBlock, v.panelsPerTask*v.cols, 16)
@@ -725,6 +737,11 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 		v.packedX = c.temp(v.blocks * 16 * v.strips * v.stripStep)
 		c.step("pack winograd 2×2 "+name, v.blocks, v.packX, v.x, v.packedX)
 	}
+	if byPanel {
+		v.dw = c.value(n)
+		c.step("winograd 2×2 "+name, v.panels, v.runPanel, v.packedX, v.dy, v.dw)
+		return nil
+	}
 	v.sums = c.temp(v.shards * shardSize)
 	c.step("winograd 2×2 "+name, v.shards*chunks, v.run, v.x, v.packedX, v.dy, v.sums)
 	v.dw = c.value(n)
@@ -732,39 +749,19 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	return nil
 }
 
-// lowerWinogradPanels appends the steps of a gradient in mixed precision whose tasks are
-// panels.
-func (c *compiler) lowerWinogradPanels(v *winogradWeights, n *graph.Node) error {
+// layOutPanel chooses the strips that runPanel sums at once, and returns the scratch it needs
+// beside halves: their sums, and transformed gradients, of all blocks if these are read again
+// for further strips.
+func (v *winogradWeights) layOutPanel() int {
 	const most = 192 << 10 // sums of a task, which stay in the second cache
-	v.panelsPerTask = 1
-	rounds := (16*v.strips*v.rows*v.cols + most - 1) / most
+	strip, grads := 16*v.rows*v.cols, 16*v.pairTiles*v.cols
+	rounds := (v.strips*strip + most - 1) / most
 	v.stripsAtOnce = (v.strips + rounds - 1) / rounds
-	v.layOutPairs()
-	grads := 16 * v.pairTiles * v.cols
-	if v.stripsAtOnce < v.strips { // then blocks are read again, and their gradients kept
+	if rounds > 1 {
+		v.keptGrads = grads
 		grads *= v.blocks
 	}
-	c.needScratch(v.halves() + grads + 16*v.stripsAtOnce*v.rows*v.cols)
-	c.needChannels(max(v.c, v.oc))
-	c.winogradKernel(n, by2)
-	c.p.winogradWeights = append(c.p.winogradWeights, v)
-	name := "winograd 2×2 " + label(n)
-	v.packedX = c.temp(v.blocks * 16 * v.strips * v.stripStep)
-	c.step("pack "+name, v.blocks, v.packX, v.x, v.packedX)
-	v.dw = c.value(n)
-	c.step(name, v.panels, v.runPanel, v.packedX, v.dy, v.dw)
-	return nil
-}
-
-// layOutPairs lays out scratch and packed values in mixed precision.
-func (v *winogradWeights) layOutPairs() {
-	v.pairTiles = (v.tilesPerBlock + 1) / 2
-	v.stripStep = v.pairTiles * v.rows
-	v.in = newPlanes(2*v.pairTiles, v.c, 32)
-	v.grad = newPlanes(2*v.pairTiles, v.panelsPerTask*v.cols, 32)
-	for t := range v.pairTiles {
-		v.offsets = append(v.offsets, int32(t*v.rows), int32(t*v.cols))
-	}
+	return v.stripsAtOnce*strip + grads
 }
 
 // halves is how many words of scratch have planes of bfloat16 before they are packed.
@@ -884,12 +881,12 @@ func (v *winogradWeights) addPairs(worker, block, panel0, panelEnd, columns int,
 	} else {
 		in = wordsOf(v.p.mem[v.packedX][block*16*inStep:])
 	}
-	tiles := v.gradientPairs(block, panel0, panelEnd-panel0, columns, grad, halvesOf(halves))
+	panels := panelEnd - panel0
+	tiles := v.gradientPairs(block, panel0, panels, columns, grad, halvesOf(halves))
 	for plane := range 16 {
-		for panel := range panelEnd - panel0 {
-			dy := grad[(plane*(panelEnd-panel0)+panel)*gradStep:]
-			at := (plane*v.panels + panel0 + panel) * v.strips
-			v.products(sums, at, in[plane*inStep:], dy, v.strips, tiles)
+		for panel := range panels {
+			dst := sums[(plane*v.panels+panel0+panel)*v.strips*v.rows*v.cols:]
+			v.products(dst, in[plane*inStep:], grad[(plane*panels+panel)*gradStep:], v.strips, tiles)
 		}
 	}
 }
@@ -906,40 +903,38 @@ func (v *winogradWeights) gradientPairs(block, panel0, panels, columns int, dst 
 	return tiles
 }
 
-// products adds those of strips of x and a panel of dy to as many tiles of sums, from the
-// tile at on.
-func (v *winogradWeights) products(sums []float32, at int, x, dy []uint32, strips, tiles int) {
+// products adds those of strips of x and a panel of dy to as many tiles of sums.
+func (v *winogradWeights) products(sums []float32, x, dy []uint32, strips, tiles int) {
 	size := v.rows * v.cols
 	for strip := range strips {
-		v.pair.Run(sums[(at+strip)*size:][:size], x[strip*v.stripStep:], dy, v.offsets[:(tiles+1)/2*2])
+		v.pair.Run(sums[strip*size:][:size], x[strip*v.stripStep:], dy, v.offsets[:(tiles+1)/2*2])
 	}
 }
 
 // runPanel computes dw of one panel.
 func (v *winogradWeights) runPanel(worker, panel int) {
-	scratch, planeStep, gradSize := v.p.scratch[worker], v.strips*v.stripStep, 16*v.pairTiles*v.cols
+	tile, inStep, gradStep := v.rows*v.cols, v.strips*v.stripStep, v.pairTiles*v.cols
+	planeSize := v.stripsAtOnce * tile
+	scratch := v.p.scratch[worker]
 	halves, scratch := halvesOf(scratch[:v.halves()]), scratch[v.halves():]
-	sums, grads := scratch[:16*v.stripsAtOnce*v.rows*v.cols], wordsOf(scratch[16*v.stripsAtOnce*v.rows*v.cols:])
+	sums, grads := scratch[:16*planeSize], wordsOf(scratch[16*planeSize:])
 	columns := min(v.cols, v.oc-panel*v.cols)
 	for first := 0; first < v.strips; first += v.stripsAtOnce {
 		strips := min(v.stripsAtOnce, v.strips-first)
 		clear(sums)
 		for block := range v.blocks {
-			grad := grads
-			if v.stripsAtOnce < v.strips {
-				grad = grads[block*gradSize:]
-			}
+			grad := grads[block*v.keptGrads:]
 			if first == 0 {
 				v.gradientPairs(block, panel, 1, columns, grad, halves)
 			}
 			_, _, at := v.of(block)
-			x := wordsOf(v.p.mem[v.packedX][block*16*planeStep+first*v.stripStep:])
+			x := wordsOf(v.p.mem[v.packedX][block*16*inStep+first*v.stripStep:])
 			for plane := range 16 {
-				v.products(sums, plane*v.stripsAtOnce, x[plane*planeStep:], grad[plane*v.pairTiles*v.cols:], strips, len(at)/4)
+				v.products(sums[plane*planeSize:], x[plane*inStep:], grad[plane*gradStep:], strips, len(at)/4)
 			}
 		}
 		for strip := range strips {
-			v.back(sums[strip*v.rows*v.cols:], v.stripsAtOnce*v.rows*v.cols, first+strip, panel)
+			v.back(sums[strip*tile:], planeSize, first+strip, panel)
 		}
 	}
 }
