@@ -21,7 +21,7 @@ const (
 	// MaxPixels is the largest number of pixels DecodeImage accepts.
 	MaxPixels = 100_000_000
 	// MaxSide is the longest side DecodeImage accepts, which is JPEG's own limit. Without
-	// it one row or column of MaxPixels, a few kilobytes as PNG, takes gigabytes to resize.
+	// it a small PNG, of one row or column of MaxPixels, takes gigabytes to resize.
 	MaxSide = 65_535
 	// MaxFileBytes is the largest picture file a folder or manifest may hold.
 	MaxFileBytes = 256 << 20

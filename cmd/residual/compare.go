@@ -183,7 +183,7 @@ func writeVersus(w io.Writer, v evaluate.Versus, engine string, looks [2]int) er
 		if math.IsNaN(float64(s.TrainingSeconds)) {
 			return "not known"
 		}
-		return fmt.Sprintf("%s, %d epochs", roundly(time.Duration(float64(s.TrainingSeconds)*float64(time.Second))), s.Epochs)
+		return fmt.Sprintf("%s, %d epochs", elapsed(float64(s.TrainingSeconds)), s.Epochs)
 	})
 	var width [3]int
 	for _, r := range rows {

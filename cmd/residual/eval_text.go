@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/residual-ml/residual/evaluate"
@@ -333,7 +332,7 @@ func (e *evaluationText) coverage() {
 
 func (e *evaluationText) foot() {
 	t := e.Throughput
-	e.printf("\ntime      %s, %.0f images/s", roundly(time.Duration(t.Seconds*float64(time.Second))), math.Round(float64(t.ImagesPerSecond)))
+	e.printf("\ntime      %s, %.0f images/s", elapsed(t.Seconds), math.Round(float64(t.ImagesPerSecond)))
 	if t.Views > 1 {
 		e.printf(" of %d views", t.Views)
 	}

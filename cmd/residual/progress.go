@@ -227,7 +227,7 @@ func (p *progress) epochEnded(e train.EpochEnded) {
 			text += fmt.Sprintf("  of the moving average %.4f  %.4f", r.EMA.ValLoss, r.EMA.ValAccuracy)
 		}
 	}
-	text += fmt.Sprintf("  %s  %.0f images/s", roundly(time.Duration(r.Seconds*float64(time.Second))), r.ImagesPerSecond)
+	text += fmt.Sprintf("  %s  %.0f images/s", elapsed(r.Seconds), r.ImagesPerSecond)
 	if p.mode == "json" {
 		fmt.Fprintln(p.log, text)
 		p.object("epoch", jsonRow(r))
@@ -272,6 +272,9 @@ func (p *progress) bar(title string, done, of int, fields ...string) {
 	fmt.Fprintf(p.out, "\r\x1b[K%s  %s%s%s%s%s%s", title, on, strings.Repeat("━", filled), off+dim, strings.Repeat("━", cells-filled), off, count)
 	p.drawn = true
 }
+
+// elapsed is roundly for seconds.
+func elapsed(seconds float64) string { return roundly(time.Duration(seconds * float64(time.Second))) }
 
 // roundly prints a duration with two units: 850ms, 12s, 3m05s, 2h10m.
 func roundly(d time.Duration) string {

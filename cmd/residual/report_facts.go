@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/residual-ml/residual/dataset"
 	"github.com/residual-ml/residual/evaluate"
@@ -224,7 +223,7 @@ func (r *reporting) figures() []report.Fact {
 	}
 	add("Trainable parameters", digits.Group(p.Network.Trainable), fmt.Sprintf("%s multiply-accumulates per image", digits.Group(p.Network.MACs)))
 	if took := trainingSeconds(p.History); took > 0 {
-		add("Training time", roundly(time.Duration(took*float64(time.Second))), fmt.Sprintf("%d %s, validation included", len(p.History), nounOf(len(p.History), "epoch")))
+		add("Training time", elapsed(took), fmt.Sprintf("%d %s, validation included", len(p.History), nounOf(len(p.History), "epoch")))
 	}
 	return facts
 }
@@ -244,6 +243,8 @@ func bestEpoch(h rundir.History) (best int, average bool) {
 	return best, average
 }
 
+// trainingSeconds is how long the epochs took, of all resumptions; what is missing counts
+// nothing.
 func trainingSeconds(h rundir.History) float64 {
 	sum := 0.0
 	for _, e := range h {
@@ -267,7 +268,7 @@ func (r *reporting) speed() []report.Fact {
 		slices.Sort(rates)
 		facts = append(facts,
 			report.Fact{Name: "Training", Value: fmt.Sprintf("%.0f images/s", rates[len(rates)/2]), Detail: fmt.Sprintf("median of %d epochs, from %.0f to %.0f", len(rates), rates[0], rates[len(rates)-1])},
-			report.Fact{Name: "Whole run", Value: roundly(time.Duration(trainingSeconds(p.History) * float64(time.Second))), Detail: "validation included"})
+			report.Fact{Name: "Whole run", Value: elapsed(trainingSeconds(p.History)), Detail: "validation included"})
 	}
 	if s := p.Evaluation; s != nil && s.Throughput.Seconds > 0 {
 		t := s.Throughput

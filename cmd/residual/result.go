@@ -100,19 +100,8 @@ var historyKeys = []struct {
 	{"val_sparse_categorical_accuracy", func(e rundir.Epoch) float64 { return e.ValAccuracy }},
 }
 
-// elapsed writes seconds as 2h24m.
-func elapsed(seconds float64) string { return roundly(time.Duration(seconds * float64(time.Second))) }
-
-// seconds is how long the epochs took.
-func seconds(history rundir.History) (sum float64) {
-	for _, e := range history {
-		sum += e.Seconds
-	}
-	return sum
-}
-
 func newResult(run *rundir.Dir, history rundir.History, which train.Result, took time.Duration) result {
-	r := result{Run: run.Path(), Epochs: len(history), Seconds: took.Seconds(), EpochSeconds: seconds(history), History: map[string][]rundir.Float{}, Result: which}
+	r := result{Run: run.Path(), Epochs: len(history), Seconds: took.Seconds(), EpochSeconds: trainingSeconds(history), History: map[string][]rundir.Float{}, Result: which}
 	add := func(key string, value func(rundir.Epoch) float64) {
 		values := make([]rundir.Float, len(history))
 		missing := 0

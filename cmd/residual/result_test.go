@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"math"
 	"strings"
 	"testing"
@@ -68,6 +69,10 @@ func TestAccuracyOfResult(t *testing.T) {
 		if err := newResult(run, plain, train.Result{Checkpoint: "last", Epoch: 3}, took).write(&text, "text"); err != nil || !strings.Contains(text.String(), want) {
 			t.Errorf("after %v: %v, it says %q, want %q", took, err, text.String(), want)
 		}
+	}
+	plain[0].Seconds = math.NaN() // missing in history.csv
+	if err := newResult(run, plain, train.Result{Checkpoint: "last", Epoch: 3}, 0).write(io.Discard, "json"); err != nil {
+		t.Errorf("without the seconds of an epoch: %v", err)
 	}
 	unseen := newResult(run, nil, train.Result{Checkpoint: "last", Epoch: 4}, 0)
 	if got, _ := unseen.accuracy(train.Config{}); !math.IsNaN(got) {

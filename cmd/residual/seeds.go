@@ -219,11 +219,7 @@ func (r *seedsResult) add(seed uint64, path string) error {
 	if err != nil {
 		return err
 	}
-	seconds := 0.0 // of all resumptions
-	for _, e := range history {
-		seconds += e.Seconds
-	}
-	s := seedResult{Seed: seed, Run: path, Accuracy: rundir.Float(accuracy), Seconds: seconds}
+	s := seedResult{Seed: seed, Run: path, Accuracy: rundir.Float(accuracy), Seconds: trainingSeconds(history)}
 	if one.Test != nil {
 		s.Views = one.Test.Views
 	}
@@ -266,13 +262,13 @@ func (r seedsResult) write(w io.Writer, format string) error {
 		if one.Views != nil {
 			fmt.Fprintf(&b, "  with views (%s) %6.2f %%", one.Views.TTA, 100*float64(one.Views.Accuracy))
 		}
-		fmt.Fprintf(&b, "  %8s  %s\n", roundly(time.Duration(one.Seconds*float64(time.Second))), one.Run)
+		fmt.Fprintf(&b, "  %8s  %s\n", elapsed(one.Seconds), one.Run)
 	}
 	over := "over one seed, %s"
 	if n := len(r.Runs); n > 1 {
 		over = fmt.Sprintf("over %d seeds, %%s each", n)
 	}
-	fmt.Fprintf(&b, "accuracy %s: %s "+over+"\n", ofSplit(r.Split), plusMinus(r.Accuracy, r.Deviation), roundly(time.Duration(r.Seconds*float64(time.Second))))
+	fmt.Fprintf(&b, "accuracy %s: %s "+over+"\n", ofSplit(r.Split), plusMinus(r.Accuracy, r.Deviation), elapsed(r.Seconds))
 	if r.Views != nil {
 		fmt.Fprintf(&b, "with views (%s): %s\n", r.Views.TTA, plusMinus(r.Views.Accuracy, r.Views.Deviation))
 	}
