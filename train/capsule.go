@@ -103,7 +103,11 @@ func (t *Trainer) capture(b loader.Batch, batch int, loss, gradientSquares, rate
 	if t.config.SampleWeights != nil {
 		c.Draws = b.Draws
 	}
-	name := fmt.Sprintf("capsule-step-%08d.safetensors", bad.step)
+	name := fmt.Sprintf("capsule-step-%08d", bad.step)
+	if n := len(t.at.Skipped); n > 0 { // the same step may have failed before, with another batch
+		name += fmt.Sprintf("-rollback-%d", n)
+	}
+	name += ".safetensors"
 	bad.capsule = filepath.Join(t.run.Path(), name)
 	if err := t.run.WriteFile(name, func(w io.Writer) error { return writeCapsule(w, c, t.graph, t.vars, b) }); err != nil {
 		return errors.Join(bad, fmt.Errorf("its capsule cannot be written: %w", err))

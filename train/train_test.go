@@ -696,7 +696,8 @@ func TestResumeFromDamagedCheckpoint(t *testing.T) {
 }
 
 // With --on-nan rollback a batch that spoils a step is left out, and training
-// goes on from the last checkpoint; resuming leaves it out again.
+// goes on from the last checkpoint; resuming leaves it out again. Another batch may
+// spoil the same step then, and has a capsule of its own.
 func TestRollBack(t *testing.T) {
 	c := testConfig()
 	c.OnNaN, c.Epochs, c.Model.DropPath, c.Augment.CutMix = RollBack, 2, 0.5, 1
@@ -704,12 +705,12 @@ func TestRollBack(t *testing.T) {
 	run := newRun(t, c)
 	var events []string
 	trainer := newTrainer(t, c, run, nil)
-	spoiled := false
+	spoiled := 0
 	trainer.observe = func(e Event) {
 		switch e := e.(type) {
 		case Stepped:
-			if e.Epoch == 2 && e.Step == 2 && !spoiled {
-				spoiled = true
+			if e.Epoch == 2 && e.Step == 2 && spoiled < 2 {
+				spoiled++
 				spoil(t, trainer, math.NaN())
 			}
 		case Captured:
@@ -721,11 +722,14 @@ func TestRollBack(t *testing.T) {
 	if err := trainer.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"captured fc.bias (variable)", "back to 5 without batch 3 of epoch 2"}; !slices.Equal(events, want) {
+	if want := []string{
+		"captured fc.bias (variable)", "back to 5 without batch 3 of epoch 2",
+		"captured fc.bias (variable)", "back to 5 without batch 4 of epoch 2",
+	}; !slices.Equal(events, want) {
 		t.Errorf("events %q, want %q", events, want)
 	}
-	if trainer.at.GlobalStep != 9 || len(trainer.History()) != 2 {
-		t.Errorf("%d updates in %d epochs, want 9 in 2", trainer.at.GlobalStep, len(trainer.History()))
+	if trainer.at.GlobalStep != 8 || len(trainer.History()) != 2 {
+		t.Errorf("%d updates in %d epochs, want 8 in 2", trainer.at.GlobalStep, len(trainer.History()))
 	}
 	recorded, layers, first, err := Replay(filepath.Join(run.Path(), "capsule-step-00000008.safetensors"), opens(t, "float32"))
 	if err != nil {
@@ -741,6 +745,13 @@ func TestRollBack(t *testing.T) {
 	}
 	if !slices.ContainsFunc(recorded.Draws, func(at int) bool { return at >= 72 }) {
 		t.Errorf("no picture of the batch came again: %v", recorded.Draws)
+	}
+	recorded, _, _, err = Replay(filepath.Join(run.Path(), "capsule-step-00000008-rollback-1.safetensors"), opens(t, "float32"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if recorded.Step != 8 || recorded.Batch != 4 {
+		t.Errorf("the second capsule is of step %d, batch %d; want 8, 4", recorded.Step, recorded.Batch)
 	}
 }
 
