@@ -61,7 +61,7 @@ def main():
         return lambda: residual(a.residual, a.run, os.path.join(a.out, "val"), precision, winograd)
 
     programs = {"residual": {"float32": ours("float32", "auto")} |
-                {f"bfloat16, {mode}": ours("bfloat16", mode) for mode in ["off", "2x2", "auto", "4x4-bfloat16"]}}
+                {f"bfloat16, {mode}": ours("bfloat16", mode) for mode in ["off", "2x2", "4x4-float32", "auto"]}}
     with open(os.path.join(a.run, "config.json")) as f:
         config = json.load(f)
     if config["recipe"] == "tutorial" and config["model"]["name"] == "resnet18":

@@ -7,9 +7,7 @@ The recipe `tutorial` on the first --train pictures of CIFAR-10, which are writt
 DIR as a folder of PNG files, validated on the first --val pictures of the test split;
 PyTorch as in tutorial_torch.py. Prints the loss and accuracy of each epoch as mean ±
 standard deviation over seeds, and how far the final accuracies of every pair of
-programs lie apart in pooled standard deviations. The third of ours has Winograd's
-products of bfloat16 in training (RESIDUAL_WINOGRAD=4x4-bfloat16). Stopped, the same
-command goes on.
+programs lie apart in pooled standard deviations. Stopped, the same command goes on.
 Needs Python with torch, numpy, pillow and safetensors.
 """
 
@@ -28,7 +26,6 @@ from curves import cifar
 from tutorial_torch import COLUMNS, first_weights, fit
 
 PRECISIONS = ["float32", "bfloat16"]
-OURS = [("float32", "auto"), ("bfloat16", "auto"), ("bfloat16", "4x4-bfloat16")]
 
 
 def folder(path, split, images, labels):
@@ -43,12 +40,11 @@ def folder(path, split, images, labels):
     return images[positions], labels[positions]
 
 
-def residual(program, data, out, seed, precision, winograd):
+def residual(program, data, out, seed, precision):
     if not os.path.exists(os.path.join(out, "result.json")):
         command = ["--resume", out] if os.path.exists(out) else \
             [data, "--recipe=tutorial", f"--seed={seed}", f"--precision={precision}", f"--out={out}", "--save-every=100"]
-        subprocess.run([program, "train", *command, "--progress=none"], env={**os.environ, "RESIDUAL_WINOGRAD": winograd},
-                       check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([program, "train", *command, "--progress=none"], check=True, stdout=subprocess.DEVNULL)
     with open(os.path.join(out, "history.csv"), newline="") as f:
         return [[float(row[c]) for c in COLUMNS[1:5]] for row in csv.DictReader(f)]
 
@@ -76,10 +72,9 @@ def main():
 
     results = {}
     for seed in range(a.seeds):
-        for precision, winograd in OURS:
-            name = f"residual {precision}" + ("" if winograd == "auto" else f", {winograd}")
-            run = residual(a.residual, data, os.path.join(a.out, f"residual-{precision}-{winograd}-{seed}"), seed, precision, winograd)
-            results.setdefault(name, []).append(run)
+        for precision in PRECISIONS:
+            run = residual(a.residual, data, os.path.join(a.out, f"residual-{precision}-{seed}"), seed, precision)
+            results.setdefault(f"residual {precision}", []).append(run)
         for precision in PRECISIONS:
             out = os.path.join(a.out, f"torch-{precision}-{seed}")
             os.makedirs(out, exist_ok=True)

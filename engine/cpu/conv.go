@@ -516,8 +516,10 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 		var src slot
 		src, v.cSrc = c.pairs(from)
 		if algorithm != direct {
-			wei := c.winogradPairs(algorithm, n, w, ch, oc, v.backward)
-			return c.lowerHalf(out, func(dst slot) error { return c.lowerWinograd(algorithm, n, name, v, src, wei, dst, end) })
+			wei, inTasks := c.winogradPairs(algorithm, n, w, v)
+			return c.lowerHalf(out, func(dst slot) error {
+				return c.lowerWinograd(algorithm, n, name, v, src, wei, inTasks, dst, end)
+			})
 		}
 		m, pack := v.pixels(kh, kw), c.pairRows
 		if v.backward {
@@ -530,7 +532,7 @@ func (c *compiler) lowerConv(n *graph.Node) error {
 		if v.backward {
 			pack = c.winogradColumns
 		}
-		return c.lowerWinograd(algorithm, n, name, v, c.slotOf[from.ID], pack(n, w, ch, oc), c.value(out), end)
+		return c.lowerWinograd(algorithm, n, name, v, c.slotOf[from.ID], pack(n, w, ch, oc), false, c.value(out), end)
 	}
 	c.igemm(n)
 	var wei slot

@@ -73,11 +73,11 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 	if err := checkConv(n.Inputs[0], n.Inputs[1], n.Shape[0], n.Shape[1]); err != nil {
 		return err
 	}
-	switch c.algorithm(n.Shape, n.Inputs[0].Shape, n.Inputs[1].Shape, n.Conv, n.Op, true) {
+	switch a := c.algorithm(n.Shape, n.Inputs[0].Shape, n.Inputs[1].Shape, n.Conv, n.Op, true); a {
 	case byStride2:
 		return c.lowerStride2Weights(n)
-	case by4:
-		return c.lowerWinograd4Weights(n)
+	case by4, by4Pairs:
+		return c.lowerWinograd4Weights(n, a)
 	case by2:
 		return c.lowerWinogradWeights(n)
 	}

@@ -32,9 +32,9 @@ type Options struct {
 	// Winograd says when convolutions of 3×3 kernels with stride 1 or, in float32, 2 go
 	// through Winograd's F(4×4,3×3), or with stride 1 F(2×2,3×3), which are faster and round differently:
 	// "auto" (where they are expected to be faster), "2x2" (so, but only
-	// F(2×2,3×3)), "4x4-bfloat16" (as auto, but in training with Precision
-	// "bfloat16" F(4×4,3×3) has products of bfloat16 too, which are faster still and err
-	// by three roundings of a result; auto has them in inference), "on", "on-4x4" and
+	// F(2×2,3×3)), "4x4-float32" (as auto, but F(4×4,3×3) has products of float32 with
+	// Precision "bfloat16" too, where auto has products of bfloat16 from 64 channels on, which
+	// are faster and err by three roundings of a result), "on", "on-4x4" and
 	// "on-4x4-bfloat16" (one of these wherever it is possible) or "off". Empty means
 	// what RESIDUAL_WINOGRAD says, or auto.
 	Winograd string

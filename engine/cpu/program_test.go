@@ -518,7 +518,7 @@ func TestNew(t *testing.T) {
 	if e := open(t, Options{Threads: 3, InstructionSet: "generic"}); e.Name() != "cpu/generic" || e.Threads() != 3 {
 		t.Errorf("engine %s with %d threads", e.Name(), e.Threads())
 	}
-	if _, err := New(Options{Winograd: "yes"}); err == nil || !strings.Contains(err.Error(), `option Winograd is "yes", want one of auto, 2x2, 4x4-bfloat16, on, on-4x4, on-4x4-bfloat16, off`) {
+	if _, err := New(Options{Winograd: "yes"}); err == nil || !strings.Contains(err.Error(), `option Winograd is "yes", want one of auto, 2x2, 4x4-float32, on, on-4x4, on-4x4-bfloat16, off`) {
 		t.Errorf("Winograd yes: error %v", err)
 	}
 	if _, err := New(Options{Precision: "half"}); err == nil || !strings.Contains(err.Error(), `precision "half" is unknown, want float32 or bfloat16`) {

@@ -25,7 +25,7 @@ type winogradMode uint8
 const (
 	winogradAuto      winogradMode = iota // where it is expected to be faster
 	winogradAuto2                         // so, but only F(2×2,3×3)
-	winogradAutoPairs                     // so, and F(4×4,3×3) with products of bfloat16 in training too
+	winogradAutoFloat                     // so, but F(4×4,3×3) has products of float32 throughout
 	winogradOn                            // F(2×2,3×3) wherever it is possible
 	winogradOn4                           // F(4×4,3×3) wherever it is possible
 	winogradOnPairs                       // so, with products of bfloat16 where there are such
@@ -33,7 +33,7 @@ const (
 )
 
 var winogradModes = map[string]winogradMode{
-	"": winogradAuto, "auto": winogradAuto, "2x2": winogradAuto2, "4x4-bfloat16": winogradAutoPairs,
+	"": winogradAuto, "auto": winogradAuto, "2x2": winogradAuto2, "4x4-float32": winogradAutoFloat,
 	"on": winogradOn, "on-4x4": winogradOn4, "on-4x4-bfloat16": winogradOnPairs, "off": winogradOff,
 }
 
@@ -46,7 +46,7 @@ func winogradFrom(option string) (winogradMode, error) {
 	}
 	mode, ok := winogradModes[option]
 	if !ok {
-		return 0, fmt.Errorf("%s is %q, want one of auto, 2x2, 4x4-bfloat16, on, on-4x4, on-4x4-bfloat16, off", where, option)
+		return 0, fmt.Errorf("%s is %q, want one of auto, 2x2, 4x4-float32, on, on-4x4, on-4x4-bfloat16, off", where, option)
 	}
 	return mode, nil
 }
@@ -83,8 +83,7 @@ type convCost struct{ product, transform, kernel float64 }
 // memory, as in a whole network, cost what they did there. In mixed precision direct
 // convolution and F(2×2,3×3) have products of bfloat16, two for little more than one,
 // and F(4×4,3×3) has those of float32; at 64 channels the latter two are as fast as
-// each other, and here the one that errs less costs a little less. F(4×4,3×3) with
-// products of bfloat16 has no kernels for gradients of kernels.
+// each other, and here the one that errs less costs a little less.
 var convCosts = [...][3][5]convCost{
 	{ // float32
 		kernelsFixed:    {direct: {1.05, 0, 0}, by2: {1.10, 62, 180}, by4: {1.08, 220, 850}, byStride2: {1.08, 500, 850}},
@@ -94,7 +93,7 @@ var convCosts = [...][3][5]convCost{
 	{ // bfloat16
 		kernelsFixed:    {direct: {0.55, 0, 0}, by2: {0.57, 110, 50}, by4: {1.08, 220, 850}, by4Pairs: {0.53, 193, 450}},
 		kernelsChanging: {direct: {0.55, 0, 250}, by2: {0.57, 110, 850}, by4: {1.08, 220, 200}, by4Pairs: {0.53, 193, 1250}},
-		kernelsComputed: {direct: {0.60, 0, 250}, by2: {0.65, 130, 380}, by4: {1.36, 110, 420}},
+		kernelsComputed: {direct: {0.60, 0, 250}, by2: {0.65, 130, 380}, by4: {1.36, 110, 420}, by4Pairs: {0.66, 150, 1000}},
 	},
 }
 
@@ -107,8 +106,7 @@ var convCosts = [...][3][5]convCost{
 // change no ReLU. (Stride 2 errs less than direct convolution, forward, and has that limit
 // twice as high all the same: with 32 channels it is this ReLU again.) In mixed precision
 // it is F(2×2,3×3), whose transformed values are bfloat16, and F(4×4,3×3) with products of
-// bfloat16, which errs by three roundings of the result. Unless asked for, the latter is
-// for inference alone (decision 24).
+// bfloat16, which errs by three roundings of the result (decisions 24 and 27).
 //
 // Transforms in assembly work on whole vectors. What remains of the channels is
 // transformed with the vector before it, unless an epilogue forbids that.
@@ -175,10 +173,15 @@ func (c *compiler) algorithm(kernelShape, x, y []int, a graph.ConvAttrs, pass gr
 		return best
 	}
 	filled := func(rows int) int { return (tiles(4) + rows - 1) / rows * rows } // tiles of products
-	infers := pass == graph.OpConv && use == kernelsFixed && channels >= least2
-	if a.Stride == 1 && precision == 1 && (infers || mode == winogradAutoPairs && use != kernelsComputed) {
-		rows := filled(c.k.BF16.ConvTileOf(tiles(4), oc).Rows)
-		consider(by4Pairs, cost(costs[by4Pairs], winograd4Planes*rows, tiles(4), ch, oc))
+	if a.Stride == 1 && precision == 1 && mode != winogradAutoFloat && channels >= least2 {
+		of, columns, rows := costs[by4Pairs], oc, filled(2)
+		if use != kernelsComputed {
+			rows = filled(c.k.BF16.ConvTileOf(tiles(4), oc).Rows)
+		}
+		if winograd4InTasks(use == kernelsChanging, tiles(4), ch, oc) {
+			of.kernel, columns = pairTask.kernel, pairTask.columns
+		}
+		consider(by4Pairs, cost(of, winograd4Planes*rows, tiles(4), ch, columns))
 	}
 	large, products := by4, winograd4Planes
 	if a.Stride == 2 {
@@ -215,7 +218,7 @@ func (c *compiler) onlyAlgorithm(stride int, pass graph.Op) (only algorithm, ok 
 		return byStride2, true
 	case mode == winogradOn:
 		return by2, true
-	case mode == winogradOnPairs && bf16 && pass != graph.OpConvBackwardWeights:
+	case mode == winogradOnPairs && bf16:
 		return by4Pairs, true
 	case mode == winogradOn4 || mode == winogradOnPairs:
 		return by4, true
@@ -397,16 +400,19 @@ type winogradPass struct {
 	dstStep       int
 	depth         int // channels of the source that are transformed at a time
 	in, out       planes
-	taps          []int32 // the record of one tap over the rows of in
-	at            []int32 // offsets of rows of out
+	weiPlane      int                  // words of a plane of the transformed weights of a panel
+	kernels       winograd4PairKernels // of wei; nil when wei has them transformed, [panel][plane][cSrc][cols]
+	weiRows       int                  // channels of the source that kernels has
+	taps          []int32              // the record of one tap over the rows of in
+	at            []int32              // offsets of rows of out
 	end           *epilogue
 }
 
 // lowerWinograd appends the steps of a convolution through transformed weights, by2
-// or by4Pairs. In mixed precision source and destination are bfloat16.
-func (c *compiler) lowerWinograd(a algorithm, n *graph.Node, name string, of convolution, src, wei, dst slot, end *epilogue) error {
-	const wantColumns = 128
-	wantTiles, wantDepth, line, perWord := 52, 128, 16, 1
+// or by4Pairs. In mixed precision source and destination are bfloat16. inTasks says that
+// wei are weights as they are, which tasks transform.
+func (c *compiler) lowerWinograd(a algorithm, n *graph.Node, name string, of convolution, src, wei slot, inTasks bool, dst slot, end *epilogue) error {
+	wantTiles, wantDepth, wantColumns, line, perWord := 52, 128, 128, 16, 1
 	v := &winogradPass{
 		p: c.p, src: src, wei: wei, dst: dst, cSrc: of.cSrc, cDst: of.cDst,
 		srcStep: of.h * of.w * of.cSrc, dstStep: of.oh * of.ow * of.cDst, end: end, size: 2, planes: 16,
@@ -414,13 +420,18 @@ func (c *compiler) lowerWinograd(a algorithm, n *graph.Node, name string, of con
 	if a == by4Pairs {
 		v.size, v.planes, wantTiles = 4, winograd4Planes, 13
 	}
+	if c.p.engine.bf16 {
+		wantDepth, line, perWord = 256, 32, 2
+	}
+	if inTasks {
+		wantTiles, wantDepth, wantColumns = pairTask.tiles, pairTask.depth, pairTask.columns
+	}
 	top, left := of.padding()
 	rows, columns := winogradAxis(v.size, of.oh, top), winogradAxis(v.size, of.ow, left)
 	perImage := rows.tiles * columns.tiles
 	if c.p.engine.bf16 {
 		v.pair = c.k.BF16.ConvTileOf(of.images*perImage, v.cDst)
 		v.rows, v.cols = v.pair.Rows, v.pair.Cols
-		wantDepth, line, perWord = 256, 32, 2
 	} else {
 		v.tile = c.k.ConvTileOf(of.images*perImage, v.cDst)
 		v.rows, v.cols = v.tile.Rows, v.tile.Cols
@@ -441,7 +452,19 @@ func (c *compiler) lowerWinograd(a algorithm, n *graph.Node, name string, of con
 		v.taps = append(v.taps, int32(r*v.in.stride/perWord))
 		v.at = append(v.at, int32(r*v.out.stride))
 	}
-	c.needScratch(v.planes * (v.in.size/perWord + v.out.size))
+	scratch := v.planes * (v.in.size/perWord + v.out.size)
+	c.needScratch(scratch)
+	if inTasks {
+		weights := n.Inputs[1].Shape
+		v.weiRows = weights[2]
+		if of.backward {
+			v.weiRows = weights[3]
+		}
+		v.weiPlane = v.depth / 2 * v.cols
+		v.kernels = c.winograd4Rounded(weights[2], weights[3], scratch+v.planes*v.weiPlane, v.depth, v.cols, of.backward)
+	} else {
+		v.weiPlane = v.cSrc / perWord * v.cols
+	}
 	c.needChannels(max(v.cSrc, v.cDst))
 	c.p.winograds = append(c.p.winograds, v)
 	c.winogradKernel(n, a)
@@ -464,17 +487,31 @@ func (v *winogradPass) run(worker, task int) {
 		if v.size == 4 {
 			input, output, outputEpilogue = bf16.Winograd4Pairs, bf16.Winograd4.Output, bf16.Winograd4.OutputEpilogue
 		}
-		in, out := p.scratch[worker][:v.planes/2*v.in.size], p.scratch[worker][v.planes/2*v.in.size:][:v.planes*v.out.size]
+		scratch := p.scratch[worker]
+		in, scratch := scratch[:v.planes/2*v.in.size], scratch[v.planes/2*v.in.size:]
+		out, scratch := scratch[:v.planes*v.out.size], scratch[v.planes*v.out.size:]
 		for c0 := 0; c0 < v.cSrc; c0 += v.depth {
 			c := min(v.depth, v.cSrc-c0)
 			input(halvesOf(in), halvesOf(p.mem[v.src])[srcAt+c0:], halvesOf(p.zero), patches, c, v.in.stride, v.in.size)
-			for plane := range v.planes {
-				for panel := panel0; panel < panelEnd; panel++ {
-					w := wordsOf(wei[((panel*v.planes+plane)*v.cSrc+c0)/2*v.cols:])
-					to := out[plane*v.out.size+(panel-panel0)*v.cols:]
-					for tile := 0; tile < tiles; tile += v.rows {
-						x := wordsOf(in[(plane*v.in.size+tile*v.in.stride)/2:])
-						v.pair.Sums(to[tile*v.out.stride:], v.at, x, wordsOf(p.zero), v.taps, c/2, w, c0 > 0)
+			together := panelEnd - panel0
+			if v.kernels != nil {
+				together = 1
+			}
+			for first := panel0; first < panelEnd; first += together {
+				kernels := wordsOf(scratch)
+				if v.kernels == nil {
+					kernels = wordsOf(wei[first*v.planes*v.weiPlane+c0/2*v.cols:])
+				} else {
+					v.kernels(worker, kernels, wei, nil, v.weiPlane, c0, min(c, v.weiRows-c0), first)
+				}
+				for plane := range v.planes {
+					for panel := range together {
+						w := kernels[(panel*v.planes+plane)*v.weiPlane:]
+						to := out[plane*v.out.size+(first-panel0+panel)*v.cols:]
+						for tile := 0; tile < tiles; tile += v.rows {
+							x := wordsOf(in[(plane*v.in.size+tile*v.in.stride)/2:])
+							v.pair.Sums(to[tile*v.out.stride:], v.at, x, wordsOf(p.zero), v.taps, c/2, w, c0 > 0)
+						}
 					}
 				}
 			}
@@ -557,15 +594,22 @@ func (c *compiler) winogradColumns(n *graph.Node, weights *graph.Node, ch, oc in
 }
 
 // winogradPairs packs kernels [3,3,ch,oc] for the algorithm's products of bfloat16, as
-// the forward pass wants them or, turned, backward data.
-func (c *compiler) winogradPairs(a algorithm, n *graph.Node, weights *graph.Node, ch, oc int, turned bool) slot {
+// the forward pass wants them or, turned, backward data. inTasks says that they are left
+// as they are, because tasks transform them.
+func (c *compiler) winogradPairs(a algorithm, n *graph.Node, weights *graph.Node, of convolution) (wei slot, inTasks bool) {
+	ch, oc := weights.Shape[2], weights.Shape[3]
 	switch {
+	case a == by4Pairs && winograd4InTasks(c.changing(weights), of.images*((of.oh+3)/4)*((of.ow+3)/4), ch, oc):
+		if wei = c.slotOf[weights.ID]; c.half(wei) {
+			wei = c.widened(weights)
+		}
+		return wei, true
 	case a == by4Pairs:
-		return c.winograd4Pairs(n, weights, ch, oc, turned)
-	case turned:
-		return c.winogradPairColumns(n, weights, ch, oc)
+		return c.winograd4Pairs(n, weights, ch, oc, of.backward), false
+	case of.backward:
+		return c.winogradPairColumns(n, weights, ch, oc), false
 	}
-	return c.winogradPairRows(n, weights, ch, oc)
+	return c.winogradPairRows(n, weights, ch, oc), false
 }
 
 // winogradPairRows is winogradRows with transformed kernels rounded to bfloat16, in
@@ -801,15 +845,14 @@ func (v *winogradWeights) inputPairs(block int, dst []uint32, planes []uint16) {
 	image, patches, at := v.of(block)
 	x := halvesOf(p.mem[v.x])[image*v.xStep:]
 	k.Winograd.Input(planes, x, halvesOf(p.zero), patches, v.c, v.in.stride, v.in.size)
-	v.packPairs(dst, planes, len(at)/4, v.strips, v.rows, v.stripStep, v.c, v.in)
+	packTiles(k, dst, planes, 16, len(at)/4, v.strips, v.rows, v.stripStep, v.c, v.in)
 }
 
-// packPairs packs tiles of the planes in pairs, for each plane and part of width
-// channels; part is the distance of these in dst. A tile without a partner gets
-// zeros.
-func (v *winogradWeights) packPairs(dst []uint32, from []uint16, tiles, parts, width, part, channels int, l planes) {
-	k, pairs := &v.p.engine.kernels.BF16, (tiles+1)/2
-	for plane := range 16 {
+// packTiles packs tiles of count planes in pairs, for each plane and part of width channels;
+// part is the distance of these in dst. A tile without a partner gets zeros.
+func packTiles(k *kernel.BF16, dst []uint32, from []uint16, count, tiles, parts, width, part, channels int, l planes) {
+	pairs := (tiles + 1) / 2
+	for plane := range count {
 		all := from[plane*l.size:]
 		if tiles%2 == 1 {
 			clear(all[tiles*l.stride:][:channels])
@@ -899,7 +942,7 @@ func (v *winogradWeights) gradientPairs(block, panel0, panels, columns int, dst 
 	tiles = len(at) / 4
 	dy := halvesOf(p.mem[v.dy])[image*v.dyStep+panel0*v.cols:]
 	k.Winograd.Gradient(planes, dy, halvesOf(p.zero), at, columns, v.grad.stride, v.grad.size)
-	v.packPairs(dst, planes, tiles, panels, v.cols, v.pairTiles*v.cols, columns, v.grad)
+	packTiles(k, dst, planes, 16, tiles, panels, v.cols, v.pairTiles*v.cols, columns, v.grad)
 	return tiles
 }
 

@@ -77,37 +77,64 @@ func (c *compiler) winograd4Columns(transform kernelTransform, turned [2]bool, c
 // winograd4Packed is how many transformed numbers of a kernel may go through memory.
 const winograd4Packed = 1 << 20
 
-// winograd4Pairs packs transformed kernels [3,3,ch,oc] rounded to bfloat16, in pairs of
-// rows: panels [columns/cols][plane][(rows+1)/2][cols], of rows and columns as
-// winograd4Rows has them or, turned, winograd4Columns.
+// winograd4PairKernels is winograd4Kernels for products of bfloat16: plane i of rows k0 to
+// k0+depth goes, rounded and in pairs of rows, to dst[i·plane:][:(depth+1)/2·cols].
+type winograd4PairKernels func(worker int, dst []uint32, w, scale []float32, plane, k0, depth, panel int)
+
+// winograd4Rounded makes those of kernels [3,3,ch,oc], of rows and columns as
+// winograd4Rows has them or, turned, winograd4Columns. What is not rounded yet is in
+// scratch from at on, of at most depth rows.
+func (c *compiler) winograd4Rounded(ch, oc, at, depth, cols int, turned bool) winograd4PairKernels {
+	p, k := c.p, &c.k.BF16
+	size := oddPlane(depth * cols)
+	c.needScratch(at + winograd4Planes*size)
+	var kernels winograd4Kernels
+	if turned {
+		kernels = c.winograd4Columns(c.k.Winograd4.Weights, [2]bool{true, true}, ch, oc, at+winograd4Planes*size, depth, cols)
+	} else {
+		kernels = c.winograd4Rows(c.k.Winograd4.Weights, ch, oc, at+winograd4Planes*size, depth, cols)
+	}
+	return func(worker int, dst []uint32, w, scale []float32, plane, k0, depth, panel int) {
+		block := p.scratch[worker][at:]
+		kernels(worker, block, w, scale, size, k0, depth, panel)
+		for i := range winograd4Planes {
+			from := block[i*size:]
+			clear(from[depth*cols : (depth+1)/2*2*cols]) // the partner of the last of an odd number
+			k.PackRows(dst[i*plane:][:(depth+1)/2*cols], from, cols, cols, cols)
+		}
+	}
+}
+
+// winograd4Pairs packs transformed kernels [3,3,ch,oc] for products of bfloat16: panels
+// [columns/cols][plane][(rows+1)/2][cols].
 func (c *compiler) winograd4Pairs(n *graph.Node, weights *graph.Node, ch, oc int, turned bool) slot {
 	const perTask = 32 // rows
 	rows, columns := ch, oc
 	if turned {
 		rows, columns = oc, ch
 	}
-	k, cols := &c.k.BF16, c.k.BF16.ConvTileFor(columns).Cols
-	pairs, chunks, panels := (rows+1)/2, (rows+perTask-1)/perTask, (columns+cols-1)/cols
-	plane := oddPlane(perTask * cols) // in scratch
-	c.needScratch(winograd4Planes * plane)
-	var kernels winograd4Kernels
-	if turned {
-		kernels = c.winograd4Columns(c.k.Winograd4.Weights, [2]bool{true, true}, ch, oc, winograd4Planes*plane, perTask, cols)
-	} else {
-		kernels = c.winograd4Rows(c.k.Winograd4.Weights, ch, oc, winograd4Planes*plane, perTask, cols)
-	}
-	return c.packed(n, weights, panels*winograd4Planes*pairs*cols, panels*chunks, func(worker int, dst, w, scale []float32, task int) {
+	cols := c.k.BF16.ConvTileFor(columns).Cols
+	plane, chunks, panels := (rows+1)/2*cols, (rows+perTask-1)/perTask, (columns+cols-1)/cols
+	kernels := c.winograd4Rounded(ch, oc, 0, perTask, cols, turned)
+	return c.packed(n, weights, panels*winograd4Planes*plane, panels*chunks, func(worker int, dst, w, scale []float32, task int) {
 		panel, k0 := task/chunks, task%chunks*perTask
-		depth, block := min(perTask, rows-k0), c.p.scratch[worker]
-		kernels(worker, block, w, scale, plane, k0, depth, panel)
-		for i := range winograd4Planes {
-			from := block[i*plane:]
-			clear(from[depth*cols : (depth+1)/2*2*cols]) // the partner of the last of an odd number
-			out := wordsOf(dst)[((panel*winograd4Planes+i)*pairs+k0/2)*cols:][:(depth+1)/2*cols]
-			k.PackRows(out, from, cols, cols, cols)
-		}
+		out := wordsOf(dst)[panel*winograd4Planes*plane+k0/2*cols:]
+		kernels(worker, out, w, scale, plane, k0, min(perTask, rows-k0), panel)
 	})
 }
+
+// winograd4InTasks says that the tasks of a pass in products of bfloat16 transform kernels
+// themselves: those are large, new in each run, and needed for one block of tiles alone.
+func winograd4InTasks(changing bool, tiles, ch, oc int) bool {
+	return changing && tiles <= pairTask.tiles && winograd4Planes*ch*oc > winograd4Packed
+}
+
+// pairTask is what such a task has: at most so many tiles and columns, so many channels of
+// the source at a time, and what it costs to transform a kernel, as in convCosts.
+var pairTask = struct {
+	tiles, columns, depth int
+	kernel                float64
+}{65, 32, 64, 350}
 
 // winograd4Task says whether transformed kernels go through memory, and of how many
 // tiles and columns tasks are. The sums of a task, its transformed source and kernels
@@ -369,8 +396,9 @@ type winograd4Weights struct {
 	winogradBlocks
 	phases            [3]winogradBlocks // of stride 2, further ones of x
 	p                 *Program
-	tile              *kernel.OuterTile
-	dw                slot
+	add               winograd4Products
+	rows, cols        int // of the tiles that sums consist of
+	x, dy, dw         slot
 	inputs            []winograd4Input // of x, of each phase
 	gradient          winograd4Input   // of dy
 	back              kernelTransform  // of sums
@@ -381,12 +409,18 @@ type winograd4Weights struct {
 	strips, panels    int // of a task
 	groupsX, groupsDy int // of channels and columns
 	shards            int
-	inPlanes          int                // of a phase of x, the most
-	gradPlanes        int                // of dy
-	in, grad          planes             // of scratch
-	sums              int                // size of a plane of [panel][strip][Rows*Cols] in scratch
-	products          [][]winograd4Outer // of each phase of x
+	inPlanes          int    // of a phase of x, the most
+	gradPlanes        int    // of dy
+	in, grad          planes // of scratch
+	sums              int    // size of a plane of [panel][strip][rows*cols] in scratch
+	tile              *kernel.OuterTile
+	products          [][]winograd4Outer     // of each phase of x
+	pairs             *winograd4WeightsPairs // instead of the last two
 }
+
+// winograd4Products adds the products of a block, of some channels from c0 on and columns from o0
+// on, to sums. The rest of scratch is its own.
+type winograd4Products func(sums, scratch []float32, block, c0, o0, channels, columns int)
 
 // winograd4Outer is the product that makes a plane of sums: the tiles of one plane or
 // more of x and dy, these and the ones after them. offsets are those of perTile planes
@@ -414,59 +448,79 @@ func (v *winograd4Weights) offsets(together ...[2]int) (offsets []int32) {
 	return offsets
 }
 
-func (c *compiler) lowerWinograd4Weights(n *graph.Node) error {
+func (c *compiler) lowerWinograd4Weights(n *graph.Node, a algorithm) error {
 	const wantTiles = 40
 	x, dy := n.Inputs[0], n.Inputs[1]
-	rows, columns := winogradAxis(4, dy.Shape[1], n.Conv.Pad.Top), winogradAxis(4, dy.Shape[2], n.Conv.Pad.Left)
+	axes := [2]tileAxis{winogradAxis(4, dy.Shape[1], n.Conv.Pad.Top), winogradAxis(4, dy.Shape[2], n.Conv.Pad.Left)}
 	v := &winograd4Weights{inPlanes: winograd4Planes, gradPlanes: winograd4Planes, back: c.k.Winograd4.Sums}
-	v.inputs = []winograd4Input{c.winograd4Patches(c.slotOf[x.ID], c.k.Winograd4.Input, c.k.BF16.Winograd4.Input)}
-	v.gradient = c.winograd4Patches(c.slotOf[dy.ID], c.k.Winograd4.Gradient, c.k.BF16.Winograd4.Gradient)
-	if err := c.layOutWinograd4Weights(v, n, wantTiles, [2]tileAxis{rows, columns}); err != nil {
-		return err
+	if a == by4Pairs {
+		if err := c.layOutWinograd4WeightsPairs(v, n, axes); err != nil {
+			return err
+		}
+	} else {
+		v.inputs = []winograd4Input{c.winograd4Patches(c.slotOf[x.ID], c.k.Winograd4.Input, c.k.BF16.Winograd4.Input)}
+		v.gradient = c.winograd4Patches(c.slotOf[dy.ID], c.k.Winograd4.Gradient, c.k.BF16.Winograd4.Gradient)
+		if err := c.layOutWinograd4Weights(v, n, wantTiles, axes); err != nil {
+			return err
+		}
+		var products []winograd4Outer
+		offsets := v.offsets([2]int{})
+		for i := range winograd4Planes {
+			products = append(products, winograd4Outer{i, i, i, 1, offsets})
+		}
+		v.products = [][]winograd4Outer{products}
 	}
-	var products []winograd4Outer
-	offsets := v.offsets([2]int{})
-	for i := range winograd4Planes {
-		products = append(products, winograd4Outer{i, i, i, 1, offsets})
-	}
-	v.products = [][]winograd4Outer{products}
-	c.winogradKernel(n, by4)
+	c.winogradKernel(n, a)
 	c.winograd4WeightsSteps(v, n)
 	return nil
 }
 
-// layOutWinograd4Weights divides the work of a pass, whose phases of x have these rows
-// and columns, into tasks, and lays out scratch; what remains are its products.
+// layOutWinograd4Weights divides the work of a pass with products of float32, whose phases of
+// x have these rows and columns, and lays out scratch; what remains are the products.
 func (c *compiler) layOutWinograd4Weights(v *winograd4Weights, n *graph.Node, wantTiles int, phases ...[2]tileAxis) error {
-	const wantChannels, wantColumns, wantTasks = 64, 64, 16
+	x, dy := n.Inputs[0], n.Inputs[1]
+	v.tile = c.k.OuterTileFor(x.Shape[3], dy.Shape[3])
+	v.x, v.dy, v.rows, v.cols, v.add = c.slotOf[x.ID], c.slotOf[dy.ID], v.tile.Rows, v.tile.Cols, v.addFloats
+	if err := c.shareWinograd4Weights(v, n, x.Shape[3], dy.Shape[3], winograd4Share{64, 64, wantTiles}, phases...); err != nil {
+		return err
+	}
+	v.in = planes{v.channels, oddPlane(v.tilesPerBlock*v.channels + v.rows)} // a tile may read past the last channel
+	v.grad = planes{v.columns, oddPlane(v.tilesPerBlock * v.columns)}
+	c.needScratch(winograd4Planes*v.sums + v.inPlanes*v.in.size + v.gradPlanes*v.grad.size)
+	return nil
+}
+
+// winograd4Share is what a task computes at a time, about: sums of so many channels and columns, over
+// so many tiles.
+type winograd4Share struct{ channels, columns, tiles int }
+
+// shareWinograd4Weights divides the work of a pass into tasks. A pixel has xCh and dyCh numbers in
+// memory.
+func (c *compiler) shareWinograd4Weights(v *winograd4Weights, n *graph.Node, xCh, dyCh int, want winograd4Share, phases ...[2]tileAxis) error {
+	const wantTasks = 16
 	x, dy := n.Inputs[0], n.Inputs[1]
 	images, h, w, ch := x.Shape[0], x.Shape[1], x.Shape[2], x.Shape[3]
 	oh, ow, oc := dy.Shape[1], dy.Shape[2], dy.Shape[3]
-	tile := c.k.OuterTileFor(ch, oc)
-	v.p, v.tile, v.c, v.oc = c.p, tile, ch, oc
-	v.xStep, v.dyStep = h*w*ch, oh*ow*oc
-	v.channels = min(wantChannels, ch)
-	v.strips = (v.channels + tile.Rows - 1) / tile.Rows
-	v.panels = min(max(wantColumns/tile.Cols, 1), (oc+tile.Cols-1)/tile.Cols)
-	v.columns = v.panels * tile.Cols
+	of := convolution{images: images, h: h, w: w, oh: oh, ow: ow, cSrc: xCh, cDst: dyCh}
+	v.p, v.c, v.oc = c.p, ch, oc
+	v.xStep, v.dyStep = h*w*xCh, oh*ow*dyCh
+	v.channels = min(want.channels, ch)
+	v.strips = (v.channels + v.rows - 1) / v.rows
+	v.panels = min(max(want.columns/v.cols, 1), (oc+v.cols-1)/v.cols)
+	v.columns = v.panels * v.cols
 	v.groupsX, v.groupsDy = (ch+v.channels-1)/v.channels, (oc+v.columns-1)/v.columns
-	of := convolution{images: images, h: h, w: w, oh: oh, ow: ow, cSrc: ch, cDst: oc}
-	group := min(max(wantTiles/(phases[0][0].tiles*phases[0][1].tiles), 1), images)
+	group := min(max(want.tiles/(phases[0][0].tiles*phases[0][1].tiles), 1), images)
 	if max(group*v.xStep, group*v.dyStep) > math.MaxInt32 {
 		return errTooLarge
 	}
 	for i, p := range phases {
 		blocks := v.blocksOf(i)
 		blocks.group(group, of, p[0], p[1])
-		chunks := (blocks.tables.tiles() + wantTiles - 1) / wantTiles
+		chunks := (blocks.tables.tiles() + want.tiles - 1) / want.tiles
 		blocks.divide((blocks.tables.tiles() + chunks - 1) / chunks)
 	}
 	v.shards = min((wantTasks+v.groupsX*v.groupsDy-1)/(v.groupsX*v.groupsDy), v.blocks)
-
-	v.in = planes{v.channels, oddPlane(v.tilesPerBlock*v.channels + tile.Rows)} // a tile may read past the last channel
-	v.grad = planes{v.columns, oddPlane(v.tilesPerBlock * v.columns)}
-	v.sums = oddPlane(v.panels * v.strips * tile.Rows * tile.Cols)
-	c.needScratch(v.inPlanes*v.in.size + v.gradPlanes*v.grad.size + winograd4Planes*v.sums)
+	v.sums = oddPlane(v.panels * v.strips * v.rows * v.cols)
 	c.needChannels(max(ch, oc))
 	c.p.winogradWeights4 = append(c.p.winogradWeights4, v)
 	return nil
@@ -475,54 +529,58 @@ func (c *compiler) layOutWinograd4Weights(v *winograd4Weights, n *graph.Node, wa
 // winograd4WeightsSteps appends the steps.
 func (c *compiler) winograd4WeightsSteps(v *winograd4Weights, n *graph.Node) {
 	const what = "winograd 4×4 "
-	x, dy, name := c.slotOf[n.Inputs[0].ID], c.slotOf[n.Inputs[1].ID], label(n)
+	name := label(n)
 	if v.shards == 1 {
 		v.dw = c.value(n)
 		v.parts = v.dw
-		c.step(what+name, v.groupsX*v.groupsDy, v.run, x, dy, v.dw)
+		c.step(what+name, v.groupsX*v.groupsDy, v.run, v.x, v.dy, v.dw)
 		return
 	}
 	v.parts = c.temp(v.shards * 9 * v.c * v.oc)
-	c.step(what+name, v.shards*v.groupsX*v.groupsDy, v.run, x, dy, v.parts)
+	c.step(what+name, v.shards*v.groupsX*v.groupsDy, v.run, v.x, v.dy, v.parts)
 	v.dw = c.value(n)
 	c.step("sum "+name, 9, v.total, v.parts, v.dw)
 }
 
 // run computes one shard of the gradients of some channels and columns.
 func (v *winograd4Weights) run(worker, task int) {
-	p, size := v.p, v.tile.Rows*v.tile.Cols
+	p, size := v.p, v.rows*v.cols
 	shard, task := task%v.shards, task/v.shards
 	c0, o0 := task%v.groupsX*v.channels, task/v.groupsX*v.columns
 	channels, columns := min(v.channels, v.c-c0), min(v.columns, v.oc-o0)
-	strips, panels := (channels+v.tile.Rows-1)/v.tile.Rows, (columns+v.tile.Cols-1)/v.tile.Cols
-	scratch := p.scratch[worker]
-	in, scratch := scratch[:v.inPlanes*v.in.size], scratch[v.inPlanes*v.in.size:]
-	grad, scratch := scratch[:v.gradPlanes*v.grad.size], scratch[v.gradPlanes*v.grad.size:]
-	sums := scratch[:winograd4Planes*v.sums]
+	strips, panels := (channels+v.rows-1)/v.rows, (columns+v.cols-1)/v.cols
+	sums, scratch := p.scratch[worker][:winograd4Planes*v.sums], p.scratch[worker][winograd4Planes*v.sums:]
 	clear(sums)
 	for block := shard * v.blocks / v.shards; block < (shard+1)*v.blocks/v.shards; block++ {
-		image, _, at := v.of(block)
-		tiles := len(at) / 16
-		v.gradient(grad, image*v.dyStep+o0, at, columns, v.grad)
-		for phase, input := range v.inputs {
-			_, patches, _ := v.blocksOf(phase).of(block)
-			input(in, image*v.xStep+c0, patches, channels, v.in)
-			for _, product := range v.products[phase] {
-				for panel := range panels {
-					dy := grad[product.grad*v.grad.size+panel*v.tile.Cols:]
-					for strip := range strips {
-						dst := sums[product.sums*v.sums+(panel*strips+strip)*size:][:size]
-						v.tile.Run(dst, in[product.in*v.in.size+strip*v.tile.Rows:], dy, product.offsets[:2*tiles*product.perTile])
-					}
-				}
-			}
-		}
+		v.add(sums, scratch, block, c0, o0, channels, columns)
 	}
 	dst := p.mem[v.parts][shard*9*v.c*v.oc:]
 	for panel := range panels {
 		for r := range channels {
-			from := sums[(panel*strips+r/v.tile.Rows)*size+r%v.tile.Rows*v.tile.Cols:]
-			v.back(dst[(c0+r)*v.oc+o0+panel*v.tile.Cols:], from, min(v.tile.Cols, columns-panel*v.tile.Cols), v.c*v.oc, v.sums)
+			from := sums[(panel*strips+r/v.rows)*size+r%v.rows*v.cols:]
+			v.back(dst[(c0+r)*v.oc+o0+panel*v.cols:], from, min(v.cols, columns-panel*v.cols), v.c*v.oc, v.sums)
+		}
+	}
+}
+
+// addFloats is add with products of float32.
+func (v *winograd4Weights) addFloats(sums, scratch []float32, block, c0, o0, channels, columns int) {
+	strips, panels, size := (channels+v.rows-1)/v.rows, (columns+v.cols-1)/v.cols, v.rows*v.cols
+	in, grad := scratch[:v.inPlanes*v.in.size], scratch[v.inPlanes*v.in.size:][:v.gradPlanes*v.grad.size]
+	image, _, at := v.of(block)
+	tiles := len(at) / 16
+	v.gradient(grad, image*v.dyStep+o0, at, columns, v.grad)
+	for phase, input := range v.inputs {
+		_, patches, _ := v.blocksOf(phase).of(block)
+		input(in, image*v.xStep+c0, patches, channels, v.in)
+		for _, product := range v.products[phase] {
+			for panel := range panels {
+				dy := grad[product.grad*v.grad.size+panel*v.cols:]
+				for strip := range strips {
+					dst := sums[product.sums*v.sums+(panel*strips+strip)*size:][:size]
+					v.tile.Run(dst, in[product.in*v.in.size+strip*v.rows:], dy, product.offsets[:2*tiles*product.perTile])
+				}
+			}
 		}
 	}
 }
@@ -534,5 +592,71 @@ func (v *winograd4Weights) total(_, tap int) {
 	copy(dw, parts[tap*size:])
 	for shard := 1; shard < v.shards; shard++ {
 		v.p.engine.kernels.Add(dw, dw, parts[(shard*9+tap)*size:])
+	}
+}
+
+// winograd4WeightsPairs is what winograd4Weights has for products of bfloat16.
+type winograd4WeightsPairs struct {
+	tile    *kernel.PairOuterTile
+	pairs   int // of tiles in a block
+	planes  int // words of scratch for what is not packed yet
+	offsets []int32
+}
+
+// layOutWinograd4WeightsPairs is layOutWinograd4Weights for products of pairs of tiles, of transformed
+// values rounded to bfloat16, with stride 1.
+func (c *compiler) layOutWinograd4WeightsPairs(v *winograd4Weights, n *graph.Node, axes [2]tileAxis) error {
+	x, dy := n.Inputs[0], n.Inputs[1]
+	ch, oc := x.Shape[3], dy.Shape[3]
+	want := winograd4Share{64, 64, 40}
+	if ch >= 128 { // x is transformed less often
+		want = winograd4Share{128, 32, 64}
+	}
+	p := &winograd4WeightsPairs{tile: c.k.BF16.OuterTileFor(ch, oc)}
+	v.pairs, v.rows, v.cols, v.add = p, p.tile.Rows, p.tile.Cols, v.addPairs
+	v.x, ch = c.pairs(x)
+	v.dy, oc = c.pairs(dy)
+	if err := c.shareWinograd4Weights(v, n, ch, oc, want, axes); err != nil {
+		return err
+	}
+	p.pairs = (v.tilesPerBlock + 1) / 2
+	v.in, v.grad = newPlanes(2*p.pairs, v.channels, 32), planes{v.cols, oddPlane(2 * p.pairs * v.cols)}
+	p.planes = winograd4Planes * max(v.in.size/2, v.grad.size)
+	for t := range p.pairs {
+		p.offsets = append(p.offsets, int32(t*v.rows), int32(t*v.cols))
+	}
+	c.needScratch(winograd4Planes*v.sums + p.planes + winograd4Planes*p.pairs*(v.strips*v.rows+v.columns))
+	return nil
+}
+
+// addPairs is add with products of bfloat16. x is packed as [plane][strip][pair][rows], dy as
+// [panel][plane][pair][cols].
+func (v *winograd4Weights) addPairs(sums, scratch []float32, block, c0, o0, channels, columns int) {
+	p, k, l := v.pairs, &v.p.engine.kernels.BF16, v.grad
+	strips, panels, size := (channels+v.rows-1)/v.rows, (columns+v.cols-1)/v.cols, v.rows*v.cols
+	strip, panel := p.pairs*v.rows, p.pairs*v.cols // words
+	raw, scratch := scratch[:p.planes], scratch[p.planes:]
+	in, grad := wordsOf(scratch[:winograd4Planes*strips*strip]), wordsOf(scratch[winograd4Planes*strips*strip:])
+	image, patches, at := v.of(block)
+	tiles := len(at) / 16
+	k.Winograd4Pairs(halvesOf(raw), halvesOf(v.p.mem[v.x])[image*v.xStep+c0:], halvesOf(v.p.zero), patches, channels, v.in.stride, v.in.size)
+	packTiles(k, in, halvesOf(raw), winograd4Planes, tiles, strips, v.rows, strip, channels, v.in)
+	for i := range panels {
+		dy := halvesOf(v.p.mem[v.dy])[image*v.dyStep+o0+i*v.cols:]
+		k.Winograd4.Gradient(raw, dy, halvesOf(v.p.zero), at, min(v.cols, columns-i*v.cols), l.stride, l.size)
+		for plane := range winograd4Planes {
+			from := raw[plane*l.size:]
+			clear(from[tiles*l.stride : (tiles+1)/2*2*l.stride]) // the partner of the last of an odd number
+			k.PackRows(grad[(i*winograd4Planes+plane)*panel:][:(tiles+1)/2*v.cols], from, v.cols, v.cols, l.stride)
+		}
+	}
+	for plane := range winograd4Planes {
+		for i := range panels {
+			dy := grad[(i*winograd4Planes+plane)*panel:]
+			for j := range strips {
+				dst := sums[plane*v.sums+(i*strips+j)*size:][:size]
+				p.tile.Run(dst, in[(plane*strips+j)*strip:], dy, p.offsets[:(tiles+1)/2*2])
+			}
+		}
 	}
 }

@@ -254,12 +254,12 @@ func TestWinogradRule(t *testing.T) {
 		{"avx2", "on", graph.OpConv, 3, 1, 1, 1, 1, 1, true, by2},
 		{"avx2", "on", graph.OpConv, 3, 2, 32, 32, 64, 64, true, direct},
 		{"avx2", "off", graph.OpConv, 3, 1, 32, 32, 64, 64, true, direct},
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 32, 64, 64, true, by4}, // in bfloat16
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 16, 128, 128, true, by2},
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 8, 256, 256, true, by2},
-		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 4, 512, 512, true, by4},
+		{"avx512_bf16", "4x4-float32", graph.OpConv, 3, 1, 32, 32, 64, 64, true, by4}, // in bfloat16
+		{"avx512_bf16", "4x4-float32", graph.OpConv, 3, 1, 32, 16, 128, 128, true, by2},
+		{"avx512_bf16", "4x4-float32", graph.OpConv, 3, 1, 32, 8, 256, 256, true, by2},
+		{"avx512_bf16", "4x4-float32", graph.OpConv, 3, 1, 32, 4, 512, 512, true, by4},
 		{"avx512_bf16", "auto", graph.OpConvBackwardWeights, 3, 1, 32, 4, 512, 512, true, by2},
-		{"avx512_bf16", "auto", graph.OpConvBackwardWeights, 3, 1, 32, 32, 64, 64, true, by4},
+		{"avx512_bf16", "4x4-float32", graph.OpConvBackwardWeights, 3, 1, 32, 32, 64, 64, true, by4},
 		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 128, 32, 16, 16, true, by4},
 		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 128, 32, 24, 64, true, by4},
 		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 128, 32, 64, 24, false, direct}, // a tail in generic Go
@@ -268,13 +268,13 @@ func TestWinogradRule(t *testing.T) {
 		{"avx512", "auto", graph.OpConv, 3, 1, 128, 32, 16, 16, true, by2}, // in float32: F(4×4,3×3) rounds too much
 		{"avx512", "auto", graph.OpConvBackwardData, 3, 1, 128, 32, 16, 16, true, by4},
 		{"avx512", "auto", graph.OpConvBackwardWeights, 3, 1, 128, 32, 16, 16, true, by4},
-		{"avx512_bf16", "4x4-bfloat16", graph.OpConv, 3, 1, 32, 16, 128, 128, true, by4Pairs},
-		{"avx512_bf16", "4x4-bfloat16", graph.OpConvBackwardData, 3, 1, 32, 32, 64, 64, true, by4Pairs},
-		{"avx512_bf16", "4x4-bfloat16", graph.OpConvBackwardWeights, 3, 1, 32, 16, 128, 128, true, by2},
-		{"avx512_bf16", "4x4-bfloat16", graph.OpConv, 3, 1, 32, 4, 512, 512, true, by4},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 16, 128, 128, true, by4Pairs},
+		{"avx512_bf16", "auto", graph.OpConvBackwardData, 3, 1, 32, 32, 64, 64, true, by4Pairs},
+		{"avx512_bf16", "auto", graph.OpConvBackwardWeights, 3, 1, 32, 16, 128, 128, true, by4Pairs},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 4, 512, 512, true, by4Pairs}, // transformed by tasks
 		{"avx512_bf16", "on-4x4-bfloat16", graph.OpConv, 3, 1, 32, 32, 3, 5, true, by4Pairs},
-		{"avx512_bf16", "on-4x4-bfloat16", graph.OpConvBackwardWeights, 3, 1, 32, 32, 3, 5, true, by4},
-		{"avx512", "4x4-bfloat16", graph.OpConv, 3, 1, 32, 16, 128, 128, true, by4},
+		{"avx512_bf16", "on-4x4-bfloat16", graph.OpConvBackwardWeights, 3, 1, 32, 32, 3, 5, true, by4Pairs},
+		{"avx512", "auto", graph.OpConv, 3, 1, 32, 16, 128, 128, true, by4},
 		{"avx512", "on-4x4-bfloat16", graph.OpConv, 3, 1, 32, 32, 3, 5, true, by4},
 		{"amx", "auto", graph.OpConv, 3, 1, 32, 32, 64, 64, true, direct},
 		{"avx512_bf16", "on-4x4", graph.OpConv, 3, 1, 32, 32, 64, 64, true, by4},
@@ -284,7 +284,7 @@ func TestWinogradRule(t *testing.T) {
 		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 1, 8, 256, 256, false, by2},
 		{"avx512_bf16", "2x2", graph.OpConv, 3, 1, 1, 32, 64, 64, false, by2},
 		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 1, 32, 64, 64, false, by4Pairs}, // inference
-		{"avx512_bf16", "auto", graph.OpConvBackwardData, 3, 1, 32, 32, 64, 64, false, by4},
+		{"avx512_bf16", "4x4-float32", graph.OpConvBackwardData, 3, 1, 32, 32, 64, 64, false, by4},
 		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 1, 32, 16, 16, false, by4},
 		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 1, 8, 64, 64, false, by2},
 		{"avx512", "auto", graph.OpConv, 3, 1, 1, 8, 64, 64, false, by2},
