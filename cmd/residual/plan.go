@@ -4,6 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -21,9 +25,9 @@ func newPlan() *cobra.Command {
 		Use:   "plan MODEL|RUN",
 		Short: "what the engine makes of a network: fused steps, kernels, memory",
 		Long: `Print what the engine makes of a network: the steps into which it fuses the
-operations of a training step, or of the forward pass, the kernels that run them, and
-the memory they need. A network by name trains by the recipe tutorial, that of a run as
-it did.`,
+operations of a training step, or of the forward pass, the kernels that run them, the
+layout of what they make, and the memory they read, write and need. A network by name
+trains by the recipe tutorial, that of a run as it did.`,
 		Example: `  residual plan resnet18
   residual plan resnet18 --inference --batch-size 1
   residual plan resnet20 --graph
@@ -90,26 +94,80 @@ func writePlan(w io.Writer, g *graph.Graph, precision, format string) error {
 	for _, n := range g.Nodes {
 		macs += graph.MACs(n)
 	}
+	preparations, steps := p.Plan()
+	reads, writes := 0, 0
+	for _, s := range steps {
+		reads, writes = reads+s.Reads, writes+s.Writes
+	}
 	plan := struct {
 		Engine    string            `json:"engine"`
 		Precision string            `json:"precision"`
 		Nodes     int               `json:"nodes"`
-		Prepare   []string          `json:"preparations"` // when weights have changed
-		Steps     []string          `json:"steps"`
+		Prepare   []cpu.Step        `json:"preparations"` // when weights have changed
+		Steps     []cpu.Step        `json:"steps"`
 		Kernels   map[string]string `json:"kernels"`
 		Arena     int               `json:"arena_bytes"`
+		Reads     int               `json:"bytes_read"`
+		Writes    int               `json:"bytes_written"`
 		MACs      int64             `json:"macs"`
-	}{eng.Name(), precision, len(g.Nodes), p.Preparations(), p.Steps(), p.Kernels(), p.ArenaBytes(), macs}
+	}{eng.Name(), precision, len(g.Nodes), preparations, steps, p.Kernels(), p.ArenaBytes(), reads, writes, macs}
 	if format == "json" {
 		return writeJSON(w, plan)
 	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "   #\tstep\tkernel\ttasks\treads\twrites\tlive\tmakes")
 	for _, s := range plan.Prepare {
-		fmt.Fprintf(w, "new weights: %s\n", s)
+		writeStep(table, " new", s)
 	}
 	for i, s := range plan.Steps {
-		fmt.Fprintf(w, "%4d  %s\n", i+1, s)
+		writeStep(table, fmt.Sprintf("%4d", i+1), s)
 	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if len(plan.Prepare) > 0 {
+		fmt.Fprintln(w, "new: in runs that find new weights")
+	}
+	fmt.Fprintf(w, "reads, writes: bytes of values, each counted once in a step, %s and %s in all; live: bytes of intermediate values while it runs\n",
+		binarySize(reads), binarySize(writes))
 	_, err = fmt.Fprintf(w, "%s %s: %d nodes in %d steps, %.1f MiB of intermediate values, %.2f GMAC\n",
 		plan.Engine, plan.Precision, plan.Nodes, len(plan.Steps), float64(plan.Arena)/(1<<20), float64(macs)/1e9)
 	return err
+}
+
+// writeStep writes a row. Of several values that a step makes it has the largest.
+func writeStep(w io.Writer, number string, s cpu.Step) {
+	makes := ""
+	if len(s.Makes) > 0 {
+		v := slices.MaxFunc(s.Makes, func(a, b cpu.Value) int { return cmp.Compare(a.Bytes, b.Bytes) })
+		if makes = v.Layout; !strings.Contains(s.Name, v.Name) {
+			makes = v.Name + " " + makes
+		}
+		if n := len(s.Makes) - 1; n > 0 {
+			makes += fmt.Sprintf(" and %d more", n)
+		}
+	}
+	fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", number, cut(s.Name, 56), cut(s.Kernel, 40), s.Tasks,
+		binarySize(s.Reads), binarySize(s.Writes), binarySize(s.Live), makes)
+}
+
+// cut returns at most so many characters of a text, the last of which is … if there are more.
+func cut(text string, most int) string {
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most-1]) + "…"
+	}
+	return text
+}
+
+// binarySize is a number of bytes in steps of 1,024, such as 4.0M.
+func binarySize(bytes int) string {
+	switch {
+	case bytes < 1<<10:
+		return strconv.Itoa(bytes)
+	case bytes < 1<<20:
+		return fmt.Sprintf("%.1fK", float64(bytes)/(1<<10))
+	case bytes < 1<<30:
+		return fmt.Sprintf("%.1fM", float64(bytes)/(1<<20))
+	}
+	return fmt.Sprintf("%.1fG", float64(bytes)/(1<<30))
 }

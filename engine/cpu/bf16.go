@@ -86,8 +86,8 @@ func readsHalf(op graph.Op) bool {
 func (c *compiler) half(s slot) bool { return s != noSlot && c.buffers[s].half }
 
 // tempHalf is temp for size numbers in bfloat16.
-func (c *compiler) tempHalf(size int) slot {
-	s := c.temp((size + 1) / 2)
+func (c *compiler) tempHalf(size int, layout string) slot {
+	s := c.temp((size+1)/2, layout)
 	c.buffers[s].half = true
 	return s
 }
@@ -99,7 +99,7 @@ func (c *compiler) widened(n *graph.Node) slot {
 	if s, ok := c.wide[n.ID]; ok {
 		return s
 	}
-	s := c.temp(n.Shape.Elements())
+	s := c.tempOf(n)
 	c.widenStep(label(n), n.Shape.Elements(), c.slotOf[n.ID], s)
 	c.wide[n.ID] = s
 	return s
@@ -128,7 +128,7 @@ func (c *compiler) pairs(n *graph.Node) (s slot, channels int) {
 	}
 	p, k, half := c.p, &c.k.BF16, c.half(from)
 	pixels := n.Shape.Elements() / ch
-	s = c.tempHalf(pixels * channels)
+	s = c.tempHalf(pixels*channels, layoutOf("bfloat16 NHWC", n.Shape[0], n.Shape[1], n.Shape[2], channels))
 	c.paired[n.ID] = s
 	perTask := max(1, convertElements/channels)
 	c.step("pairs of "+label(n), (pixels+perTask-1)/perTask, func(_, task int) {
@@ -172,7 +172,7 @@ func (c *compiler) lowerHalf(n *graph.Node, steps func(dst slot) error) error {
 	if c.half(dst) {
 		return steps(dst)
 	}
-	half := c.tempHalf(n.Shape.Elements())
+	half := c.halfOf(n)
 	if err := steps(half); err != nil {
 		return err
 	}
@@ -204,7 +204,7 @@ func (c *compiler) pairRows(n *graph.Node, weights *graph.Node, taps, ch, oc int
 	const perTask = 32 // pairs
 	chunks := (pairs + perTask - 1) / perTask
 	c.needScratch(2 * perTask * cols)
-	return c.packed(n, weights, panels*taps*pairs*cols, taps*chunks, func(worker int, dst, w, scale []float32, task int) {
+	return c.packed(n, weights, layoutOf("bfloat16 panels", panels, taps, pairs, cols, 2), panels*taps*pairs*cols, taps*chunks, func(worker int, dst, w, scale []float32, task int) {
 		tap, first := task/chunks, task%chunks*perTask
 		whole := min(first+perTask, ch/2) - first // pairs of which both exist
 		for panel := range panels {
@@ -236,7 +236,7 @@ func (c *compiler) pairColumns(n *graph.Node, weights *graph.Node, taps, ch, oc 
 	k, cols := c.k, c.k.BF16.ConvTileFor(ch).Cols
 	pairs, panels := (oc+1)/2, (ch+cols-1)/cols
 	c.needScratch(cols * pairs)
-	return c.packed(n, weights, panels*taps*pairs*cols, panels*taps, func(worker int, dst, w, _ []float32, task int) {
+	return c.packed(n, weights, layoutOf("bfloat16 panels", panels, taps, pairs, cols, 2), panels*taps*pairs*cols, panels*taps, func(worker int, dst, w, _ []float32, task int) {
 		panel, tap := task/taps, task%taps
 		rows := min(cols, ch-panel*cols)
 		block := c.p.scratch[worker][:rows*pairs]

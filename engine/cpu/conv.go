@@ -226,7 +226,7 @@ func (c *compiler) addPass(v *convPass, name string, m pixelMap, images, cSrc, c
 	c.needScratch(endTiles * v.rows * v.cols)
 	c.needChannels(max(cSrc, cDst))
 	c.p.passes = append(c.p.passes, v)
-	c.step(name, v.tasks(), v.run, append(v.end.reads(), src, wei, dst)...)
+	c.step(name, v.tasks(), v.run, append(v.end.reads(), src, wei, dst)...).kernel = c.products(v.pair != nil, v.rows, v.cols)
 	return nil
 }
 
@@ -331,7 +331,7 @@ func (c *compiler) changing(weights *graph.Node) bool {
 // (lasting); weights that this graph does not update keep their panels from run to
 // run. pack multiplies them by scale,
 // for each output channel, unless it is nil (fold.go).
-func (c *compiler) packed(n *graph.Node, weights *graph.Node, size, tasks int, pack func(worker int, dst, w, scale []float32, task int)) slot {
+func (c *compiler) packed(n *graph.Node, weights *graph.Node, layout string, size, tasks int, pack func(worker int, dst, w, scale []float32, task int)) slot {
 	p := c.p
 	src := c.slotOf[weights.ID]
 	if c.half(src) {
@@ -339,17 +339,17 @@ func (c *compiler) packed(n *graph.Node, weights *graph.Node, size, tasks int, p
 	}
 	name := "pack " + label(n)
 	if c.changing(weights) {
-		dst := c.temp(size)
+		dst := c.temp(size, layout)
 		c.step(name, tasks, func(worker, task int) { pack(worker, p.mem[dst], p.mem[src], nil, task) }, src, dst)
 		return dst
 	}
-	dst := c.lasting(size)
+	dst := c.lasting(size, layout)
 	if f := c.foldOf(n); f != nil && f.scale != noSlot {
 		c.prepare(name, tasks, func(worker, task int) { pack(worker, p.mem[dst], p.mem[src], p.mem[f.scale], task) },
-			weights, f.norm.Inputs[1], f.norm.Inputs[4])
+			weights, f.norm.Inputs[1], f.norm.Inputs[4]).writes(dst)
 		return dst
 	}
-	c.prepare(name, tasks, func(worker, task int) { pack(worker, p.mem[dst], p.mem[src], nil, task) }, weights)
+	c.prepare(name, tasks, func(worker, task int) { pack(worker, p.mem[dst], p.mem[src], nil, task) }, weights).writes(dst)
 	return dst
 }
 
@@ -368,11 +368,17 @@ func (c *compiler) panelsSize(k, n int) int {
 	return (n + cols - 1) / cols * k * cols
 }
 
+// panels is that layout.
+func (c *compiler) panels(k, n int) string {
+	cols := c.k.ConvTileFor(n).Cols
+	return layoutOf("float32 panels", (n+cols-1)/cols, k, cols)
+}
+
 // packedRows packs a row-major matrix [k,n] in panels.
 func (c *compiler) packedRows(n *graph.Node, weights *graph.Node, k, cols int) slot {
 	const perTask, together = 64, 8 // rows; together share the lines that are read while these are near
 	width := c.k.ConvTileFor(cols).Cols
-	return c.packed(n, weights, c.panelsSize(k, cols), (k+perTask-1)/perTask, func(_ int, dst, w, scale []float32, task int) {
+	return c.packed(n, weights, c.panels(k, cols), c.panelsSize(k, cols), (k+perTask-1)/perTask, func(_ int, dst, w, scale []float32, task int) {
 		end := min((task+1)*perTask, k)
 		for row := task * perTask; row < end; row += together {
 			rows := min(together, end-row)
@@ -405,7 +411,7 @@ func packPanel(k *kernel.Kernels, cols int, dst, w []float32, n, panel int) {
 func (c *compiler) packedColumns(n *graph.Node, weights *graph.Node, taps, cols, k int) slot {
 	width := c.k.ConvTileFor(cols).Cols
 	panels := (cols + width - 1) / width
-	return c.packed(n, weights, c.panelsSize(taps*k, cols), panels, func(_ int, dst, w, _ []float32, panel int) {
+	return c.packed(n, weights, c.panels(taps*k, cols), c.panelsSize(taps*k, cols), panels, func(_ int, dst, w, _ []float32, panel int) {
 		packColumns(c.k, dst[panel*taps*k*width:][:taps*k*width], w, taps, cols, k, width, panel)
 	})
 }
@@ -554,7 +560,7 @@ func (c *compiler) lowerMatMul(n *graph.Node) error {
 	if n.MatMul.TransposeA {
 		k = a.Shape[0]
 		from := src
-		src = c.temp(rows * k)
+		src = c.temp(rows*k, layoutOf("float32", rows, k))
 		c.step("transpose "+label(n), rows, func(_, row int) {
 			dst, a := p.mem[src][row*k:][:k], p.mem[from]
 			for i := range dst {

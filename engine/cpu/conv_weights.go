@@ -138,13 +138,13 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 	name := label(n)
 	c.needScratch(v.maxX*v.unit + v.slack() + v.maxDy*v.cols)
 	if chunks > 1 {
-		v.packedX = c.temp(v.xPixels*v.unit + v.slack())
+		v.packedX = c.temp(v.xPixels*v.unit+v.slack(), layoutOf(precisionOf(v.pair != nil)+" pixels in blocks", v.xPixels, v.unit))
 		c.step("pack "+name, len(v.blocks), func(_, i int) {
 			v.packX(&v.blocks[i], v.blockX(i, nil))
 		}, v.x, v.packedX)
 	}
-	v.sums = c.temp(v.shards * shardSize)
-	c.step(name, v.shards*chunks, v.run, v.x, v.packedX, v.dy, v.sums)
+	v.sums = c.temp(v.shards*shardSize, layoutOf("float32 sums", v.shards, v.panels, v.strips, v.taps, v.rows, v.cols))
+	c.step(name, v.shards*chunks, v.run, v.x, v.packedX, v.dy, v.sums).kernel = c.products(v.pair != nil, v.rows, v.cols)
 	v.dw = c.value(n)
 	c.p.weights = append(c.p.weights, v)
 	c.step("sum "+name, v.strips, v.total, v.sums, v.dw)

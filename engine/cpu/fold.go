@@ -124,12 +124,14 @@ func (c *compiler) foldOf(n *graph.Node) *fold {
 	}
 	p, oc := c.p, n.Shape[len(n.Shape)-1]
 	f.shift = c.fixed(make([]float32, oc))
+	c.buffers[f.shift].layout = layoutOf("float32", oc)
 	if f.norm == nil {
 		bias := c.slotOf[f.bias.Inputs[1].ID]
-		c.prepare(label(f.bias), 1, func(_, _ int) { copy(p.mem[f.shift], p.mem[bias]) }, f.bias.Inputs[1])
+		c.prepare(label(f.bias), 1, func(_, _ int) { copy(p.mem[f.shift], p.mem[bias]) }, f.bias.Inputs[1]).writes(f.shift)
 		return f
 	}
 	f.scale = c.fixed(make([]float32, oc))
+	c.buffers[f.scale].layout = layoutOf("float32", oc)
 	in, eps, bias := c.inputsOf(f.norm), f.norm.Norm.Epsilon, noSlot
 	reads := f.norm.Inputs[1:]
 	if f.bias != nil {
@@ -142,7 +144,7 @@ func (c *compiler) foldOf(n *graph.Node) *fold {
 			before = p.mem[bias]
 		}
 		normCoefficients(p.mem[f.scale], p.mem[f.shift], p.mem[in[1]], p.mem[in[2]], p.mem[in[3]], p.mem[in[4]], before, eps)
-	}, reads...)
+	}, reads...).writes(f.scale, f.shift)
 	return f
 }
 
@@ -223,9 +225,10 @@ type preparation struct {
 }
 
 // prepare appends a preparation that reads the given variables.
-func (c *compiler) prepare(name string, tasks int, body func(worker, task int), reads ...*graph.Node) {
-	r := preparation{step: step{name, tasks, body}, seen: make([]uint64, len(reads))}
+func (c *compiler) prepare(name string, tasks int, body func(worker, task int), reads ...*graph.Node) *step {
+	r := preparation{step: step{name: name, tasks: tasks, body: body}, seen: make([]uint64, len(reads))}
 	for _, n := range reads {
+		r.slots = append(r.slots, c.slotOf[n.ID])
 		for _, b := range c.p.bindings {
 			if b.slot == c.slotOf[n.ID] {
 				r.reads = append(r.reads, b.variable)
@@ -233,6 +236,7 @@ func (c *compiler) prepare(name string, tasks int, body func(worker, task int), 
 		}
 	}
 	c.p.preparations = append(c.p.preparations, r)
+	return &c.p.preparations[len(c.p.preparations)-1].step
 }
 
 // due reports whether a variable has changed since the last time.

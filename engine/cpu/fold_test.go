@@ -302,7 +302,7 @@ func checkFoldSteps(t *testing.T, name string, pattern foldPattern, p *Program) 
 		return
 	}
 	var steps []string
-	for _, s := range p.Steps() {
+	for _, s := range stepNames(p) {
 		s = strings.TrimPrefix(strings.TrimPrefix(s, "winograd 2×2 "), "winograd 4×4 ")
 		if !strings.HasPrefix(s, "pairs of") && !strings.HasPrefix(s, "widen") && !strings.HasPrefix(s, "max_pool") {
 			steps = append(steps, s)
@@ -360,7 +360,7 @@ func TestFoldedNetworks(t *testing.T) {
 				}
 			}
 			fast, slow := compileFor(t, e, g, vars), compileFor(t, judge, g, refVars)
-			steps := fast.(*Program).Steps()
+			steps := stepNames(fast.(*Program))
 			loops := 0
 			for _, s := range steps {
 				if strings.HasPrefix(s, "loop") || strings.HasPrefix(s, "relu") || strings.HasPrefix(s, "add") || strings.HasPrefix(s, "batch_norm") && !strings.Contains(s, "coefficients") {
@@ -432,18 +432,18 @@ func TestPreparations(t *testing.T) {
 		if _, err := p.Run(ctx, x); err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range p.Preparations() {
+		for _, name := range preparationNames(p) {
 			if ran[name] != want[name] {
 				t.Errorf("%q ran %d times, want %d", name, ran[name], want[name])
 			}
 		}
 	}
 	all := map[string]int{}
-	for _, name := range p.Preparations() {
+	for _, name := range preparationNames(p) {
 		all[name] = 1
 	}
-	if all["fold batch_norm bn1"] != 1 || all["pack conv conv1"] != 1 || len(all) != len(p.Preparations()) {
-		t.Fatalf("preparations %q", p.Preparations())
+	if all["fold batch_norm bn1"] != 1 || all["pack conv conv1"] != 1 || len(all) != len(preparationNames(p)) {
+		t.Fatalf("preparations %q", preparationNames(p))
 	}
 	run(all)
 	run(nil)
@@ -494,7 +494,7 @@ func TestFoldsFollowTraining(t *testing.T) {
 		fast, slow := compileFor(t, tr.engine, g, tr.vars).(*Program), compileFor(t, judge, g, refVars)
 		defer fast.Close()
 		defer slow.Close()
-		if names := fast.Preparations(); !slices.Contains(names, "fold batch_norm layer2.0.bn2") {
+		if names := preparationNames(fast); !slices.Contains(names, "fold batch_norm layer2.0.bn2") {
 			t.Fatalf("preparations %q", names)
 		}
 		rng := random.New(5, 6)

@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/residual-ml/residual/engine/cpu/kernel"
 	"github.com/residual-ml/residual/graph"
@@ -117,6 +118,24 @@ const (
 	loopGateSums        // of maps in memory
 )
 
+// loopNames are what Plan calls the instructions.
+var loopNames = [...]string{
+	loopFill: "fill", loopAdd: "add", loopSub: "sub", loopMul: "mul", loopDiv: "div", loopSqrt: "sqrt", loopReLU: "relu", loopGate: "gate",
+	loopAddScalar: "add", loopSubScalar: "sub", loopScalarSub: "sub", loopMulScalar: "mul", loopChannelScaleAdd: "scale-add",
+	loopWiden: "widen", loopNarrow: "narrow", loopNormalise: "normalise", loopAdam: "adam", loopSum: "sum", loopSumSquares: "squares",
+	loopChannelSum: "channel-sum", loopChannelSquares: "channel-squares", loopChannelProducts: "channel-products", loopGateSums: "gate-sums",
+}
+
+// kernel lists the instructions of a loop, after they were joined, and the elements of its
+// blocks.
+func (l *loop) kernel() string {
+	var names []string
+	for _, in := range l.instrs {
+		names = append(names, loopNames[in.op])
+	}
+	return fmt.Sprintf("blocks of %d: %s", l.block, strings.Join(names, " "))
+}
+
 // reduces reports whether an instruction adds to sums and makes no value.
 func (op loopOp) reduces() bool { return op >= loopSum }
 
@@ -191,7 +210,7 @@ func (c *compiler) lowerLoop(nodes []*graph.Node) error {
 	c.needScratch(l.temps*l.block + kernel.AdamFactors)
 	c.needPartials(b.partials)
 	c.needChannels(l.block)
-	c.step(name, l.chunks(), l.run, b.slots...)
+	c.step(name, l.chunks(), l.run, b.slots...).kernel = l.kernel()
 	for _, finish := range b.totals {
 		finish()
 	}
@@ -416,7 +435,7 @@ func (b *loopBuilder) binary(op loopOp, n *graph.Node) {
 // channelVector returns the slot of per-channel coefficients that a serial step
 // before the loop computes from the values in reads.
 func (b *loopBuilder) channelVector(name string, n int, compute func(v []float32), reads ...slot) slot {
-	p, s := b.c.p, b.c.temp(n)
+	p, s := b.c.p, b.c.temp(n, layoutOf("float32", n))
 	b.c.step(name+" coefficients", 1, func(_, _ int) { compute(p.mem[s]) }, append(reads, s)...)
 	return s
 }
@@ -451,7 +470,7 @@ func (b *loopBuilder) normCoefficients(n *graph.Node, in []slot) (scale, shift s
 		b.c.prepare(label(n)+" coefficients", 1, func(_, _ int) { compute(p.mem[scale]) }, n.Inputs[1:]...)
 		return scale, shift
 	}
-	shift = b.c.temp(b.channels)
+	shift = b.c.temp(b.channels, layoutOf("float32", b.channels))
 	scale = b.channelVector(label(n), b.channels, compute, in[1], in[2], in[3], in[4], shift)
 	return scale, shift
 }
@@ -473,7 +492,7 @@ func (b *loopBuilder) normBackwardData(n *graph.Node, in []slot) {
 		return
 	}
 	m := float64(b.loop.elements / b.channels)
-	ofX, shift := b.c.temp(b.channels), b.c.temp(b.channels)
+	ofX, shift := b.c.temp(b.channels, layoutOf("float32", b.channels)), b.c.temp(b.channels, layoutOf("float32", b.channels))
 	ofDy := b.channelVector(label(n), b.channels, func(ofDy []float32) {
 		gamma, mean, variance, dGamma, dBeta := p.mem[in[2]], p.mem[in[3]], p.mem[in[4]], p.mem[in[5]], p.mem[in[6]]
 		ofX, shift := p.mem[ofX], p.mem[shift]

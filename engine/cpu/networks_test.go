@@ -70,7 +70,7 @@ func TestRandomNetworks(t *testing.T) {
 			if got := math.Sqrt(wrong / max(all, 0.1*float64(len(w)))); !(got <= limit) {
 				var dump strings.Builder
 				_ = g.Dump(&dump)
-				t.Fatalf("seed %d, %+v: %s has the relative error %.3g\n%s\n%s", seed, o, what, got, dump.String(), strings.Join(p.Steps(), "\n"))
+				t.Fatalf("seed %d, %+v: %s has the relative error %.3g\n%s\n%s", seed, o, what, got, dump.String(), strings.Join(stepNames(p), "\n"))
 			}
 		}
 		for round := range 2 {

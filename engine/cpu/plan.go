@@ -35,10 +35,13 @@ type compiler struct {
 }
 
 // buffer is a value in the arena, needed from step first to step last. half says
-// that it is bfloat16, two numbers in each element.
+// that it is bfloat16, two numbers in each element. It is the value of node, or layout
+// says what it is.
 type buffer struct {
 	size, first, last, offset int
 	half                      bool
+	node                      *graph.Node
+	layout                    string
 }
 
 func compile(e *Engine, g *graph.Graph, store *variables, trains bool) (*Program, error) {
@@ -87,6 +90,7 @@ func compile(e *Engine, g *graph.Graph, store *variables, trains bool) (*Program
 		}
 	}
 	for _, cp := range copies {
+		c.buffers[cp.dst].node = cp.src
 		c.copyStep("copy", cp.dst, c.slotOf[cp.src.ID], cp.src.Shape.Elements())
 	}
 	if err := c.commit(units[early:]); err != nil {
@@ -107,6 +111,7 @@ func (c *compiler) sources(store *variables) error {
 		if n.Kind == graph.Real {
 			p.inputs[i] = c.fixed(nil)
 			c.slotOf[n.ID] = p.inputs[i]
+			c.buffers[p.inputs[i]].node = n
 		}
 	}
 	for _, n := range c.g.Variables {
@@ -116,6 +121,7 @@ func (c *compiler) sources(store *variables) error {
 		}
 		s := c.fixed(v.data)
 		c.slotOf[n.ID] = s
+		c.buffers[s].node = n
 		p.bindings = append(p.bindings, binding{v, s})
 	}
 	for _, n := range c.g.Nodes {
@@ -151,6 +157,7 @@ func (c *compiler) results() ([]result, error) {
 		s := c.fixed(allocate(n.Shape.Elements()))
 		if c.slotOf[n.ID] == noSlot {
 			c.slotOf[n.ID] = s
+			c.buffers[s].node = n
 		} else {
 			copies = append(copies, result{n, s, i})
 		}
@@ -170,9 +177,23 @@ func (c *compiler) fixed(data []float32) slot {
 
 // temp returns a slot of size elements in the arena, which lives from the first
 // to the last step that names it.
-func (c *compiler) temp(size int) slot {
+func (c *compiler) temp(size int, layout string) slot {
 	s := c.fixed(nil)
-	c.buffers[s] = buffer{size: size, first: -1}
+	c.buffers[s] = buffer{size: size, first: -1, layout: layout}
+	return s
+}
+
+// tempOf is temp for a value of the node's shape in float32.
+func (c *compiler) tempOf(n *graph.Node) slot {
+	s := c.temp(n.Shape.Elements(), "")
+	c.buffers[s].node = n
+	return s
+}
+
+// halfOf is tempOf in bfloat16.
+func (c *compiler) halfOf(n *graph.Node) slot {
+	s := c.tempHalf(n.Shape.Elements(), "")
+	c.buffers[s].node = n
 	return s
 }
 
@@ -180,9 +201,9 @@ func (c *compiler) temp(size int) slot {
 func (c *compiler) value(n *graph.Node) slot {
 	if c.slotOf[n.ID] == noSlot {
 		if c.maps[n.ID] {
-			c.slotOf[n.ID] = c.tempHalf(n.Shape.Elements())
+			c.slotOf[n.ID] = c.halfOf(n)
 		} else {
-			c.slotOf[n.ID] = c.temp(n.Shape.Elements())
+			c.slotOf[n.ID] = c.tempOf(n)
 		}
 	}
 	return c.slotOf[n.ID]
@@ -197,20 +218,25 @@ func (c *compiler) inputsOf(n *graph.Node) []slot {
 	return s
 }
 
-// step appends a step. slots are all values that it reads or writes.
-func (c *compiler) step(name string, tasks int, body func(worker, task int), slots ...slot) {
+// step appends a step. slots are all values that it reads or writes. The kernel of what
+// it returns may be set before the next one is appended.
+func (c *compiler) step(name string, tasks int, body func(worker, task int), slots ...slot) *step {
 	now := len(c.p.steps)
+	next := step{name: name, tasks: tasks, body: body}
 	for _, s := range slots {
-		if s == noSlot {
+		if s == noSlot || slices.Contains(next.slots, s) {
 			continue
 		}
+		next.slots = append(next.slots, s)
 		b := &c.buffers[s]
 		if b.first < 0 {
 			b.first = now
+			next.makes = append(next.makes, made{slot: s})
 		}
 		b.last = max(b.last, now)
 	}
-	c.p.steps = append(c.p.steps, step{name, tasks, body})
+	c.p.steps = append(c.p.steps, next)
+	return &c.p.steps[now]
 }
 
 // keep makes a value live to the end of the run.
@@ -234,7 +260,7 @@ func (c *compiler) copyStep(name string, dst, src slot, n int) {
 	c.step(name, (n+perTask-1)/perTask, func(_, task int) {
 		first, end := task*perTask, min((task+1)*perTask, n)
 		copy(p.mem[dst][first:end], p.mem[src][first:])
-	}, dst, src)
+	}, dst, src).writes(dst)
 }
 
 // place gives every arena buffer an offset such that buffers that live at the
@@ -461,6 +487,25 @@ func varianceOf(n *graph.Node) *graph.Node {
 
 // lower appends the steps of a unit.
 func (c *compiler) lower(u *unit) error {
+	first := len(c.p.steps)
+	if err := c.lowerUnit(u); err != nil {
+		return err
+	}
+	for _, n := range u.nodes {
+		at := c.slotOf[n.ID]
+		for i := len(c.p.steps) - 1; i >= first; i-- {
+			if s := &c.p.steps[i]; slices.Contains(s.slots, at) {
+				if !s.wrote(at) {
+					s.makes = append(s.makes, made{at, n})
+				}
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func (c *compiler) lowerUnit(u *unit) error {
 	if u.loop {
 		return c.lowerLoop(u.nodes)
 	}
@@ -544,6 +589,7 @@ func (c *compiler) finish(copies []result) {
 			p.outputs[i] = tensor.Of(p.mem[c.slotOf[n.ID]], n.Shape...)
 		}
 	}
+	p.buffers = c.buffers
 	p.zero = make([]float32, c.channels)
 	p.need.partials, p.need.scratch = c.partials, c.scratch
 }

@@ -12,11 +12,21 @@ import (
 	"github.com/residual-ml/residual/tensor"
 )
 
-// step is one parallel loop of a program: body is called for each task.
+// step is one parallel loop of a program: body is called for each task. The rest is for
+// Program.Plan: the values that it reads or writes, and of these what it makes.
 type step struct {
-	name  string
-	tasks int
-	body  func(worker, task int)
+	name   string
+	tasks  int
+	body   func(worker, task int)
+	kernel string
+	slots  []slot
+	makes  []made
+}
+
+// made is a value that a step makes: of a node, if it takes the place of another.
+type made struct {
+	slot    slot
+	inPlace *graph.Node
 }
 
 // slot is an index into Program.mem: where a value lies.
@@ -52,6 +62,8 @@ type Program struct {
 	lasting  bool // there are values in the arena that last from run to run
 	outputs  []tensor.Tensor
 	fail     error // set by a step that cannot go on
+
+	buffers []buffer // by slot, for Plan
 
 	loops            []*loop     // for tests: what became of them
 	passes           []*convPass // and which paths a shape takes
@@ -175,26 +187,6 @@ func (p *Program) bind(inputs []tensor.Tensor) error {
 
 // Kernels implements engine.Program.
 func (p *Program) Kernels() map[string]string { return maps.Clone(p.kernels) }
-
-// Steps returns the names of the steps in the order they run, for profiles and
-// for people who ask what was fused.
-func (p *Program) Steps() []string {
-	names := make([]string, len(p.steps))
-	for i, s := range p.steps {
-		names[i] = s.name
-	}
-	return names
-}
-
-// Preparations returns the names of the steps that come before all others in the
-// runs that find new weights.
-func (p *Program) Preparations() []string {
-	names := make([]string, len(p.preparations))
-	for i, r := range p.preparations {
-		names[i] = r.name
-	}
-	return names
-}
 
 // ArenaBytes is the memory of the intermediate values, shared by liveness, and
 // with the engine's other programs.

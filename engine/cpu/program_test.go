@@ -190,7 +190,7 @@ func TestUpdatesInPlace(t *testing.T) {
 			parameters++
 			fallthrough
 		case graph.State:
-			if slices.Contains(p.Steps(), "copy "+v.Name) {
+			if slices.Contains(stepNames(p), "copy "+v.Name) {
 				t.Errorf("the new value of %s is copied", v.Name)
 			}
 		}
@@ -253,11 +253,69 @@ func testAllocatesNothing(t *testing.T, o Options) {
 	}
 }
 
+// What Plan says of a training step: its convolutions and their layouts, an update of each
+// parameter by one kernel, and bytes that the arena has room for.
+func TestProgramPlan(t *testing.T) {
+	for _, o := range []Options{{Threads: 1}, {Threads: 1, Precision: "bfloat16"}, {Threads: 1, Winograd: "off"}} {
+		p := newTraining(t, open(t, o), small, 7).program
+		preparations, steps := p.Plan()
+		if len(preparations) != 0 || len(steps) != len(p.steps) {
+			t.Fatalf("%d preparations and %d steps, want 0 and %d", len(preparations), len(steps), len(p.steps))
+		}
+		maps := "float32"
+		if o.Precision != "" {
+			maps = o.Precision
+		}
+		made, most, adam := map[string]int{}, 0, 0
+		for _, s := range steps {
+			if s.Live < 0 || s.Live > p.ArenaBytes() {
+				t.Errorf("%s: %d bytes are live of %d", s.Name, s.Live, p.ArenaBytes())
+			}
+			most = max(most, s.Live)
+			writes := 0
+			for _, v := range s.Makes {
+				made[v.Name]++
+				writes += v.Bytes
+			}
+			if s.Writes != writes || s.Kernel == "" || s.Tasks < 1 {
+				t.Errorf("%+v: writes %d bytes", s, writes)
+			}
+			switch {
+			case strings.HasSuffix(s.Kernel, " adam"):
+				adam++
+				// Parameter, two averages and the gradient are read, three are written.
+				if len(s.Makes) != 3 || s.Reads < s.Writes/3*4 {
+					t.Errorf("%+v: want three values made, and four read", s)
+				}
+			case s.Name == "conv conv1", strings.HasPrefix(s.Name, "winograd") && strings.HasSuffix(s.Name, " conv conv1"):
+				if want := maps + " NHWC [7,10,13,20]"; len(s.Makes) != 1 || s.Makes[0].Layout != want || !strings.Contains(s.Kernel, " products ") {
+					t.Errorf("%+v: want %s made by products", s, want)
+				}
+			}
+		}
+		if most < p.ArenaBytes()*3/4 {
+			t.Errorf("%d bytes are live at most, the arena has %d", most, p.ArenaBytes())
+		}
+		parameters := 0
+		for _, n := range p.graph.Variables {
+			if n.Variable.Role == graph.Parameter {
+				parameters++
+			}
+			if n.Variable.Role != graph.Fixed && made[n.Name] != 1 {
+				t.Errorf("%s is made %d times", n.Name, made[n.Name])
+			}
+		}
+		if adam != parameters || adam == 0 {
+			t.Errorf("%d kernels of Adam for %d parameters", adam, parameters)
+		}
+	}
+}
+
 // The plan fuses what it promises: an update per parameter is one loop, batch
 // normalisation and ReLU are one, and so are the sums of its backward pass.
 func TestPlan(t *testing.T) {
 	tr := newTraining(t, open(t, Options{Threads: 1}), small, 7)
-	steps := tr.program.Steps()
+	steps := stepNames(tr.program)
 	count := func(parts ...string) int {
 		n := 0
 		for _, s := range steps {

@@ -83,7 +83,7 @@ func (c *compiler) commit(late []*unit) error {
 	old := map[*graph.Node]slot{} // copies of variables whose old value is another's new one
 	for _, u := range c.g.Updates {
 		if v := u.Value; v.Op == graph.OpVariable && c.updated[v.Name] {
-			old[v] = c.temp(v.Shape.Elements())
+			old[v] = c.tempOf(v)
 			c.copyStep("copy "+v.Name, old[v], c.slotOf[v.ID], v.Shape.Elements())
 		}
 	}

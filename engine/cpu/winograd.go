@@ -468,7 +468,7 @@ func (c *compiler) lowerWinograd(a algorithm, n *graph.Node, name string, of con
 	c.needChannels(max(v.cSrc, v.cDst))
 	c.p.winograds = append(c.p.winograds, v)
 	c.winogradKernel(n, a)
-	c.step(fmt.Sprintf("winograd %d×%d %s", v.size, v.size, name), v.tasks(), v.run, append(end.reads(), src, wei, dst)...)
+	c.step(fmt.Sprintf("winograd %d×%d %s", v.size, v.size, name), v.tasks(), v.run, append(end.reads(), src, wei, dst)...).kernel = c.products(v.pair != nil, v.rows, v.cols)
 	return nil
 }
 
@@ -555,7 +555,7 @@ func (v *winogradPass) run(worker, task int) {
 func (c *compiler) winogradRows(n *graph.Node, weights *graph.Node, ch, oc int) slot {
 	const perTask = 16
 	f, cols := &c.k.Winograd, c.k.ConvTileFor(oc).Cols
-	return c.packed(n, weights, c.panelsSize(16*ch, oc), (ch+perTask-1)/perTask, func(_ int, dst, w, scale []float32, task int) {
+	return c.packed(n, weights, c.panels(16*ch, oc), c.panelsSize(16*ch, oc), (ch+perTask-1)/perTask, func(_ int, dst, w, scale []float32, task int) {
 		for row := task * perTask; row < min((task+1)*perTask, ch); row++ {
 			for panel := 0; panel*cols < oc; panel++ {
 				to, valid := dst[(panel*16*ch+row)*cols:], min(cols, oc-panel*cols)
@@ -579,7 +579,7 @@ func (c *compiler) winogradColumns(n *graph.Node, weights *graph.Node, ch, oc in
 	size := cols*width + 16 // of a plane in scratch
 	turned := [4]int{3, 1, 2, 0}
 	c.needScratch(16 * size)
-	return c.packed(n, weights, c.panelsSize(16*oc, ch), panels*chunks, func(worker int, dst, w, _ []float32, task int) {
+	return c.packed(n, weights, c.panels(16*oc, ch), c.panelsSize(16*oc, ch), panels*chunks, func(worker int, dst, w, _ []float32, task int) {
 		c0, o0 := task%panels*cols, task/panels*width
 		rows, wide := min(cols, ch-c0), min(width, oc-o0)
 		block := c.p.scratch[worker]
@@ -620,7 +620,7 @@ func (c *compiler) winogradPairRows(n *graph.Node, weights *graph.Node, ch, oc i
 	pairs, panels := (ch+1)/2, (oc+cols-1)/cols
 	size := perTask * cols // of a plane in scratch
 	c.needScratch(16 * size)
-	return c.packed(n, weights, panels*16*pairs*cols, (ch+perTask-1)/perTask, func(worker int, dst, w, scale []float32, task int) {
+	return c.packed(n, weights, layoutOf("bfloat16 panels", panels, 16, pairs, cols, 2), panels*16*pairs*cols, (ch+perTask-1)/perTask, func(worker int, dst, w, scale []float32, task int) {
 		c0 := task * perTask
 		rows := min(perTask, ch-c0)
 		block := c.p.scratch[worker][:16*size]
@@ -653,7 +653,7 @@ func (c *compiler) winogradPairColumns(n *graph.Node, weights *graph.Node, ch, o
 	size := cols*width + 16 // of a plane in scratch
 	turned := [4]int{3, 1, 2, 0}
 	c.needScratch(16*size + cols*width/2)
-	return c.packed(n, weights, panels*16*pairs*cols, panels*chunks, func(worker int, dst, w, _ []float32, task int) {
+	return c.packed(n, weights, layoutOf("bfloat16 panels", panels, 16, pairs, cols, 2), panels*16*pairs*cols, panels*chunks, func(worker int, dst, w, _ []float32, task int) {
 		c0, o0 := task%panels*cols, task/panels*width
 		rows, wide := min(cols, ch-c0), min(width, oc-o0)
 		block := c.p.scratch[worker][:16*size]
@@ -778,16 +778,16 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 		}
 	}
 	if chunks > 1 {
-		v.packedX = c.temp(v.blocks * 16 * v.strips * v.stripStep)
+		v.packedX = c.temp(v.blocks*16*v.strips*v.stripStep, layoutOf(precisionOf(v.pair != nil)+" tiles", v.blocks, 16, v.strips, v.stripStep))
 		c.step("pack winograd 2×2 "+name, v.blocks, v.packX, v.x, v.packedX)
 	}
 	if byPanel {
 		v.dw = c.value(n)
-		c.step("winograd 2×2 "+name, v.panels, v.runPanel, v.packedX, v.dy, v.dw)
+		c.step("winograd 2×2 "+name, v.panels, v.runPanel, v.packedX, v.dy, v.dw).kernel = c.products(true, v.rows, v.cols)
 		return nil
 	}
-	v.sums = c.temp(v.shards * shardSize)
-	c.step("winograd 2×2 "+name, v.shards*chunks, v.run, v.x, v.packedX, v.dy, v.sums)
+	v.sums = c.temp(v.shards*shardSize, layoutOf("float32 sums", v.shards, v.panels, v.strips, 16, v.rows, v.cols))
+	c.step("winograd 2×2 "+name, v.shards*chunks, v.run, v.x, v.packedX, v.dy, v.sums).kernel = c.products(v.pair != nil, v.rows, v.cols)
 	v.dw = c.value(n)
 	c.step("sum "+name, v.strips*v.panels, v.total, v.sums, v.dw)
 	return nil

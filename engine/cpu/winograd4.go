@@ -116,7 +116,7 @@ func (c *compiler) winograd4Pairs(n *graph.Node, weights *graph.Node, ch, oc int
 	cols := c.k.BF16.ConvTileFor(columns).Cols
 	plane, chunks, panels := (rows+1)/2*cols, (rows+perTask-1)/perTask, (columns+cols-1)/cols
 	kernels := c.winograd4Rounded(ch, oc, 0, perTask, cols, turned)
-	return c.packed(n, weights, panels*winograd4Planes*plane, panels*chunks, func(worker int, dst, w, scale []float32, task int) {
+	return c.packed(n, weights, layoutOf("bfloat16 panels", panels, winograd4Planes, (rows+1)/2, cols, 2), panels*winograd4Planes*plane, panels*chunks, func(worker int, dst, w, scale []float32, task int) {
 		panel, k0 := task/chunks, task%chunks*perTask
 		out := wordsOf(dst)[panel*winograd4Planes*plane+k0/2*cols:]
 		kernels(worker, out, w, scale, plane, k0, min(perTask, rows-k0), panel)
@@ -257,7 +257,7 @@ func (c *compiler) lowerWinograd4(n *graph.Node, name string, weights *graph.Nod
 		v.product(i, term{i, i})
 	}
 	c.winogradKernel(n, by4)
-	c.step("winograd 4×4 "+name, v.tasks(), v.run, append(end.reads(), src, v.wei, dst)...)
+	c.step("winograd 4×4 "+name, v.tasks(), v.run, append(end.reads(), src, v.wei, dst)...).kernel = c.products(false, v.tile.Rows, v.tile.Cols)
 	return nil
 }
 
@@ -307,7 +307,7 @@ func (c *compiler) prepareWinograd4(v *winograd4Pass, n, weights *graph.Node, of
 		const perTask = 32 // rows
 		v.plane = oddPlane(cSrc * cols)
 		pack, chunks := kernels(0, perTask), (cSrc+perTask-1)/perTask
-		v.wei = c.packed(n, weights, winograd4Planes*v.panels*v.plane, v.panels*chunks, func(worker int, dst, w, scale []float32, task int) {
+		v.wei = c.packed(n, weights, layoutOf("float32 panels", v.panels, winograd4Planes, cSrc, cols), winograd4Planes*v.panels*v.plane, v.panels*chunks, func(worker int, dst, w, scale []float32, task int) {
 			panel, k0 := task/chunks, task%chunks*perTask
 			pack(worker, dst[panel*winograd4Planes*v.plane+k0*cols:], w, scale, v.plane, k0, min(perTask, cSrc-k0), panel)
 		})
@@ -533,11 +533,11 @@ func (c *compiler) winograd4WeightsSteps(v *winograd4Weights, n *graph.Node) {
 	if v.shards == 1 {
 		v.dw = c.value(n)
 		v.parts = v.dw
-		c.step(what+name, v.groupsX*v.groupsDy, v.run, v.x, v.dy, v.dw)
+		c.step(what+name, v.groupsX*v.groupsDy, v.run, v.x, v.dy, v.dw).kernel = c.products(v.pairs != nil, v.rows, v.cols)
 		return
 	}
-	v.parts = c.temp(v.shards * 9 * v.c * v.oc)
-	c.step(what+name, v.shards*v.groupsX*v.groupsDy, v.run, v.x, v.dy, v.parts)
+	v.parts = c.temp(v.shards*9*v.c*v.oc, layoutOf("float32 sums", v.shards, 3, 3, v.c, v.oc))
+	c.step(what+name, v.shards*v.groupsX*v.groupsDy, v.run, v.x, v.dy, v.parts).kernel = c.products(v.pairs != nil, v.rows, v.cols)
 	v.dw = c.value(n)
 	c.step("sum "+name, 9, v.total, v.parts, v.dw)
 }

@@ -121,7 +121,7 @@ func (c *compiler) lowerStride2(n *graph.Node, name string, weights *graph.Node,
 		}
 	}
 	c.winogradKernel(n, byStride2)
-	c.step("winograd 4×4 "+name, v.tasks(), v.run, append(end.reads(), src, v.wei, dst)...)
+	c.step("winograd 4×4 "+name, v.tasks(), v.run, append(end.reads(), src, v.wei, dst)...).kernel = c.products(false, v.tile.Rows, v.tile.Cols)
 	return nil
 }
 

@@ -100,12 +100,14 @@ func (w *workspace) close(p *Program) {
 // lasting returns a slot of size elements that keep their values from run to run.
 // Where variables are trained, most programs run once per epoch or less, and the
 // values lie in the arena: they last until another program runs (enter).
-func (c *compiler) lasting(size int) slot {
+func (c *compiler) lasting(size int, layout string) slot {
 	if !c.trains {
-		return c.fixed(allocate(size))
+		s := c.fixed(allocate(size))
+		c.buffers[s].layout = layout
+		return s
 	}
 	c.p.lasting = true
-	s := c.temp(size)
+	s := c.temp(size, layout)
 	c.buffers[s].first, c.buffers[s].last = 0, math.MaxInt
 	return s
 }
