@@ -23,7 +23,7 @@ func newPlan() *cobra.Command {
 	var inference, nodes bool
 	c := &cobra.Command{
 		Use:   "plan MODEL|RUN",
-		Short: "what the engine makes of a network: fused steps, kernels, memory",
+		Short: "what the engine makes of a network: fused steps, kernels, layouts, bytes",
 		Long: `Print what the engine makes of a network: the steps into which it fuses the
 operations of a training step, or of the forward pass, the kernels that run them, the
 layout of what they make, and the memory they read, write and need. A network by name

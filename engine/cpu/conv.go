@@ -346,7 +346,7 @@ func (c *compiler) packed(n *graph.Node, weights *graph.Node, layout string, siz
 	dst := c.lasting(size, layout)
 	if f := c.foldOf(n); f != nil && f.scale != noSlot {
 		c.prepare(name, tasks, func(worker, task int) { pack(worker, p.mem[dst], p.mem[src], p.mem[f.scale], task) },
-			weights, f.norm.Inputs[1], f.norm.Inputs[4]).writes(dst)
+			weights, f.norm.Inputs[1], f.norm.Inputs[4]).from(src, f.scale).writes(dst)
 		return dst
 	}
 	c.prepare(name, tasks, func(worker, task int) { pack(worker, p.mem[dst], p.mem[src], nil, task) }, weights).writes(dst)

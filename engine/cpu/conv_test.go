@@ -210,7 +210,7 @@ func TestConvPasses(t *testing.T) {
 		reach          func(f *convPass, w *weightsPass) bool // the code path that the case is for
 		winograd       func(f *winogradPass, w *winogradWeights) bool
 		winograd4      func(f *winograd4Pass, w *winograd4Weights) bool
-		pairs          func(f *winogradPass) bool // F(4×4,3×3) with products of bfloat16
+		pairs          func(f *winogradPass, w *winograd4Weights) bool // F(4×4,3×3) with products of bfloat16
 	}{
 		{why: "one pixel", n: 1, h: 1, w: 1, c: 1, oc: 1, kh: 1, kw: 1, stride: 1, pad: sym(0)},
 		{why: "last group smaller", n: 15, h: 4, w: 4, c: 10, oc: 17, kh: 3, kw: 3, stride: 1, pad: same, reach: func(f *convPass, w *weightsPass) bool { return f.groups > 1 && f.last != f.tables }},
@@ -242,14 +242,18 @@ func TestConvPasses(t *testing.T) {
 			return f.depth < f.cSrc && f.panelsPerTask < f.panels && w.packedX != noSlot
 		}, winograd4: func(f *winograd4Pass, w *winograd4Weights) bool {
 			return f.depth < f.cSrc && f.panelsPerTask < f.panels && w.groupsX > 1 && w.groupsDy > 1
-		}, pairs: func(f *winogradPass) bool { return f.kernels == nil && f.panelsPerTask < f.panels }},
+		}, pairs: func(f *winogradPass, w *winograd4Weights) bool {
+			return f.kernels == nil && f.panelsPerTask < f.panels && w.groupsX > 1 && w.groupsDy > 1
+		}},
 		{why: "winograd: blocks, groups, shards of 4×4", n: 15, h: 26, w: 25, c: 10, oc: 17, kh: 3, kw: 3, stride: 1, pad: same, winograd4: func(f *winograd4Pass, w *winograd4Weights) bool {
 			return f.groups > 1 && f.last != f.tables && f.chunks > 1 && w.shards > 1 && w.blocks > w.shards && w.chunks > 1
+		}, pairs: func(f *winogradPass, w *winograd4Weights) bool {
+			return w.shards > 1 && w.blocks > w.shards && w.tilesPerBlock%2 == 1
 		}},
-		{why: "winograd: kernels in tasks", n: 7, h: 3, w: 5, c: 165, oc: 180, kh: 3, kw: 3, stride: 1, pad: same, winograd4: func(f *winograd4Pass, w *winograd4Weights) bool {
+		{why: "winograd: kernels in tasks", n: 7, h: 3, w: 5, c: 165, oc: 181, kh: 3, kw: 3, stride: 1, pad: same, winograd4: func(f *winograd4Pass, w *winograd4Weights) bool {
 			return f.kernels != nil && f.depth < f.cSrc && f.panelsPerTask < f.panels && w.shards == 1
-		}, pairs: func(f *winogradPass) bool {
-			return f.kernels != nil && f.weiRows%2 == 1 && f.depth < f.cSrc && f.panelsPerTask < f.panels
+		}, pairs: func(f *winogradPass, w *winograd4Weights) bool {
+			return f.kernels != nil && f.weiRows%2 == 1 && f.depth < f.cSrc && f.panelsPerTask < f.panels && w.shards == 1
 		}},
 		{why: "winograd: lopsided", n: 2, h: 5, w: 6, c: 8, oc: 16, kh: 3, kw: 3, stride: 1, pad: lopsided},
 		{why: "winograd, stride 2: even, padding after", n: 3, h: 18, w: 16, c: 17, oc: 33, kh: 3, kw: 3, stride: 2, pad: same},
@@ -324,11 +328,17 @@ func TestConvPasses(t *testing.T) {
 					}
 					limit := float32(0)
 					by4 := c.kh == 3 && c.kw == 3 && c.stride == 1
-					if winograd == "on-4x4-bfloat16" && by4 && p.(*Program).winograds[0].size != 4 {
-						t.Fatalf("%v: tiles of %d", k.Set, p.(*Program).winograds[0].size)
-					}
-					if f := p.(*Program).winograds; winograd == "on-4x4-bfloat16" && c.pairs != nil && !c.pairs(f[0]) {
-						t.Fatalf("%v: the case does not reach what it is for: depth %d of %d, %d of %d panels per task", k.Set, f[0].depth, f[0].cSrc, f[0].panelsPerTask, f[0].panels)
+					if winograd == "on-4x4-bfloat16" && by4 {
+						passes, w := p.(*Program).winograds, p.(*Program).winogradWeights4[0]
+						for _, f := range passes {
+							if len(passes) != 2 || f.size != 4 || w.byPairs == nil {
+								t.Fatalf("%v: %d passes, tiles of %d, gradient of kernels by pairs: %v", k.Set, len(passes), f.size, w.byPairs != nil)
+							}
+							if c.pairs != nil && !c.pairs(f, w) {
+								t.Fatalf("%v: the case does not reach what it is for: depth %d of %d, %d of %d panels per task; %d shards, %d blocks of %d tiles, %d × %d groups", k.Set,
+									f.depth, f.cSrc, f.panelsPerTask, f.panels, w.shards, w.blocks, w.tilesPerBlock, w.groupsX, w.groupsDy)
+							}
+						}
 					}
 					if winograd == "on-4x4" && (by4 || c.kh == 3 && c.kw == 3 && c.stride == 2 && precision == "float32") {
 						limit = 0.1

@@ -138,7 +138,7 @@ func (c *compiler) lowerConvBackwardWeights(n *graph.Node) error {
 	name := label(n)
 	c.needScratch(v.maxX*v.unit + v.slack() + v.maxDy*v.cols)
 	if chunks > 1 {
-		v.packedX = c.temp(v.xPixels*v.unit+v.slack(), layoutOf(precisionOf(v.pair != nil)+" pixels in blocks", v.xPixels, v.unit))
+		v.packedX = c.temp(v.xPixels*v.unit+v.slack(), layoutOfWords(v.pair != nil, "pixels in blocks", v.xPixels, v.unit))
 		c.step("pack "+name, len(v.blocks), func(_, i int) {
 			v.packX(&v.blocks[i], v.blockX(i, nil))
 		}, v.x, v.packedX)

@@ -436,7 +436,7 @@ func (b *loopBuilder) binary(op loopOp, n *graph.Node) {
 // before the loop computes from the values in reads.
 func (b *loopBuilder) channelVector(name string, n int, compute func(v []float32), reads ...slot) slot {
 	p, s := b.c.p, b.c.temp(n, layoutOf("float32", n))
-	b.c.step(name+" coefficients", 1, func(_, _ int) { compute(p.mem[s]) }, append(reads, s)...)
+	b.c.step(name+" coefficients", 1, func(_, _ int) { compute(p.mem[s]) }, append(reads, s)...).kernel = genericGo
 	return s
 }
 
@@ -444,7 +444,9 @@ func (b *loopBuilder) channelVector(name string, n int, compute func(v []float32
 func (b *loopBuilder) constant(v float32) slot {
 	data := make([]float32, b.channels)
 	fill(data, v)
-	return b.c.fixed(data)
+	s := b.c.fixed(data)
+	b.c.buffers[s].layout = layoutOf("float32", b.channels)
+	return s
 }
 
 // normCoefficients: y = x·scale + shift is batch normalisation of x + bias, with
@@ -467,7 +469,7 @@ func (b *loopBuilder) normCoefficients(n *graph.Node, in []slot) (scale, shift s
 	}
 	if ofVariables(n) {
 		scale, shift = b.constant(0), b.constant(0)
-		b.c.prepare(label(n)+" coefficients", 1, func(_, _ int) { compute(p.mem[scale]) }, n.Inputs[1:]...)
+		b.c.prepare(label(n)+" coefficients", 1, func(_, _ int) { compute(p.mem[scale]) }, n.Inputs[1:]...).writes(scale, shift)
 		return scale, shift
 	}
 	shift = b.c.temp(b.channels, layoutOf("float32", b.channels))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/residual-ml/residual/engine/cpu/kernel"
 	"github.com/residual-ml/residual/graph"
@@ -495,15 +496,28 @@ func (c *compiler) lower(u *unit) error {
 		at := c.slotOf[n.ID]
 		for i := len(c.p.steps) - 1; i >= first; i-- {
 			if s := &c.p.steps[i]; slices.Contains(s.slots, at) {
-				if !s.wrote(at) {
-					s.makes = append(s.makes, made{at, n})
+				if next := (made{slot: at}); !s.wrote(at) {
+					if c.buffers[at].node != n {
+						next.inPlace = n
+					}
+					s.makes = append(s.makes, next)
 				}
 				break
 			}
 		}
 	}
+	if n := u.nodes[0]; !u.loop {
+		for i := first; i < len(c.p.steps); i++ {
+			if s := &c.p.steps[i]; s.kernel == "" && strings.HasPrefix(s.name, n.Op.String()) {
+				s.kernel = c.p.kernels[n.Op.String()]
+			}
+		}
+	}
 	return nil
 }
+
+// genericGo is the kernel of what has none in assembly.
+const genericGo = "generic go"
 
 func (c *compiler) lowerUnit(u *unit) error {
 	if u.loop {
@@ -512,7 +526,7 @@ func (c *compiler) lowerUnit(u *unit) error {
 	n := u.nodes[0]
 	for _, m := range u.nodes {
 		if _, ok := c.p.kernels[m.Op.String()]; !ok {
-			c.p.kernels[m.Op.String()] = "generic go"
+			c.p.kernels[m.Op.String()] = genericGo
 			if c.folded[m.ID] {
 				c.p.kernels[m.Op.String()] = "folded into convolutions"
 			}

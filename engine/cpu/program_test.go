@@ -311,6 +311,49 @@ func TestProgramPlan(t *testing.T) {
 	}
 }
 
+// What Plan says of inference: preparations that make what convolutions read, and a result that
+// takes the place of what was added to it.
+func TestProgramPlanInference(t *testing.T) {
+	g, err := small.Graph(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := open(t, Options{Threads: 1, Winograd: "off"})
+	p := compileFor(t, e, g, e.NewVariables()).(*Program)
+	defer p.Close()
+	preparations, steps := p.Plan()
+	byName := map[string]Step{}
+	for _, s := range slices.Concat(preparations, steps) {
+		byName[s.Name] = s
+	}
+	const maps = 4 * 3 * 10 * 13 * 20 // bytes of the first block's feature maps
+	const rows, kernel = 3 * 3 * 20, 4 * 3 * 3 * 20 * 20
+	cols := e.kernels.ConvTileFor(20).Cols
+	panels := (20 + cols - 1) / cols
+	packed := 4 * panels * rows * cols
+	for name, want := range map[string]Step{
+		"fold batch_norm layer1.0.bn2": {Reads: 4 * 4 * 20, Writes: 2 * 4 * 20},
+		"pack conv layer1.0.conv2":     {Reads: kernel + 4*20, Writes: packed, Makes: []Value{{Layout: fmt.Sprintf("float32 panels [%d,%d,%d]", panels, rows, cols)}}},
+		"conv layer1.0.conv2 batch_norm add relu": {Reads: 2*maps + packed + 4*20, Writes: maps,
+			Makes: []Value{{Name: "relu layer1.0.relu2", Layout: "float32 NHWC [3,10,13,20]"}}},
+		"softmax softmax": {Reads: 4 * 3 * 7, Writes: 4 * 3 * 7, Makes: []Value{{Name: "softmax softmax", Layout: "float32 [3,7]"}}},
+	} {
+		got, ok := byName[name]
+		if !ok {
+			t.Fatalf("no step %q in %q and %q", name, preparationNames(p), stepNames(p))
+		}
+		if got.Reads != want.Reads || got.Writes != want.Writes {
+			t.Errorf("%s: reads %d bytes and writes %d, want %d and %d", name, got.Reads, got.Writes, want.Reads, want.Writes)
+		}
+		if want.Makes != nil && (len(got.Makes) != 1 || got.Makes[0].Name != want.Makes[0].Name || got.Makes[0].Layout != want.Makes[0].Layout) {
+			t.Errorf("%s: makes %+v, want %+v", name, got.Makes, want.Makes)
+		}
+	}
+	if kernel := byName["softmax softmax"].Kernel; kernel != p.Kernels()["softmax"] {
+		t.Errorf("softmax by %q, want %q", kernel, p.Kernels()["softmax"])
+	}
+}
+
 // The plan fuses what it promises: an update per parameter is one loop, batch
 // normalisation and ReLU are one, and so are the sums of its backward pass.
 func TestPlan(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 // Bytes count each value once, and neither scratch nor the sums that a reduction keeps by chunk.
 type Step struct {
 	Name   string  `json:"name"`
-	Kernel string  `json:"kernel"` // of products their precision and tile, of loops their instructions
+	Kernel string  `json:"kernel"` // of products their precision and tile, of loops their instructions, else the instruction set
 	Tasks  int     `json:"tasks"`  // that threads share
 	Makes  []Value `json:"makes"`
 	Reads  int     `json:"bytes_read"`    // of values that were there before
@@ -31,6 +31,9 @@ type Value struct {
 // Plan returns the steps in the order in which they run, and those that come before all others
 // in runs that find new weights.
 func (p *Program) Plan() (preparations, steps []Step) {
+	p.engine.mu.Lock() // a run sets p.mem
+	defer p.engine.mu.Unlock()
+	preparations, steps = []Step{}, []Step{}
 	for _, r := range p.preparations {
 		preparations = append(preparations, p.describe(&r.step))
 	}
@@ -76,16 +79,16 @@ func (p *Program) describe(s *step) Step {
 
 func (p *Program) value(m made) Value {
 	b := &p.buffers[m.slot]
-	v := Value{Layout: b.layout, Bytes: 4 * len(p.mem[m.slot])}
-	if b.size > 0 {
-		v.Bytes = 4 * b.size
-	}
+	v := Value{Layout: b.layout, Bytes: 4 * b.size}
 	n := b.node
+	switch {
+	case b.size == 0 && n != nil: // given from outside, an output or a variable
+		v.Bytes = 4 * n.Shape.Elements()
+	case b.size == 0:
+		v.Bytes = 4 * len(p.mem[m.slot])
+	}
 	if n == nil {
 		return v
-	}
-	if b.size == 0 { // given from outside, or a variable
-		v.Bytes = 4 * n.Shape.Elements()
 	}
 	if m.inPlace != nil && n.Op != graph.OpVariable {
 		n = m.inPlace
@@ -108,6 +111,14 @@ func (p *Program) value(m made) Value {
 // layoutOf says how numbers lie in memory, the last dimension in one piece.
 func layoutOf(what string, dims ...int) string { return what + " " + tensor.Shape(dims).String() }
 
+// layoutOfWords is layoutOf for words of four bytes, each of which has two numbers in bfloat16.
+func layoutOfWords(bf16 bool, what string, words ...int) string {
+	if bf16 {
+		words = append(words, 2)
+	}
+	return layoutOf(precisionOf(bf16)+" "+what, words...)
+}
+
 func precisionOf(half bool) string {
 	if half {
 		return "bfloat16"
@@ -122,6 +133,12 @@ func (c *compiler) products(bf16 bool, rows, cols int) string {
 		set = c.bf16Set()
 	}
 	return fmt.Sprintf("%s products %d×%d, %v", precisionOf(bf16), rows, cols, set)
+}
+
+// from says what a step reads, where that is not what decides whether it runs.
+func (s *step) from(slots ...slot) *step {
+	s.slots = slots
+	return s
 }
 
 // writes notes that a step makes these values.

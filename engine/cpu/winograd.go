@@ -778,7 +778,7 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 		}
 	}
 	if chunks > 1 {
-		v.packedX = c.temp(v.blocks*16*v.strips*v.stripStep, layoutOf(precisionOf(v.pair != nil)+" tiles", v.blocks, 16, v.strips, v.stripStep))
+		v.packedX = c.temp(v.blocks*16*v.strips*v.stripStep, layoutOfWords(v.pair != nil, "tiles", v.blocks, 16, v.strips, v.stripStep))
 		c.step("pack winograd 2×2 "+name, v.blocks, v.packX, v.x, v.packedX)
 	}
 	if byPanel {

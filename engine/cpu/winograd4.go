@@ -13,9 +13,10 @@ import (
 // only if they are small: otherwise tasks transform what they need themselves, into
 // scratch.
 //
-// In mixed precision feature maps are bfloat16, but transformed values and products
-// are float32 all the same: bfloat16 is short for them (decision 22). What is faster
-// with products of bfloat16, and less exact, is a winogradPass.
+// In mixed precision feature maps are bfloat16. With few channels transformed values and
+// products are float32 all the same: bfloat16 is short for them (decision 22). With more
+// they are bfloat16: forward and by data those are a winogradPass, and gradients of kernels
+// are winograd4Weights by pairs.
 
 const winograd4Planes = 36
 
@@ -97,11 +98,17 @@ func (c *compiler) winograd4Rounded(ch, oc, at, depth, cols int, turned bool) wi
 	return func(worker int, dst []uint32, w, scale []float32, plane, k0, depth, panel int) {
 		block := p.scratch[worker][at:]
 		kernels(worker, block, w, scale, size, k0, depth, panel)
-		for i := range winograd4Planes {
-			from := block[i*size:]
-			clear(from[depth*cols : (depth+1)/2*2*cols]) // the partner of the last of an odd number
-			k.PackRows(dst[i*plane:][:(depth+1)/2*cols], from, cols, cols, cols)
-		}
+		roundPlanes(k, dst, plane, block, size, depth, cols)
+	}
+}
+
+// roundPlanes rounds planes of so many rows, in pairs of rows. One without a partner gets
+// zeros.
+func roundPlanes(k *kernel.BF16, dst []uint32, plane int, from []float32, size, rows, cols int) {
+	for i := range winograd4Planes {
+		from := from[i*size:]
+		clear(from[rows*cols : (rows+1)/2*2*cols])
+		k.PackRows(dst[i*plane:][:(rows+1)/2*cols], from, cols, cols, cols)
 	}
 }
 
@@ -415,7 +422,7 @@ type winograd4Weights struct {
 	sums              int    // size of a plane of [panel][strip][rows*cols] in scratch
 	tile              *kernel.OuterTile
 	products          [][]winograd4Outer     // of each phase of x
-	pairs             *winograd4WeightsPairs // instead of the last two
+	byPairs           *winograd4WeightsPairs // instead of tile, products, inputs and gradient
 }
 
 // winograd4Products adds the products of a block, of some channels from c0 on and columns from o0
@@ -449,7 +456,6 @@ func (v *winograd4Weights) offsets(together ...[2]int) (offsets []int32) {
 }
 
 func (c *compiler) lowerWinograd4Weights(n *graph.Node, a algorithm) error {
-	const wantTiles = 40
 	x, dy := n.Inputs[0], n.Inputs[1]
 	axes := [2]tileAxis{winogradAxis(4, dy.Shape[1], n.Conv.Pad.Top), winogradAxis(4, dy.Shape[2], n.Conv.Pad.Left)}
 	v := &winograd4Weights{inPlanes: winograd4Planes, gradPlanes: winograd4Planes, back: c.k.Winograd4.Sums}
@@ -458,6 +464,7 @@ func (c *compiler) lowerWinograd4Weights(n *graph.Node, a algorithm) error {
 			return err
 		}
 	} else {
+		const wantTiles = 40
 		v.inputs = []winograd4Input{c.winograd4Patches(c.slotOf[x.ID], c.k.Winograd4.Input, c.k.BF16.Winograd4.Input)}
 		v.gradient = c.winograd4Patches(c.slotOf[dy.ID], c.k.Winograd4.Gradient, c.k.BF16.Winograd4.Gradient)
 		if err := c.layOutWinograd4Weights(v, n, wantTiles, axes); err != nil {
@@ -533,11 +540,11 @@ func (c *compiler) winograd4WeightsSteps(v *winograd4Weights, n *graph.Node) {
 	if v.shards == 1 {
 		v.dw = c.value(n)
 		v.parts = v.dw
-		c.step(what+name, v.groupsX*v.groupsDy, v.run, v.x, v.dy, v.dw).kernel = c.products(v.pairs != nil, v.rows, v.cols)
+		c.step(what+name, v.groupsX*v.groupsDy, v.run, v.x, v.dy, v.dw).kernel = c.products(v.byPairs != nil, v.rows, v.cols)
 		return
 	}
 	v.parts = c.temp(v.shards*9*v.c*v.oc, layoutOf("float32 sums", v.shards, 3, 3, v.c, v.oc))
-	c.step(what+name, v.shards*v.groupsX*v.groupsDy, v.run, v.x, v.dy, v.parts).kernel = c.products(v.pairs != nil, v.rows, v.cols)
+	c.step(what+name, v.shards*v.groupsX*v.groupsDy, v.run, v.x, v.dy, v.parts).kernel = c.products(v.byPairs != nil, v.rows, v.cols)
 	v.dw = c.value(n)
 	c.step("sum "+name, 9, v.total, v.parts, v.dw)
 }
@@ -612,50 +619,46 @@ func (c *compiler) layOutWinograd4WeightsPairs(v *winograd4Weights, n *graph.Nod
 	if ch >= 128 { // x is transformed less often
 		want = winograd4Share{128, 32, 64}
 	}
-	p := &winograd4WeightsPairs{tile: c.k.BF16.OuterTileFor(ch, oc)}
-	v.pairs, v.rows, v.cols, v.add = p, p.tile.Rows, p.tile.Cols, v.addPairs
+	by := &winograd4WeightsPairs{tile: c.k.BF16.OuterTileFor(ch, oc)}
+	v.byPairs, v.rows, v.cols, v.add = by, by.tile.Rows, by.tile.Cols, v.addPairs
 	v.x, ch = c.pairs(x)
 	v.dy, oc = c.pairs(dy)
 	if err := c.shareWinograd4Weights(v, n, ch, oc, want, axes); err != nil {
 		return err
 	}
-	p.pairs = (v.tilesPerBlock + 1) / 2
-	v.in, v.grad = newPlanes(2*p.pairs, v.channels, 32), planes{v.cols, oddPlane(2 * p.pairs * v.cols)}
-	p.planes = winograd4Planes * max(v.in.size/2, v.grad.size)
-	for t := range p.pairs {
-		p.offsets = append(p.offsets, int32(t*v.rows), int32(t*v.cols))
+	by.pairs = (v.tilesPerBlock + 1) / 2
+	v.in, v.grad = newPlanes(2*by.pairs, v.channels, 32), planes{v.cols, oddPlane(2 * by.pairs * v.cols)}
+	by.planes = winograd4Planes * max(v.in.size/2, v.grad.size)
+	for t := range by.pairs {
+		by.offsets = append(by.offsets, int32(t*v.rows), int32(t*v.cols))
 	}
-	c.needScratch(winograd4Planes*v.sums + p.planes + winograd4Planes*p.pairs*(v.strips*v.rows+v.columns))
+	c.needScratch(winograd4Planes*v.sums + by.planes + winograd4Planes*by.pairs*(v.strips*v.rows+v.columns))
 	return nil
 }
 
 // addPairs is add with products of bfloat16. x is packed as [plane][strip][pair][rows], dy as
 // [panel][plane][pair][cols].
 func (v *winograd4Weights) addPairs(sums, scratch []float32, block, c0, o0, channels, columns int) {
-	p, k, l := v.pairs, &v.p.engine.kernels.BF16, v.grad
+	p, by, k, l := v.p, v.byPairs, &v.p.engine.kernels.BF16, v.grad
 	strips, panels, size := (channels+v.rows-1)/v.rows, (columns+v.cols-1)/v.cols, v.rows*v.cols
-	strip, panel := p.pairs*v.rows, p.pairs*v.cols // words
-	raw, scratch := scratch[:p.planes], scratch[p.planes:]
+	strip, panel := by.pairs*v.rows, by.pairs*v.cols // words
+	raw, scratch := scratch[:by.planes], scratch[by.planes:]
 	in, grad := wordsOf(scratch[:winograd4Planes*strips*strip]), wordsOf(scratch[winograd4Planes*strips*strip:])
 	image, patches, at := v.of(block)
 	tiles := len(at) / 16
-	k.Winograd4Pairs(halvesOf(raw), halvesOf(v.p.mem[v.x])[image*v.xStep+c0:], halvesOf(v.p.zero), patches, channels, v.in.stride, v.in.size)
+	k.Winograd4Pairs(halvesOf(raw), halvesOf(p.mem[v.x])[image*v.xStep+c0:], halvesOf(p.zero), patches, channels, v.in.stride, v.in.size)
 	packTiles(k, in, halvesOf(raw), winograd4Planes, tiles, strips, v.rows, strip, channels, v.in)
 	for i := range panels {
-		dy := halvesOf(v.p.mem[v.dy])[image*v.dyStep+o0+i*v.cols:]
-		k.Winograd4.Gradient(raw, dy, halvesOf(v.p.zero), at, min(v.cols, columns-i*v.cols), l.stride, l.size)
-		for plane := range winograd4Planes {
-			from := raw[plane*l.size:]
-			clear(from[tiles*l.stride : (tiles+1)/2*2*l.stride]) // the partner of the last of an odd number
-			k.PackRows(grad[(i*winograd4Planes+plane)*panel:][:(tiles+1)/2*v.cols], from, v.cols, v.cols, l.stride)
-		}
+		dy := halvesOf(p.mem[v.dy])[image*v.dyStep+o0+i*v.cols:]
+		k.Winograd4.Gradient(raw, dy, halvesOf(p.zero), at, min(v.cols, columns-i*v.cols), l.stride, l.size)
+		roundPlanes(k, grad[i*winograd4Planes*panel:], panel, raw, l.size, tiles, v.cols)
 	}
 	for plane := range winograd4Planes {
 		for i := range panels {
 			dy := grad[(i*winograd4Planes+plane)*panel:]
 			for j := range strips {
 				dst := sums[plane*v.sums+(i*strips+j)*size:][:size]
-				p.tile.Run(dst, in[(plane*strips+j)*strip:], dy, p.offsets[:(tiles+1)/2*2])
+				by.tile.Run(dst, in[(plane*strips+j)*strip:], dy, by.offsets[:(tiles+1)/2*2])
 			}
 		}
 	}

@@ -272,6 +272,13 @@ func TestWinogradRule(t *testing.T) {
 		{"avx512_bf16", "auto", graph.OpConvBackwardData, 3, 1, 32, 32, 64, 64, true, by4Pairs},
 		{"avx512_bf16", "auto", graph.OpConvBackwardWeights, 3, 1, 32, 16, 128, 128, true, by4Pairs},
 		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 4, 512, 512, true, by4Pairs}, // transformed by tasks
+		{"avx512_bf16", "auto", graph.OpConvBackwardData, 3, 1, 32, 4, 512, 512, true, by4Pairs},
+		{"avx512_bf16", "auto", graph.OpConv, 3, 1, 32, 8, 256, 256, true, by4Pairs},
+		{"avx512_bf16", "auto", graph.OpConvBackwardWeights, 3, 1, 32, 32, 64, 64, true, by4Pairs},
+		{"avx512_bf16", "auto", graph.OpConvBackwardWeights, 3, 1, 32, 8, 256, 256, true, by4Pairs},
+		{"avx512_bf16", "auto", graph.OpConvBackwardWeights, 3, 1, 128, 4, 512, 512, true, by4Pairs},
+		{"avx512_bf16", "auto", graph.OpConvBackwardWeights, 3, 1, 32, 32, 32, 64, true, by4}, // too few channels to average over
+		{"avx512_bf16", "auto", graph.OpConvBackwardData, 3, 1, 32, 32, 64, 64, false, by4Pairs},
 		{"avx512_bf16", "on-4x4-bfloat16", graph.OpConv, 3, 1, 32, 32, 3, 5, true, by4Pairs},
 		{"avx512_bf16", "on-4x4-bfloat16", graph.OpConvBackwardWeights, 3, 1, 32, 32, 3, 5, true, by4Pairs},
 		{"avx512", "auto", graph.OpConv, 3, 1, 32, 16, 128, 128, true, by4},
