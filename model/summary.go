@@ -253,12 +253,6 @@ func blockOf(layer string) string {
 
 // bytes prints a size as Keras does: two decimals, units of 1024.
 func bytes(n int64) string {
-	f, unit := float64(n), "B"
-	for _, u := range []string{"KB", "MB", "GB", "TB"} {
-		if f < 1024 {
-			break
-		}
-		f, unit = f/1024, u
-	}
+	f, unit := digits.Binary(n, "B", "KB", "MB", "GB", "TB")
 	return fmt.Sprintf("%.2f %s", f, unit)
 }

@@ -230,13 +230,7 @@ func share(n, of int) float64 {
 
 // size writes bytes in units of 1024.
 func size(n int64) string {
-	f, unit := float64(n), "B"
-	for _, u := range []string{"kB", "MB", "GB", "TB"} {
-		if f < 1024 {
-			break
-		}
-		f, unit = f/1024, u
-	}
+	f, unit := digits.Binary(n, "B", "kB", "MB", "GB", "TB")
 	if unit == "B" {
 		return digits.Group(n) + " B"
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/residual-ml/residual/engine/cpu"
 	"github.com/residual-ml/residual/graph"
+	"github.com/residual-ml/residual/internal/digits"
 	"github.com/residual-ml/residual/train"
 )
 
@@ -161,13 +162,9 @@ func cut(text string, most int) string {
 
 // binarySize is a number of bytes in steps of 1,024, such as 4.0M.
 func binarySize(bytes int) string {
-	switch {
-	case bytes < 1<<10:
+	value, unit := digits.Binary(bytes, "", "K", "M", "G")
+	if unit == "" {
 		return strconv.Itoa(bytes)
-	case bytes < 1<<20:
-		return fmt.Sprintf("%.1fK", float64(bytes)/(1<<10))
-	case bytes < 1<<30:
-		return fmt.Sprintf("%.1fM", float64(bytes)/(1<<20))
 	}
-	return fmt.Sprintf("%.1fG", float64(bytes)/(1<<30))
+	return fmt.Sprintf("%.1f%s", value, unit)
 }

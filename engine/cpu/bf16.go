@@ -94,13 +94,17 @@ func (c *compiler) tempHalf(size int, layout string) slot {
 
 const convertElements = 16 << 10 // of a task that converts
 
-// widened returns the slot of a float32 copy of a node's value.
+// widened returns the slot of a node's value in float32: the value itself, or a copy.
 func (c *compiler) widened(n *graph.Node) slot {
+	from := c.slotOf[n.ID]
+	if !c.half(from) {
+		return from
+	}
 	if s, ok := c.wide[n.ID]; ok {
 		return s
 	}
 	s := c.tempOf(n)
-	c.widenStep(label(n), n.Shape.Elements(), c.slotOf[n.ID], s)
+	c.widenStep(label(n), n.Shape.Elements(), from, s)
 	c.wide[n.ID] = s
 	return s
 }
@@ -204,7 +208,7 @@ func (c *compiler) pairRows(n *graph.Node, weights *graph.Node, taps, ch, oc int
 	const perTask = 32 // pairs
 	chunks := (pairs + perTask - 1) / perTask
 	c.needScratch(2 * perTask * cols)
-	return c.packed(n, weights, layoutOf("bfloat16 panels", panels, taps, pairs, cols, 2), panels*taps*pairs*cols, taps*chunks, func(worker int, dst, w, scale []float32, task int) {
+	return c.packed(n, weights, layoutOfWords(true, "panels", panels, taps, pairs, cols), panels*taps*pairs*cols, taps*chunks, func(worker int, dst, w, scale []float32, task int) {
 		tap, first := task/chunks, task%chunks*perTask
 		whole := min(first+perTask, ch/2) - first // pairs of which both exist
 		for panel := range panels {
@@ -236,7 +240,7 @@ func (c *compiler) pairColumns(n *graph.Node, weights *graph.Node, taps, ch, oc 
 	k, cols := c.k, c.k.BF16.ConvTileFor(ch).Cols
 	pairs, panels := (oc+1)/2, (ch+cols-1)/cols
 	c.needScratch(cols * pairs)
-	return c.packed(n, weights, layoutOf("bfloat16 panels", panels, taps, pairs, cols, 2), panels*taps*pairs*cols, panels*taps, func(worker int, dst, w, _ []float32, task int) {
+	return c.packed(n, weights, layoutOfWords(true, "panels", panels, taps, pairs, cols), panels*taps*pairs*cols, panels*taps, func(worker int, dst, w, _ []float32, task int) {
 		panel, tap := task/taps, task%taps
 		rows := min(cols, ch-panel*cols)
 		block := c.p.scratch[worker][:rows*pairs]

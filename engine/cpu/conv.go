@@ -333,10 +333,7 @@ func (c *compiler) changing(weights *graph.Node) bool {
 // for each output channel, unless it is nil (fold.go).
 func (c *compiler) packed(n *graph.Node, weights *graph.Node, layout string, size, tasks int, pack func(worker int, dst, w, scale []float32, task int)) slot {
 	p := c.p
-	src := c.slotOf[weights.ID]
-	if c.half(src) {
-		src = c.widened(weights)
-	}
+	src := c.widened(weights)
 	name := "pack " + label(n)
 	if c.changing(weights) {
 		dst := c.temp(size, layout)
@@ -361,24 +358,20 @@ func scaleRows(k *kernel.Kernels, rows []float32, length int, scale []float32) {
 	}
 }
 
-// panelsSize is the size of a matrix of k rows and n columns in panels
+// panels returns layout and size of a matrix of k rows and n columns in panels
 // [n/cols][k][cols], the order that the passes read weights in.
-func (c *compiler) panelsSize(k, n int) int {
+func (c *compiler) panels(k, n int) (layout string, size int) {
 	cols := c.k.ConvTileFor(n).Cols
-	return (n + cols - 1) / cols * k * cols
-}
-
-// panels is that layout.
-func (c *compiler) panels(k, n int) string {
-	cols := c.k.ConvTileFor(n).Cols
-	return layoutOf("float32 panels", (n+cols-1)/cols, k, cols)
+	count := (n + cols - 1) / cols
+	return layoutOf("float32 panels", count, k, cols), count * k * cols
 }
 
 // packedRows packs a row-major matrix [k,n] in panels.
 func (c *compiler) packedRows(n *graph.Node, weights *graph.Node, k, cols int) slot {
 	const perTask, together = 64, 8 // rows; together share the lines that are read while these are near
 	width := c.k.ConvTileFor(cols).Cols
-	return c.packed(n, weights, c.panels(k, cols), c.panelsSize(k, cols), (k+perTask-1)/perTask, func(_ int, dst, w, scale []float32, task int) {
+	layout, size := c.panels(k, cols)
+	return c.packed(n, weights, layout, size, (k+perTask-1)/perTask, func(_ int, dst, w, scale []float32, task int) {
 		end := min((task+1)*perTask, k)
 		for row := task * perTask; row < end; row += together {
 			rows := min(together, end-row)
@@ -411,7 +404,8 @@ func packPanel(k *kernel.Kernels, cols int, dst, w []float32, n, panel int) {
 func (c *compiler) packedColumns(n *graph.Node, weights *graph.Node, taps, cols, k int) slot {
 	width := c.k.ConvTileFor(cols).Cols
 	panels := (cols + width - 1) / width
-	return c.packed(n, weights, c.panels(taps*k, cols), c.panelsSize(taps*k, cols), panels, func(_ int, dst, w, _ []float32, panel int) {
+	layout, size := c.panels(taps*k, cols)
+	return c.packed(n, weights, layout, size, panels, func(_ int, dst, w, _ []float32, panel int) {
 		packColumns(c.k, dst[panel*taps*k*width:][:taps*k*width], w, taps, cols, k, width, panel)
 	})
 }

@@ -123,15 +123,13 @@ func (c *compiler) foldOf(n *graph.Node) *fold {
 		return f
 	}
 	p, oc := c.p, n.Shape[len(n.Shape)-1]
-	f.shift = c.fixed(make([]float32, oc))
-	c.buffers[f.shift].layout = layoutOf("float32", oc)
+	f.shift = c.vector(make([]float32, oc))
 	if f.norm == nil {
 		bias := c.slotOf[f.bias.Inputs[1].ID]
 		c.prepare(label(f.bias), 1, func(_, _ int) { copy(p.mem[f.shift], p.mem[bias]) }, f.bias.Inputs[1]).writes(f.shift)
 		return f
 	}
-	f.scale = c.fixed(make([]float32, oc))
-	c.buffers[f.scale].layout = layoutOf("float32", oc)
+	f.scale = c.vector(make([]float32, oc))
 	in, eps, bias := c.inputsOf(f.norm), f.norm.Norm.Epsilon, noSlot
 	reads := f.norm.Inputs[1:]
 	if f.bias != nil {

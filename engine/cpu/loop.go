@@ -435,7 +435,7 @@ func (b *loopBuilder) binary(op loopOp, n *graph.Node) {
 // channelVector returns the slot of per-channel coefficients that a serial step
 // before the loop computes from the values in reads.
 func (b *loopBuilder) channelVector(name string, n int, compute func(v []float32), reads ...slot) slot {
-	p, s := b.c.p, b.c.temp(n, layoutOf("float32", n))
+	p, s := b.c.p, b.c.tempVector(n)
 	b.c.step(name+" coefficients", 1, func(_, _ int) { compute(p.mem[s]) }, append(reads, s)...).kernel = genericGo
 	return s
 }
@@ -444,9 +444,7 @@ func (b *loopBuilder) channelVector(name string, n int, compute func(v []float32
 func (b *loopBuilder) constant(v float32) slot {
 	data := make([]float32, b.channels)
 	fill(data, v)
-	s := b.c.fixed(data)
-	b.c.buffers[s].layout = layoutOf("float32", b.channels)
-	return s
+	return b.c.vector(data)
 }
 
 // normCoefficients: y = x·scale + shift is batch normalisation of x + bias, with
@@ -472,7 +470,7 @@ func (b *loopBuilder) normCoefficients(n *graph.Node, in []slot) (scale, shift s
 		b.c.prepare(label(n)+" coefficients", 1, func(_, _ int) { compute(p.mem[scale]) }, n.Inputs[1:]...).writes(scale, shift)
 		return scale, shift
 	}
-	shift = b.c.temp(b.channels, layoutOf("float32", b.channels))
+	shift = b.c.tempVector(b.channels)
 	scale = b.channelVector(label(n), b.channels, compute, in[1], in[2], in[3], in[4], shift)
 	return scale, shift
 }
@@ -494,7 +492,7 @@ func (b *loopBuilder) normBackwardData(n *graph.Node, in []slot) {
 		return
 	}
 	m := float64(b.loop.elements / b.channels)
-	ofX, shift := b.c.temp(b.channels, layoutOf("float32", b.channels)), b.c.temp(b.channels, layoutOf("float32", b.channels))
+	ofX, shift := b.c.tempVector(b.channels), b.c.tempVector(b.channels)
 	ofDy := b.channelVector(label(n), b.channels, func(ofDy []float32) {
 		gamma, mean, variance, dGamma, dBeta := p.mem[in[2]], p.mem[in[3]], p.mem[in[4]], p.mem[in[5]], p.mem[in[6]]
 		ofX, shift := p.mem[ofX], p.mem[shift]

@@ -184,6 +184,16 @@ func (c *compiler) temp(size int, layout string) slot {
 	return s
 }
 
+// vector is fixed for numbers of each channel.
+func (c *compiler) vector(data []float32) slot {
+	s := c.fixed(data)
+	c.buffers[s].layout = layoutOf("float32", len(data))
+	return s
+}
+
+// tempVector is temp for numbers of each of n channels.
+func (c *compiler) tempVector(n int) slot { return c.temp(n, layoutOf("float32", n)) }
+
 // tempOf is temp for a value of the node's shape in float32.
 func (c *compiler) tempOf(n *graph.Node) slot {
 	s := c.temp(n.Shape.Elements(), "")
@@ -492,28 +502,38 @@ func (c *compiler) lower(u *unit) error {
 	if err := c.lowerUnit(u); err != nil {
 		return err
 	}
+	steps := c.p.steps[first:]
 	for _, n := range u.nodes {
-		at := c.slotOf[n.ID]
-		for i := len(c.p.steps) - 1; i >= first; i-- {
-			if s := &c.p.steps[i]; slices.Contains(s.slots, at) {
-				if next := (made{slot: at}); !s.wrote(at) {
-					if c.buffers[at].node != n {
-						next.inPlace = n
-					}
-					s.makes = append(s.makes, next)
-				}
-				break
-			}
-		}
+		c.noteResult(n, steps)
 	}
-	if n := u.nodes[0]; !u.loop {
-		for i := first; i < len(c.p.steps); i++ {
-			if s := &c.p.steps[i]; s.kernel == "" && strings.HasPrefix(s.name, n.Op.String()) {
-				s.kernel = c.p.kernels[n.Op.String()]
+	if op := u.nodes[0].Op.String(); !u.loop {
+		for i := range steps {
+			if s := &steps[i]; s.kernel == "" && strings.HasPrefix(s.name, op) {
+				s.kernel = c.p.kernels[op]
 			}
 		}
 	}
 	return nil
+}
+
+// noteResult notes that the last of these steps that has a node's value makes it, if that is
+// not known yet: outputs, and what takes the place of another value.
+func (c *compiler) noteResult(n *graph.Node, steps []step) {
+	at := c.slotOf[n.ID]
+	for i := range slices.Backward(steps) {
+		s := &steps[i]
+		if !slices.Contains(s.slots, at) {
+			continue
+		}
+		result := made{slot: at}
+		if c.buffers[at].node != n {
+			result.inPlace = n
+		}
+		if !s.wrote(at) {
+			s.makes = append(s.makes, result)
+		}
+		return
+	}
 }
 
 // genericGo is the kernel of what has none in assembly.

@@ -493,27 +493,14 @@ func (v *winogradPass) run(worker, task int) {
 		for c0 := 0; c0 < v.cSrc; c0 += v.depth {
 			c := min(v.depth, v.cSrc-c0)
 			input(halvesOf(in), halvesOf(p.mem[v.src])[srcAt+c0:], halvesOf(p.zero), patches, c, v.in.stride, v.in.size)
-			together := panelEnd - panel0
-			if v.kernels != nil {
-				together = 1
+			if v.kernels == nil {
+				v.addPairs(out, in, wordsOf(wei[panel0*v.planes*v.weiPlane+c0/2*v.cols:]), panelEnd-panel0, tiles, c0, c)
+				continue
 			}
-			for first := panel0; first < panelEnd; first += together {
+			for panel := panel0; panel < panelEnd; panel++ {
 				kernels := wordsOf(scratch)
-				if v.kernels == nil {
-					kernels = wordsOf(wei[first*v.planes*v.weiPlane+c0/2*v.cols:])
-				} else {
-					v.kernels(worker, kernels, wei, nil, v.weiPlane, c0, min(c, v.weiRows-c0), first)
-				}
-				for plane := range v.planes {
-					for panel := range together {
-						w := kernels[(panel*v.planes+plane)*v.weiPlane:]
-						to := out[plane*v.out.size+(first-panel0+panel)*v.cols:]
-						for tile := 0; tile < tiles; tile += v.rows {
-							x := wordsOf(in[(plane*v.in.size+tile*v.in.stride)/2:])
-							v.pair.Sums(to[tile*v.out.stride:], v.at, x, wordsOf(p.zero), v.taps, c/2, w, c0 > 0)
-						}
-					}
-				}
+				v.kernels(worker, kernels, wei, nil, v.weiPlane, c0, min(c, v.weiRows-c0), panel)
+				v.addPairs(out[(panel-panel0)*v.cols:], in, kernels, 1, tiles, c0, c)
 			}
 		}
 		dst := halvesOf(p.mem[v.dst])[dstAt:]
@@ -549,13 +536,29 @@ func (v *winogradPass) run(worker, task int) {
 	f.OutputEpilogue(dst, out, at, v.out.stride, v.out.size, v.end.addOf(p, dstAt), bias, v.end.before, v.end.after)
 }
 
+// addPairs adds products of c channels of the source from c0 on, in pairs, with transformed kernels of
+// some panels to out; the first channels begin it.
+func (v *winogradPass) addPairs(out, in []float32, kernels []uint32, panels, tiles, c0, c int) {
+	zero := wordsOf(v.p.zero)
+	for plane := range v.planes {
+		for panel := range panels {
+			w, to := kernels[(panel*v.planes+plane)*v.weiPlane:], out[plane*v.out.size+panel*v.cols:]
+			for tile := 0; tile < tiles; tile += v.rows {
+				x := wordsOf(in[(plane*v.in.size+tile*v.in.stride)/2:])
+				v.pair.Sums(to[tile*v.out.stride:], v.at, x, zero, v.taps, c/2, w, c0 > 0)
+			}
+		}
+	}
+}
+
 // winogradRows packs transformed kernels [3,3,c,oc] in panels
 // [oc/cols][plane][c][cols]. Columns beyond the last are left as they are: what
 // becomes of them is not used.
 func (c *compiler) winogradRows(n *graph.Node, weights *graph.Node, ch, oc int) slot {
 	const perTask = 16
 	f, cols := &c.k.Winograd, c.k.ConvTileFor(oc).Cols
-	return c.packed(n, weights, c.panels(16*ch, oc), c.panelsSize(16*ch, oc), (ch+perTask-1)/perTask, func(_ int, dst, w, scale []float32, task int) {
+	layout, size := c.panels(16*ch, oc)
+	return c.packed(n, weights, layout, size, (ch+perTask-1)/perTask, func(_ int, dst, w, scale []float32, task int) {
 		for row := task * perTask; row < min((task+1)*perTask, ch); row++ {
 			for panel := 0; panel*cols < oc; panel++ {
 				to, valid := dst[(panel*16*ch+row)*cols:], min(cols, oc-panel*cols)
@@ -579,7 +582,8 @@ func (c *compiler) winogradColumns(n *graph.Node, weights *graph.Node, ch, oc in
 	size := cols*width + 16 // of a plane in scratch
 	turned := [4]int{3, 1, 2, 0}
 	c.needScratch(16 * size)
-	return c.packed(n, weights, c.panels(16*oc, ch), c.panelsSize(16*oc, ch), panels*chunks, func(worker int, dst, w, _ []float32, task int) {
+	layout, packed := c.panels(16*oc, ch)
+	return c.packed(n, weights, layout, packed, panels*chunks, func(worker int, dst, w, _ []float32, task int) {
 		c0, o0 := task%panels*cols, task/panels*width
 		rows, wide := min(cols, ch-c0), min(width, oc-o0)
 		block := c.p.scratch[worker]
@@ -600,10 +604,7 @@ func (c *compiler) winogradPairs(a algorithm, n *graph.Node, weights *graph.Node
 	ch, oc := weights.Shape[2], weights.Shape[3]
 	switch {
 	case a == by4Pairs && winograd4InTasks(c.changing(weights), of.images*((of.oh+3)/4)*((of.ow+3)/4), ch, oc):
-		if wei = c.slotOf[weights.ID]; c.half(wei) {
-			wei = c.widened(weights)
-		}
-		return wei, true
+		return c.widened(weights), true
 	case a == by4Pairs:
 		return c.winograd4Pairs(n, weights, ch, oc, of.backward), false
 	case of.backward:
@@ -620,7 +621,7 @@ func (c *compiler) winogradPairRows(n *graph.Node, weights *graph.Node, ch, oc i
 	pairs, panels := (ch+1)/2, (oc+cols-1)/cols
 	size := perTask * cols // of a plane in scratch
 	c.needScratch(16 * size)
-	return c.packed(n, weights, layoutOf("bfloat16 panels", panels, 16, pairs, cols, 2), panels*16*pairs*cols, (ch+perTask-1)/perTask, func(worker int, dst, w, scale []float32, task int) {
+	return c.packed(n, weights, layoutOfWords(true, "panels", panels, 16, pairs, cols), panels*16*pairs*cols, (ch+perTask-1)/perTask, func(worker int, dst, w, scale []float32, task int) {
 		c0 := task * perTask
 		rows := min(perTask, ch-c0)
 		block := c.p.scratch[worker][:16*size]
@@ -653,7 +654,7 @@ func (c *compiler) winogradPairColumns(n *graph.Node, weights *graph.Node, ch, o
 	size := cols*width + 16 // of a plane in scratch
 	turned := [4]int{3, 1, 2, 0}
 	c.needScratch(16*size + cols*width/2)
-	return c.packed(n, weights, layoutOf("bfloat16 panels", panels, 16, pairs, cols, 2), panels*16*pairs*cols, panels*chunks, func(worker int, dst, w, _ []float32, task int) {
+	return c.packed(n, weights, layoutOfWords(true, "panels", panels, 16, pairs, cols), panels*16*pairs*cols, panels*chunks, func(worker int, dst, w, _ []float32, task int) {
 		c0, o0 := task%panels*cols, task/panels*width
 		rows, wide := min(cols, ch-c0), min(width, oc-o0)
 		block := c.p.scratch[worker][:16*size]
@@ -699,9 +700,9 @@ type winogradWeights struct {
 	stripsAtOnce   int // of runPanel
 	keptGrads      int // words from a block's gradients to the next block's there, which are kept, or 0
 	in, grad       planes
-	stripStep      int     // from a strip of a transformed block of x to the next
-	offsets        []int32 // of tiles in a strip and a panel
-	pairTiles      int     // in mixed precision: pairs of tiles in a block
+	stripStep      int         // from a strip of a transformed block of x to the next
+	offsets        []int32     // of tiles in a strip and a panel
+	byPairs        *outerPairs // in mixed precision
 }
 
 func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
@@ -752,17 +753,14 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 	c.p.winogradWeights = append(c.p.winogradWeights, v)
 	name := label(n)
 	if v.pair != nil {
-		v.pairTiles = (v.tilesPerBlock + 1) / 2
-		v.stripStep = v.pairTiles * v.rows
-		v.in = newPlanes(2*v.pairTiles, ch, 32)
-		v.grad = newPlanes(2*v.pairTiles, v.panelsPerTask*v.cols, 32)
-		for t := range v.pairTiles {
-			v.offsets = append(v.offsets, int32(t*v.rows), int32(t*v.cols))
-		}
+		v.byPairs = newOuterPairs(v.pair, v.tilesPerBlock)
+		v.stripStep = v.byPairs.pairs * v.rows
+		v.in = newPlanes(2*v.byPairs.pairs, ch, 32)
+		v.grad = newPlanes(2*v.byPairs.pairs, v.panelsPerTask*v.cols, 32)
 		if byPanel {
 			c.needScratch(v.halves() + v.layOutPanel())
 		} else {
-			c.needScratch(v.halves() + 16*(v.strips*v.stripStep+v.panelsPerTask*v.pairTiles*v.cols))
+			c.needScratch(v.halves() + 16*(v.strips*v.stripStep+v.panelsPerTask*v.byPairs.pairs*v.cols))
 		}
 	} else {
 		v.in = newPlanes(v.tilesPerBlock, v.strips*v.rows, 16)
@@ -798,7 +796,7 @@ func (c *compiler) lowerWinogradWeights(n *graph.Node) error {
 // for further strips.
 func (v *winogradWeights) layOutPanel() int {
 	const most = 192 << 10 // sums of a task, which stay in the second cache
-	strip, grads := 16*v.rows*v.cols, 16*v.pairTiles*v.cols
+	strip, grads := 16*v.rows*v.cols, 16*v.byPairs.pairs*v.cols
 	rounds := (v.strips*strip + most - 1) / most
 	v.stripsAtOnce = (v.strips + rounds - 1) / rounds
 	if rounds > 1 {
@@ -846,6 +844,30 @@ func (v *winogradWeights) inputPairs(block int, dst []uint32, planes []uint16) {
 	x := halvesOf(p.mem[v.x])[image*v.xStep:]
 	k.Winograd.Input(planes, x, halvesOf(p.zero), patches, v.c, v.in.stride, v.in.size)
 	packTiles(k, dst, planes, 16, len(at)/4, v.strips, v.rows, v.stripStep, v.c, v.in)
+}
+
+// outerPairs are the products of pairs of tiles, for gradients of kernels.
+type outerPairs struct {
+	tile    *kernel.PairOuterTile
+	pairs   int     // of tiles in a block
+	offsets []int32 // of these in a strip and in a panel
+}
+
+func newOuterPairs(tile *kernel.PairOuterTile, tiles int) *outerPairs {
+	o := &outerPairs{tile: tile, pairs: (tiles + 1) / 2}
+	for pair := range o.pairs {
+		o.offsets = append(o.offsets, int32(pair*tile.Rows), int32(pair*tile.Cols))
+	}
+	return o
+}
+
+// add adds those of so many tiles of strips of x, [strip][pair][Rows], and of a panel of dy,
+// [pair][Cols], to as many tiles of sums.
+func (o *outerPairs) add(sums []float32, x, dy []uint32, strips, tiles int) {
+	size, step := o.tile.Rows*o.tile.Cols, o.pairs*o.tile.Rows
+	for strip := range strips {
+		o.tile.Run(sums[strip*size:][:size], x[strip*step:], dy, o.offsets[:(tiles+1)/2*2])
+	}
 }
 
 // packTiles packs tiles of count planes in pairs, for each plane and part of width channels;
@@ -916,7 +938,7 @@ func (v *winogradWeights) add(worker, block, panel0, panelEnd, columns int, sums
 func (v *winogradWeights) addPairs(worker, block, panel0, panelEnd, columns int, sums []float32) {
 	scratch := v.p.scratch[worker]
 	halves, scratch := scratch[:v.halves()], scratch[v.halves():]
-	inStep, gradStep := v.strips*v.stripStep, v.pairTiles*v.cols
+	inStep, gradStep := v.strips*v.stripStep, v.byPairs.pairs*v.cols
 	in := wordsOf(scratch[:16*inStep])
 	grad := wordsOf(scratch[16*inStep:][:16*v.panelsPerTask*gradStep])
 	if v.packedX == noSlot {
@@ -929,7 +951,7 @@ func (v *winogradWeights) addPairs(worker, block, panel0, panelEnd, columns int,
 	for plane := range 16 {
 		for panel := range panels {
 			dst := sums[(plane*v.panels+panel0+panel)*v.strips*v.rows*v.cols:]
-			v.products(dst, in[plane*inStep:], grad[(plane*panels+panel)*gradStep:], v.strips, tiles)
+			v.byPairs.add(dst, in[plane*inStep:], grad[(plane*panels+panel)*gradStep:], v.strips, tiles)
 		}
 	}
 }
@@ -942,21 +964,13 @@ func (v *winogradWeights) gradientPairs(block, panel0, panels, columns int, dst 
 	tiles = len(at) / 4
 	dy := halvesOf(p.mem[v.dy])[image*v.dyStep+panel0*v.cols:]
 	k.Winograd.Gradient(planes, dy, halvesOf(p.zero), at, columns, v.grad.stride, v.grad.size)
-	packTiles(k, dst, planes, 16, tiles, panels, v.cols, v.pairTiles*v.cols, columns, v.grad)
+	packTiles(k, dst, planes, 16, tiles, panels, v.cols, v.byPairs.pairs*v.cols, columns, v.grad)
 	return tiles
-}
-
-// products adds those of strips of x and a panel of dy to as many tiles of sums.
-func (v *winogradWeights) products(sums []float32, x, dy []uint32, strips, tiles int) {
-	size := v.rows * v.cols
-	for strip := range strips {
-		v.pair.Run(sums[strip*size:][:size], x[strip*v.stripStep:], dy, v.offsets[:(tiles+1)/2*2])
-	}
 }
 
 // runPanel computes dw of one panel.
 func (v *winogradWeights) runPanel(worker, panel int) {
-	tile, inStep, gradStep := v.rows*v.cols, v.strips*v.stripStep, v.pairTiles*v.cols
+	tile, inStep, gradStep := v.rows*v.cols, v.strips*v.stripStep, v.byPairs.pairs*v.cols
 	planeSize := v.stripsAtOnce * tile
 	scratch := v.p.scratch[worker]
 	halves, scratch := halvesOf(scratch[:v.halves()]), scratch[v.halves():]
@@ -973,7 +987,7 @@ func (v *winogradWeights) runPanel(worker, panel int) {
 			_, _, at := v.of(block)
 			x := wordsOf(v.p.mem[v.packedX][block*16*inStep+first*v.stripStep:])
 			for plane := range 16 {
-				v.products(sums[plane*planeSize:], x[plane*inStep:], grad[plane*gradStep:], strips, len(at)/4)
+				v.byPairs.add(sums[plane*planeSize:], x[plane*inStep:], grad[plane*gradStep:], strips, len(at)/4)
 			}
 		}
 		for strip := range strips {

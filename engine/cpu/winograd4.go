@@ -123,7 +123,7 @@ func (c *compiler) winograd4Pairs(n *graph.Node, weights *graph.Node, ch, oc int
 	cols := c.k.BF16.ConvTileFor(columns).Cols
 	plane, chunks, panels := (rows+1)/2*cols, (rows+perTask-1)/perTask, (columns+cols-1)/cols
 	kernels := c.winograd4Rounded(ch, oc, 0, perTask, cols, turned)
-	return c.packed(n, weights, layoutOf("bfloat16 panels", panels, winograd4Planes, (rows+1)/2, cols, 2), panels*winograd4Planes*plane, panels*chunks, func(worker int, dst, w, scale []float32, task int) {
+	return c.packed(n, weights, layoutOfWords(true, "panels", panels, winograd4Planes, (rows+1)/2, cols), panels*winograd4Planes*plane, panels*chunks, func(worker int, dst, w, scale []float32, task int) {
 		panel, k0 := task/chunks, task%chunks*perTask
 		out := wordsOf(dst)[panel*winograd4Planes*plane+k0/2*cols:]
 		kernels(worker, out, w, scale, plane, k0, min(perTask, rows-k0), panel)
@@ -322,9 +322,7 @@ func (c *compiler) prepareWinograd4(v *winograd4Pass, n, weights *graph.Node, of
 	}
 	v.plane = oddPlane(v.depth * cols)
 	v.kernels = kernels(scratch+winograd4Planes*v.plane, v.depth)
-	if v.wei = c.slotOf[weights.ID]; c.half(v.wei) {
-		v.wei = c.widened(weights)
-	}
+	v.wei = c.widened(weights)
 	if f := c.folds[n.ID]; f != nil {
 		v.scale = f.scale
 	}
@@ -604,10 +602,8 @@ func (v *winograd4Weights) total(_, tap int) {
 
 // winograd4WeightsPairs is what winograd4Weights has for products of bfloat16.
 type winograd4WeightsPairs struct {
-	tile    *kernel.PairOuterTile
-	pairs   int // of tiles in a block
-	planes  int // words of scratch for what is not packed yet
-	offsets []int32
+	*outerPairs
+	planes int // words of scratch for what is not packed yet
 }
 
 // layOutWinograd4WeightsPairs is layOutWinograd4Weights for products of pairs of tiles, of transformed
@@ -619,19 +615,17 @@ func (c *compiler) layOutWinograd4WeightsPairs(v *winograd4Weights, n *graph.Nod
 	if ch >= 128 { // x is transformed less often
 		want = winograd4Share{128, 32, 64}
 	}
-	by := &winograd4WeightsPairs{tile: c.k.BF16.OuterTileFor(ch, oc)}
-	v.byPairs, v.rows, v.cols, v.add = by, by.tile.Rows, by.tile.Cols, v.addPairs
+	tile := c.k.BF16.OuterTileFor(ch, oc)
+	v.rows, v.cols, v.add = tile.Rows, tile.Cols, v.addPairs
 	v.x, ch = c.pairs(x)
 	v.dy, oc = c.pairs(dy)
 	if err := c.shareWinograd4Weights(v, n, ch, oc, want, axes); err != nil {
 		return err
 	}
-	by.pairs = (v.tilesPerBlock + 1) / 2
+	by := &winograd4WeightsPairs{outerPairs: newOuterPairs(tile, v.tilesPerBlock)}
 	v.in, v.grad = newPlanes(2*by.pairs, v.channels, 32), planes{v.cols, oddPlane(2 * by.pairs * v.cols)}
 	by.planes = winograd4Planes * max(v.in.size/2, v.grad.size)
-	for t := range by.pairs {
-		by.offsets = append(by.offsets, int32(t*v.rows), int32(t*v.cols))
-	}
+	v.byPairs = by
 	c.needScratch(winograd4Planes*v.sums + by.planes + winograd4Planes*by.pairs*(v.strips*v.rows+v.columns))
 	return nil
 }
@@ -655,11 +649,7 @@ func (v *winograd4Weights) addPairs(sums, scratch []float32, block, c0, o0, chan
 	}
 	for plane := range winograd4Planes {
 		for i := range panels {
-			dy := grad[(i*winograd4Planes+plane)*panel:]
-			for j := range strips {
-				dst := sums[plane*v.sums+(i*strips+j)*size:][:size]
-				by.tile.Run(dst, in[(plane*strips+j)*strip:], dy, by.offsets[:(tiles+1)/2*2])
-			}
+			by.outerPairs.add(sums[plane*v.sums+i*strips*size:], in[plane*strips*strip:], grad[(i*winograd4Planes+plane)*panel:], strips, tiles)
 		}
 	}
 }

@@ -16,3 +16,17 @@ func TestGroup(t *testing.T) {
 		}
 	}
 }
+
+func TestBinary(t *testing.T) {
+	for _, c := range []struct {
+		n    int64
+		want float64
+		unit string
+	}{
+		{0, 0, "B"}, {1023, 1023, "B"}, {1024, 1, "K"}, {1536, 1.5, "K"}, {1 << 20, 1, "M"}, {5 << 30, 5 << 10, "M"},
+	} {
+		if got, unit := Binary(c.n, "B", "K", "M"); got != c.want || unit != c.unit {
+			t.Errorf("Binary(%d) = %v %s, want %v %s", c.n, got, unit, c.want, c.unit)
+		}
+	}
+}
